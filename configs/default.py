@@ -1,0 +1,100 @@
+"""Every field with its unit and default. The other configs list only what differs.
+
+python -m experiments.train --config=configs/default.py --workdir=runs/default
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The default configuration: a VAE on procedural faces of 64x64 pixels."""
+    config = ConfigDict()
+    # One seed for initialisation, order of the images, latent noise, dropout and corruption.
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.name = "faces"  # faces | celeba | mnist | folder
+    # faces: where they are made; celeba and folder: a prepared store, or a source that is
+    # prepared into PATH-SIZE beside it; mnist: folder with the four IDX files.
+    config.data.path = "data/faces"
+    config.data.image_shape = (64, 64, 3)  # H, W, C
+    config.data.generate_count = 8000  # faces only: how many to draw, all splits together
+    config.data.generate_seed = 0  # faces only
+    config.data.train_count = 0  # images; 0 takes the whole split
+    config.data.test_count = 0  # images; 0 takes the whole split
+    config.data.condition = "none"  # none | class | attributes: what the model is told
+    config.data.attributes = ()  # names, for condition 'attributes'
+    config.data.resident = "auto"  # auto | always | never: the split as uint8 on the device
+    config.data.resident_gib = 6.0  # GiB a split may take on the device under 'auto'
+
+    config.model = ConfigDict()
+    config.model.z_dim = 64
+    config.model.encoder = ConfigDict()
+    config.model.encoder.filters = (32, 64, 128, 256)
+    config.model.encoder.kernel_sizes = (3, 3, 3, 3)
+    config.model.encoder.strides = (2, 2, 2, 2)
+    config.model.encoder.padding = ("same", "same", "same", "same")  # same | valid
+    config.model.encoder.dense = ()  # widths between the features and mean / log_var
+    config.model.decoder = ConfigDict()
+    config.model.decoder.filters = (128, 64, 32)  # without the last layer: the image's channels
+    config.model.decoder.kernel_sizes = (3, 3, 3, 3)
+    config.model.decoder.strides = (2, 2, 2, 2)
+    config.model.decoder.padding = ("same", "same", "same", "same")
+    config.model.decoder_dense_activation = "none"  # none | leaky_relu | relu | selu
+    config.model.activation = "leaky_relu"  # leaky_relu | relu | selu | none
+    config.model.negative_slope = 0.2  # of leaky_relu
+    config.model.norm = "batch"  # batch | none
+    config.model.norm_epsilon = 1e-3
+    config.model.norm_momentum = 0.9
+    config.model.dropout = 0.0  # rate; alpha dropout with selu
+    config.model.kernel_init = "glorot_uniform"  # glorot_uniform | he_normal | lecun_normal
+    config.model.conv_bias = False  # in front of a norm, where its true gradient is 0
+    config.model.dtype = "float32"  # float32 | bfloat16: compute; parameters stay float32
+    config.model.convolution = "auto"  # auto | xla | matmul
+    config.model.remat = False  # recompute activations in the backward pass
+
+    config.loss = ConfigDict()
+    config.loss.likelihood = "bernoulli"  # bernoulli | squared_error | gaussian | optimal_sigma
+    # How kl_weight w is meant; R and K are sums in nats per image:
+    #   sum R + w K | channel_mean R/C + w K | mean R/(HWC) + (2 w/Z) K
+    # With 'mean', changing z_dim at fixed w silently changes beta; beta is always logged.
+    config.loss.reduction = "channel_mean"
+    config.loss.kl_weight = 3.0
+    config.loss.kl_schedule = "constant"  # constant | linear | cyclical
+    config.loss.kl_schedule_steps = 1000  # steps of the warm-up, or of all cycles together
+    config.loss.kl_cycles = 4  # of 'cyclical'
+    config.loss.kl_cycle_ramp = 0.5  # share of a cycle that rises
+    config.loss.free_bits = 0.0  # nats a latent dimension; 0 is off
+    config.loss.sigma = 0.1  # of likelihood 'gaussian', in [0, 1] pixel units
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.epsilon = 1e-8
+    config.optimizer.schedule = "constant"  # constant | cosine
+    config.optimizer.warmup_steps = 0
+    config.optimizer.clip_norm = 0.0  # global gradient norm; 0 is off
+
+    config.train = ConfigDict()
+    config.train.batch_size = 128
+    config.train.epochs = 10
+    config.train.max_skipped = 10  # non-finite steps in a row that stop the run
+
+    config.eval = ConfigDict()
+    config.eval.batch_size = 256
+    config.eval.every_epochs = 1
+    # reestimated: batch statistics measured anew on `statistics_batches` training batches, since
+    # running averages lag behind the weights; running: as Keras does.
+    config.eval.batch_stats = "reestimated"
+    config.eval.statistics_batches = 16
+    config.eval.pictures = 64  # images in samples.png
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_epochs = 1
+    config.checkpoint.keep_latest = 2
+    config.checkpoint.keep_best = 1  # by test loss
+
+    config.log = ConfigDict()
+    config.log.tensorboard = False  # needs the extra `tensorboard`
+    return config

@@ -1,0 +1,40 @@
+"""What every command line shares: flags, errors in one sentence, the compilation cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import app, flags
+
+from vae_jax.types import UserError
+
+USER_ERROR_CODE = 2
+
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "vae_jax" / "programs"),
+    "Folder where compiled programs are kept for the next start; empty for none.",
+)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parse the flags, call `main`, and exit with its code; a `UserError` prints one sentence."""
+
+    def guarded(_: list[str]) -> int | None:
+        logging.getLogger("absl").setLevel(logging.WARNING)
+        if _COMPILATION_CACHE.value:
+            folder = str(Path(_COMPILATION_CACHE.value).expanduser())
+            jax.config.update("jax_compilation_cache_dir", folder)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        try:
+            return main()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return USER_ERROR_CODE
+
+    app.run(guarded)

@@ -1,0 +1,71 @@
+"""Draw seeded samples from a trained model: sample i depends on (checkpoint, seed, i) alone.
+
+python -m experiments.sample --workdir=runs/faces --seed=33 --count=64 --out=samples.png \
+    --latents=z.npy
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from experiments import app
+from vae_jax.latent.sampling import decode, prior_latents
+from vae_jax.report.pictures import image_grid, save_png, sharpened
+from vae_jax.types import UserError
+from vae_jax.workdir import open_run
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_STEP = flags.DEFINE_integer("step", None, "Checkpoint step; the newest by default.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the latent points.", lower_bound=0)
+_COUNT = flags.DEFINE_integer("count", 64, "Number of samples.", lower_bound=1)
+_COLUMNS = flags.DEFINE_integer("columns", 8, "Images a row.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", "samples.png", "Picture to write.")
+_SHARPEN = flags.DEFINE_bool("sharpen", False, "Also write a sharpened picture beside it.")
+_LATENTS = flags.DEFINE_string("latents", None, "Keep the latent points [N, Z] in this .npy.")
+_LATENTS_IN = flags.DEFINE_string("latents_in", None, "Decode the points of this .npy instead.")
+_ARRAYS = flags.DEFINE_string("arrays", None, "Keep the images [N, H, W, C] float32 in this .npy.")
+
+
+def main() -> None:
+    """Decode the points and write what was asked for."""
+    run = open_run(_WORKDIR.value, _STEP.value, networks=("decoder",))
+    z_dim = run.model.z_dim
+    if _LATENTS_IN.value:
+        z, facts = _read_latents(_LATENTS_IN.value, z_dim), {"latents": _LATENTS_IN.value}
+    else:
+        z, facts = prior_latents(_SEED.value, _COUNT.value, z_dim), {"seed": str(_SEED.value)}
+    images = decode(run.model, run.variables, z)
+    picture, facts = image_grid(images, _COLUMNS.value), run.provenance | facts
+    out = Path(_OUT.value)
+    written = {out: lambda path: save_png(path, picture, facts)}
+    if _SHARPEN.value:
+        beside = out.with_stem(out.stem + "-sharpened")
+        written[beside] = lambda path: save_png(path, sharpened(picture), facts)
+    if _LATENTS.value:
+        written[Path(_LATENTS.value)] = lambda path: np.save(path, z)
+    if _ARRAYS.value:
+        written[Path(_ARRAYS.value)] = lambda path: np.save(path, images)
+    for path, write in written.items():
+        write(path)
+        print(f"wrote {path}")
+
+
+def _read_latents(path: str, z_dim: int) -> np.ndarray:
+    try:
+        z = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--latents_in={path} is not a readable .npy file ({error})") from None
+    if z.ndim != 2 or z.shape[1] != z_dim or not np.issubdtype(z.dtype, np.floating):
+        raise UserError(
+            f"--latents_in={path} holds {z.dtype} of shape {z.shape}, but this model decodes "
+            f"floats of shape [N, {z_dim}]"
+        )
+    return z.astype(np.float32)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("workdir")
+    app.run(main)

@@ -1,0 +1,43 @@
+"""Strict JAX for every test: silent broadcasting raises, and warnings are errors (pyproject)."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import tiny
+from vae_jax.data.store_writer import write_store
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+TINY_COUNTS = {0: 37, 2: 11}  # images of the training (0) and the test (2) split
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory):
+    """A store of 16x16 colour images with three attributes; 37 for training, 11 for testing."""
+    rng = np.random.default_rng(0)
+    splits = np.repeat(list(TINY_COUNTS), list(TINY_COUNTS.values())).astype(np.uint8)
+    count = len(splits)
+    labels = rng.integers(0, 2, (count, 3)).astype(np.uint8)
+    ramp = np.linspace(0, 1, 16)[None, :, None, None] * np.ones((1, 1, 16, 3))
+    tint = 0.5 + 0.4 * (labels[:, None, None, :] - 0.5)
+    images = np.clip(ramp * tint + 0.05 * rng.normal(size=(count, 16, 16, 3)), 0, 1)
+    directory = tmp_path_factory.mktemp("data") / "tiny"
+    write_store(
+        directory,
+        np.round(images * 255).astype(np.uint8),
+        splits,
+        file_names=[f"{i:06d}.jpg" for i in range(count)],
+        labels=labels,
+        label_names=("Red", "Green", "Blue"),
+    )
+    return directory
+
+
+@pytest.fixture
+def tiny_config(tiny_store):
+    """configs/tiny.py on `tiny_store`: five steps an epoch, the last batch with 5 of 8 images."""
+    config = tiny.get_config()
+    config.data.name = "celeba"
+    config.data.path = str(tiny_store)
+    return config

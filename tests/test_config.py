@@ -1,0 +1,101 @@
+"""Configs: every one builds; every mistake gets one sentence that names the field."""
+
+import importlib
+import pkgutil
+
+import pytest
+
+import configs
+from configs import default
+from vae_jax import config as vae_config
+from vae_jax.models.vae import make_vae
+from vae_jax.types import UserError
+
+NAMES = [module.name for module in pkgutil.iter_modules(configs.__path__)]
+
+
+def test_every_field_of_the_default_has_a_rule_and_no_rule_is_left_over():
+    fields = vae_config.flatten(default.get_config())
+    required = {name for name, field in vae_config.FIELDS.items() if not field.optional}
+    assert fields.keys() == required
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_validates_builds_and_survives_json(name):
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config()
+    vae_config.validate(config)
+    make_vae(config.model, config.data.image_shape)
+    assert vae_config.from_json(vae_config.to_json(config)).to_dict() == config.to_dict()
+    assert f"--config=configs/{name}.py" in module.__doc__ or "Not a study" in module.__doc__
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate is nan"),
+        ("train.epochs", -5, "config.train.epochs is -5, but must be >= 0"),
+        ("train.batch_size", True, "config.train.batch_size is True"),
+        ("loss.kl_weight", -1.0, "config.loss.kl_weight is -1.0"),
+        ("loss.kl_weight", "3", "config.loss.kl_weight is '3'"),
+        ("loss.reduction", "avg", "valid are sum, channel_mean, mean"),
+        ("model.encoder.strides", (2, 2), "config.model.encoder.strides has 2 entries"),
+        ("model.encoder.strides", (2, 2, 2, 0), r"config.model.encoder.strides\[3\] is 0"),
+        ("model.dropout", 1.0, "config.model.dropout is 1.0"),
+        ("data.image_shape", (64, 64), "config.data.image_shape"),
+        ("data.attributes", ("Smiling",), "config.data.condition"),
+        ("seed", 2**32, "config.seed"),
+    ],
+)
+def test_a_mistake_is_named(field, value, message):
+    config = default.get_config()
+    config.unlock()
+    section, _, name = field.rpartition(".")
+    target = config
+    for part in filter(None, section.split(".")):
+        target = target[part]
+    del target[name]
+    target[name] = value
+    with pytest.raises(UserError, match=message):
+        vae_config.validate(config)
+
+
+def test_unknown_and_missing_fields_are_named():
+    config = default.get_config()
+    config.train.bach_size = 3
+    with pytest.raises(UserError, match="config.train.bach_size is not a field"):
+        vae_config.validate(config)
+    config = default.get_config()
+    del config.train.epochs
+    with pytest.raises(UserError, match="config.train.epochs is missing"):
+        vae_config.validate(config)
+
+
+def test_every_numeric_rule_bounds_its_field():
+    for name, field in vae_config.FIELDS.items():
+        if field.kind in (int, float):
+            assert max(field.low, field.above) > float("-inf"), name
+
+
+def test_strides_that_cannot_meet_the_image_are_refused():
+    config = default.get_config()
+    config.data.image_shape = (60, 60, 3)
+    with pytest.raises(UserError, match="4x4 -> 8x8 -> 16x16 -> 32x32 -> 64x64.*60x60"):
+        make_vae(config.model, config.data.image_shape)
+
+
+def test_resuming_refuses_another_trajectory_and_shows_both_values():
+    saved, now = default.get_config(), default.get_config()
+    now.train.epochs, now.eval.batch_size = 99, 3
+    vae_config.check_resumable(saved, now)
+    now.loss.kl_weight = 7.0
+    with pytest.raises(UserError, match="config.loss.kl_weight is 7.0.*trained with 3.0"):
+        vae_config.check_resumable(saved, now)
+
+
+def test_digest_changes_with_any_field():
+    config = default.get_config()
+    before = vae_config.digest(config)
+    config.loss.sigma = 0.2
+    assert vae_config.digest(config) != before
+    assert len(before) == 16

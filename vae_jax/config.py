@@ -1,0 +1,266 @@
+"""Validation of a config, its JSON form, and the conversions between KL-weight conventions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vae_jax.losses import LIKELIHOODS, REDUCTIONS, term_scales
+from vae_jax.models.blocks import ACTIVATIONS, DTYPES, KERNEL_INITS, NORMS
+from vae_jax.schedules import KL_SCHEDULES, LEARNING_RATE_SCHEDULES
+from vae_jax.types import UserError
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a config field may be.
+
+    Attributes:
+        kind: int, float, str or bool.
+        low: smallest value allowed.
+        high: largest value allowed.
+        above: value that must be exceeded.
+        choices: allowed strings; empty for any.
+        many: the field is a tuple of such values.
+        optional: configs that do not use the field's section leave it out.
+    """
+
+    kind: type
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    choices: tuple[str, ...] = ()
+    many: bool = False
+    optional: bool = False
+
+
+def _choice(*choices: str, many: bool = False) -> Field:
+    return Field(str, choices=choices, many=many)
+
+
+def _layers(kind: type = int, low: float = 1, **rest: Any) -> Field:
+    return Field(kind, low=low, many=True, **rest)
+
+
+COUNT = Field(int, low=1)
+COUNT_OR_NONE = Field(int, low=0)
+FRACTION = Field(float, low=0.0, high=1.0)
+MAX_SEED = 2**32 - 1
+
+FIELDS: dict[str, Field] = {
+    "seed": Field(int, low=0, high=MAX_SEED),
+    "data.name": _choice("faces", "celeba", "mnist", "folder"),
+    "data.path": Field(str),
+    "data.image_shape": _layers(high=4096),
+    "data.generate_count": Field(int, low=10),
+    "data.generate_seed": Field(int, low=0, high=MAX_SEED),
+    "data.train_count": COUNT_OR_NONE,
+    "data.test_count": COUNT_OR_NONE,
+    "data.condition": _choice("none", "class", "attributes"),
+    "data.attributes": Field(str, many=True),
+    "data.resident": _choice("auto", "always", "never"),
+    "data.resident_gib": Field(float, low=0.0),
+    "model.z_dim": COUNT,
+    "model.encoder.filters": _layers(),
+    "model.encoder.kernel_sizes": _layers(),
+    "model.encoder.strides": _layers(),
+    "model.encoder.padding": _choice("same", "valid", many=True),
+    "model.encoder.dense": _layers(),
+    "model.decoder.filters": _layers(),
+    "model.decoder.kernel_sizes": _layers(),
+    "model.decoder.strides": _layers(),
+    "model.decoder.padding": _choice("same", "valid", many=True),
+    "model.decoder_dense_activation": _choice(*ACTIVATIONS),
+    "model.activation": _choice(*ACTIVATIONS),
+    "model.negative_slope": FRACTION,
+    "model.norm": _choice(*NORMS),
+    "model.norm_epsilon": Field(float, above=0.0, high=1.0),
+    "model.norm_momentum": FRACTION,
+    "model.dropout": Field(float, low=0.0, high=0.99),
+    "model.kernel_init": _choice(*KERNEL_INITS),
+    "model.conv_bias": Field(bool),
+    "model.dtype": _choice(*DTYPES),
+    "model.convolution": _choice("auto", "xla", "matmul"),
+    "model.remat": Field(bool),
+    "loss.likelihood": _choice(*LIKELIHOODS),
+    "loss.reduction": _choice(*REDUCTIONS),
+    "loss.kl_weight": Field(float, low=0.0, high=1e6),
+    "loss.kl_schedule": _choice(*KL_SCHEDULES),
+    "loss.kl_schedule_steps": COUNT,
+    "loss.kl_cycles": COUNT,
+    "loss.kl_cycle_ramp": Field(float, above=0.0, high=1.0),
+    "loss.free_bits": Field(float, low=0.0, high=100.0),
+    "loss.sigma": Field(float, above=0.0, high=100.0),
+    "optimizer.learning_rate": Field(float, above=0.0, high=10.0),
+    "optimizer.b1": Field(float, low=0.0, high=0.999999),
+    "optimizer.b2": Field(float, low=0.0, high=0.999999),
+    "optimizer.epsilon": Field(float, above=0.0, high=1.0),
+    "optimizer.schedule": _choice(*LEARNING_RATE_SCHEDULES),
+    "optimizer.warmup_steps": COUNT_OR_NONE,
+    "optimizer.clip_norm": Field(float, low=0.0),
+    "train.batch_size": COUNT,
+    "train.epochs": COUNT_OR_NONE,
+    "train.max_skipped": COUNT,
+    "eval.batch_size": COUNT,
+    "eval.every_epochs": COUNT,
+    "eval.batch_stats": _choice("reestimated", "running"),
+    "eval.statistics_batches": COUNT,
+    "eval.pictures": COUNT,
+    "checkpoint.every_epochs": COUNT,
+    "checkpoint.keep_latest": COUNT,
+    "checkpoint.keep_best": COUNT_OR_NONE,
+    "log.tensorboard": Field(bool),
+}
+
+# Fields that a resumed run may change: they do not touch the trajectory that is under way.
+RESUMABLE = ("train.epochs", "train.max_skipped", "data.path", "data.resident", "data.resident_gib")
+RESUMABLE_SECTIONS = ("eval", "checkpoint", "log")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping to `{'section.field': value}`."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def validate(config: ConfigDict, fields: Mapping[str, Field] = FIELDS) -> None:
+    """Check every field's presence, type and range, and the rules between fields.
+
+    Args:
+        config: the whole config.
+        fields: what each field may be.
+
+    Raises:
+        UserError: one sentence naming the field, its value and what is allowed.
+    """
+    flat = flatten(config)
+    for name in flat:
+        if name not in fields:
+            raise UserError(f"config.{name} is not a field; configs/default.py lists them all")
+    for name, field in fields.items():
+        if name not in flat and field.optional:
+            continue
+        if name not in flat:
+            raise UserError(f"config.{name} is missing; configs/default.py gives its default")
+        _check_field(name, flat[name], field)
+    _check_across_fields(config)
+
+
+def _check_field(name: str, value: Any, field: Field) -> None:
+    if field.many:
+        if not isinstance(value, tuple | list):
+            raise UserError(f"config.{name} is {value!r}, but must be a tuple")
+        for i, item in enumerate(value):
+            _check_value(f"{name}[{i}]", item, field)
+    else:
+        _check_value(name, value, field)
+
+
+def _check_value(name: str, value: Any, field: Field) -> None:
+    # bool is an int in Python, and an int is a fine float.
+    kinds = (int, float) if field.kind is float else (field.kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and field.kind is not bool):
+        raise UserError(
+            f"config.{name} is {value!r} ({type(value).__name__}), "
+            f"but must be of type {field.kind.__name__}"
+        )
+    if field.choices and value not in field.choices:
+        raise UserError(f"config.{name} is {value!r}; valid are {', '.join(field.choices)}")
+    if field.kind in (int, float):
+        if not math.isfinite(value):
+            raise UserError(f"config.{name} is {value!r}, but must be finite")
+        if not (field.low <= value <= field.high and value > field.above):
+            lower = f"> {field.above:g}" if field.above > -math.inf else f">= {field.low:g}"
+            upper = f" and <= {field.high:g}" if field.high < math.inf else ""
+            raise UserError(f"config.{name} is {value!r}, but must be {lower}{upper}")
+
+
+def _check_across_fields(config: ConfigDict) -> None:
+    shape = config.data.image_shape
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        raise UserError(
+            f"config.data.image_shape is {tuple(shape)}, but must be (H, W, C) with C 1 or 3"
+        )
+    for network, extra in (("encoder", 0), ("decoder", 1)):
+        stack = config.model[network]
+        layers = len(stack.filters) + extra
+        for name in ("kernel_sizes", "strides", "padding"):
+            if len(stack[name]) != layers:
+                raise UserError(
+                    f"config.model.{network}.{name} has {len(stack[name])} entries, but the "
+                    f"{network} has {layers} layers: give one entry for each"
+                )
+    if not config.model.encoder.filters:
+        raise UserError("config.model.encoder.filters is empty; give at least one layer")
+    if (config.data.condition == "attributes") != bool(config.data.attributes):
+        raise UserError(
+            f"config.data.condition is {config.data.condition!r} and config.data.attributes is "
+            f"{tuple(config.data.attributes)!r}: 'attributes' needs names, anything else none"
+        )
+
+
+def to_json(config: ConfigDict) -> str:
+    """The resolved config as JSON text, keys sorted."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config of a JSON text; lists become the tuples that they were."""
+    return ConfigDict(_lists_to_tuples(json.loads(text)))
+
+
+def _lists_to_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _lists_to_tuples(item) for name, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def digest(config: ConfigDict) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of the config's JSON text."""
+    return hashlib.sha256(to_json(config).encode()).hexdigest()[:16]
+
+
+def check_resumable(saved: ConfigDict, config: ConfigDict) -> None:
+    """Raise UserError, showing both values, where a resumed run would change its trajectory."""
+    before, now = flatten(saved), flatten(config)
+    for name in sorted(before.keys() | now.keys()):
+        if name in RESUMABLE or name.split(".")[0] in RESUMABLE_SECTIONS:
+            continue
+        old, new = before.get(name, "absent"), now.get(name, "absent")
+        if old != new and not (isinstance(old, tuple) and list(old) == list(new)):
+            raise UserError(
+                f"config.{name} is {new!r}, but this workdir was trained with {old!r}; "
+                "use the old value or another workdir"
+            )
+
+
+def beta(reduction: str, kl_weight: float, image_shape: tuple[int, int, int], z_dim: int) -> float:
+    """The weight of K against R, both in nats per image, that `kl_weight` means."""
+    recon_scale, kl_scale = term_scales(reduction, kl_weight, image_shape, z_dim)
+    return float(kl_scale / recon_scale)
+
+
+def convert_kl_weight(
+    kl_weight: float,
+    source: str,
+    target: str,
+    image_shape: tuple[int, int, int],
+    z_dim: int,
+) -> float:
+    """The KL weight under reduction `target` whose beta is that of `kl_weight` under `source`.
+
+    For example `w_channel_mean = w_mean * 2 H W / Z`, and the losses differ by the factor H W.
+    """
+    per_unit = beta(target, 1.0, image_shape, z_dim)
+    return beta(source, kl_weight, image_shape, z_dim) / per_unit

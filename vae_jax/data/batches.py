@@ -1,0 +1,226 @@
+"""Stateless order of the images, batches, and their way to the device.
+
+The batch at step n is a pure function of (seed, n): no iterator has a state that would have to be
+saved, and resuming needs the step alone.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.streams import stream_key
+from vae_jax.types import ImageSet
+
+# Host memory that one piece of a streamed epoch may take; two are in flight.
+STREAM_BYTES = 64 * 2**20
+
+
+class Segment(NamedTuple):
+    """Images on the device and the batches to draw from them.
+
+    Attributes:
+        images: `[N, H, W, C]` uint8.
+        labels: `[N, L]` float32 condition, or None.
+        rows: `[S, B]` int32, the images of each of S batches.
+        weights: `[S, B]` float32, 0 for the padding of the last, smaller batch.
+        first: the first batch to take.
+        end: one past the last batch to take; later ones only keep all segments of one shape, so
+            that one program serves them.
+    """
+
+    images: jax.Array
+    labels: jax.Array | None
+    rows: jax.Array
+    weights: jax.Array
+    first: int
+    end: int
+
+
+class Feed(Protocol):
+    """Where the batches of a split come from."""
+
+    steps_per_epoch: int
+    seconds_waited: float
+
+    def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
+        """The batches `start`, `start + 1`, ... of `epoch`, in one or several pieces."""
+        ...
+
+
+def to_unit_range(images: jax.Array) -> jax.Array:
+    """uint8 `[B, H, W, C]` to float32 in [0, 1]; floats pass through."""
+    if images.dtype != jnp.uint8:
+        return images
+    return images.astype(jnp.float32) / 255.0
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The permutation `[count]` int32 in which epoch `epoch` visits the images."""
+    key = stream_key(jax.random.key(seed), "order")
+    return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), count), np.int32)
+
+
+def batch_rows(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut an order `[N]` into batches; the last one is padded with its first image.
+
+    Args:
+        order: `[N]` positions within a split.
+        batch_size: B.
+
+    Returns:
+        rows `[S, B]` int32 and weights `[S, B]` float32, 0 for padding; S = ceil(N / B).
+    """
+    steps = -(-len(order) // batch_size)
+    rows = np.zeros((steps, batch_size), np.int32)
+    weights = np.zeros((steps, batch_size), np.float32)
+    rows.reshape(-1)[: len(order)] = order
+    weights.reshape(-1)[: len(order)] = 1.0
+    rows[weights == 0.0] = rows[-1, 0]
+    return rows, weights
+
+
+class _Batches:
+    """Order and sizes that both feeds share; `seed` None keeps the order of the split."""
+
+    def __init__(
+        self, split: ImageSet, labels: np.ndarray | None, batch_size: int, seed: int | None
+    ) -> None:
+        self.split, self.labels = split, labels
+        self.batch_size, self.seed = batch_size, seed
+        self.steps_per_epoch = -(-len(split) // batch_size)
+        self.seconds_waited = 0.0
+
+    def plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """rows and weights `[S, B]` of all batches of an epoch."""
+        if self.seed is None:
+            order = np.arange(len(self.split), dtype=np.int32)
+        else:
+            order = epoch_order(self.seed, epoch, len(self.split))
+        return batch_rows(order, self.batch_size)
+
+
+class ResidentFeed(_Batches):
+    """The whole split lies on the device as uint8; only the order travels.
+
+    Args:
+        split: the images.
+        labels: `[N, L]` float32 condition, or None.
+        batch_size: B.
+        seed: of the order; None keeps the order of the split.
+    """
+
+    def __init__(
+        self, split: ImageSet, labels: np.ndarray | None, batch_size: int, seed: int | None
+    ) -> None:
+        super().__init__(split, labels, batch_size, seed)
+        self._images = jax.device_put(split.take(np.arange(len(split))))
+        self._labels = None if labels is None else jax.device_put(labels)
+
+    def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
+        """One segment with the rest of the epoch."""
+        rows, weights = jax.device_put(self.plan(epoch))
+        yield Segment(self._images, self._labels, rows, weights, start, self.steps_per_epoch)
+
+
+class StreamingFeed(_Batches):
+    """Batches are read from the memory map by a thread, a piece ahead of the device.
+
+    Memory stays bounded by a few pieces of `STREAM_BYTES`, whatever the size of the split.
+    `seconds_waited` counts the time the device had nothing to do.
+
+    Args:
+        split: the images.
+        labels: `[N, L]` float32 condition, or None.
+        batch_size: B.
+        seed: of the order; None keeps the order of the split.
+    """
+
+    def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
+        """Segments of equally many batches, the last one padded with batches of weight 0."""
+        ready: queue.Queue = queue.Queue(maxsize=1)
+        stop = threading.Event()
+        reader = threading.Thread(
+            target=self._read_ahead, args=(epoch, start, ready, stop), daemon=True
+        )
+        reader.start()
+        try:
+            while True:
+                began = time.monotonic()
+                piece = ready.get()
+                self.seconds_waited += time.monotonic() - began
+                if piece is None:
+                    return
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            stop.set()
+            while reader.is_alive():
+                _drain(ready)
+                reader.join(timeout=0.05)
+
+    def _read_ahead(
+        self, epoch: int, start: int, ready: queue.Queue, stop: threading.Event
+    ) -> None:
+        try:
+            rows, weights = self.plan(epoch)
+            batch_bytes = self.batch_size * int(np.prod(self.split.image_shape))
+            steps = max(1, min(STREAM_BYTES // batch_bytes, self.steps_per_epoch))
+            for first in range(start, len(rows), steps):
+                if stop.is_set():
+                    return
+                piece = slice(first, first + steps)
+                ready.put(self._segment(rows[piece], weights[piece], steps))
+            ready.put(None)
+        except BaseException as error:  # Reaches the consumer, which raises it.
+            ready.put(error)
+
+    def _segment(self, rows: np.ndarray, weights: np.ndarray, steps: int) -> Segment:
+        taken = len(rows)
+        padding = ((0, steps - taken), (0, 0))
+        flat = np.pad(rows, padding, mode="edge").reshape(-1)
+        local = np.arange(flat.size, dtype=np.int32).reshape(steps, -1)
+        labels = None if self.labels is None else self.labels[flat]
+        arrays = (self.split.take(flat), labels, local, np.pad(weights, padding))
+        return Segment(*jax.device_put(arrays), 0, taken)
+
+
+def _drain(ready: queue.Queue) -> None:
+    while not ready.empty():
+        ready.get_nowait()
+
+
+def make_feed(
+    split: ImageSet,
+    labels: np.ndarray | None,
+    batch_size: int,
+    seed: int | None,
+    resident: str,
+    resident_gib: float,
+) -> Feed:
+    """The feed for a split: resident when it fits, by rule, or as asked.
+
+    Args:
+        split: the images.
+        labels: `[N, L]` float32 condition, or None.
+        batch_size: B.
+        seed: of the order; None keeps the order of the split.
+        resident: 'always', 'never', or 'auto': resident when the split's bytes as uint8 are at
+            most `resident_gib`.
+        resident_gib: GiB.
+
+    Returns:
+        The feed; both kinds give the same batches, bit for bit.
+    """
+    size = len(split) * int(np.prod(split.image_shape))
+    keep = resident == "always" or (resident == "auto" and size <= resident_gib * 2**30)
+    kind = ResidentFeed if keep else StreamingFeed
+    return kind(split, labels, batch_size, seed)

@@ -1,0 +1,183 @@
+"""CelebA, or any folder of images, as a store of cropped and resized uint8 arrays.
+
+Layouts that are understood: a flat folder of JPEGs, the same inside `img_align_celeba/`
+(once or twice), and the official `img_align_celeba.zip`, which is never extracted. The tables
+of `attributes.py` are looked for beside the images or the archive and above, up to the source's
+parent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from vae_jax.data.attributes import (
+    ATTRIBUTES,
+    PARTITION,
+    find_table,
+    read_attributes,
+    read_partition,
+)
+from vae_jax.data.decoding import Crop
+from vae_jax.data.preparation import Annotations, BadFiles, build_store
+from vae_jax.data.sources import IMAGE_NAMES, JPEG_NAMES, Source, list_source
+from vae_jax.data.store import SPLIT_NAMES, Store
+from vae_jax.data.workers import Job
+from vae_jax.types import UserError
+
+TRAIN, VALIDATION, TEST = range(len(SPLIT_NAMES))
+TEST_FRACTION = 0.1
+PARTITIONS = ("auto", "official", "reference", "fraction")
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path,
+    size: int = 96,
+    *,
+    crop: Crop = "auto",
+    partition: str = "auto",
+    train_count: int = 170_000,
+    test_count: int = 10_000,
+    on_bad_file: str = "stop",
+    max_bad: int = 100,
+    workers: int | None = None,
+) -> Store:
+    """Prepare CelebA into a store at `out`; a repeated call resumes, or opens the finished store.
+
+    Args:
+        source: folder or zip archive of JPEGs of any size.
+        out: directory of the store.
+        size: height and width in pixels.
+        crop: "auto" (box (0, 40, 178, 218) of 178x218 images, the centred square of others),
+            "square", or a box (left, top, right, bottom).
+        partition: "official" (list_eval_partition), "reference" (by number: 1..train_count train,
+            then test_count test, the others validation), "fraction" (a tenth of the files, by
+            hash of the name, is test), or "auto": the first of these that is possible.
+        train_count: for "reference".
+        test_count: for "reference".
+        on_bad_file: "stop", or "skip": leave bad files out and name them in the manifest; then
+            lines of the tables about images that are not there are accepted too.
+        max_bad: with "skip", the most bad files that are accepted.
+        workers: number of processes; None: one a core.
+
+    Raises:
+        UserError: names the file, and the line in a table.
+    """
+    files = list_source(source, JPEG_NAMES, nested=False)
+    annotations = _annotate(
+        files, Path(source), partition, train_count, test_count, on_bad_file == "skip"
+    )
+    job = Job(str(files.root), files.is_zip, size, _checked_crop(crop), ("JPEG",))
+    bad_files = BadFiles(on_bad_file, max_bad)
+    return build_store(files, Path(out), job, annotations, bad_files, workers)
+
+
+def prepare_folder(
+    source: str | Path,
+    out: str | Path,
+    size: int,
+    *,
+    crop: Crop = "square",
+    on_bad_file: str = "stop",
+    max_bad: int = 100,
+    workers: int | None = None,
+) -> Store:
+    """Prepare every JPEG and PNG below a folder (or in a zip archive), a tenth of them for test.
+
+    Files are named by their path below `source`; arguments and errors as in `prepare`.
+    """
+    files = list_source(source, IMAGE_NAMES, nested=True)
+    annotations = _by_fraction([member.name for member in files.members])
+    job = Job(str(files.root), files.is_zip, size, _checked_crop(crop), ("JPEG", "PNG"))
+    bad_files = BadFiles(on_bad_file, max_bad)
+    return build_store(files, Path(out), job, annotations, bad_files, workers)
+
+
+def _checked_crop(crop: Crop) -> Crop:
+    if crop in ("auto", "square"):
+        return crop
+    if isinstance(crop, str) or len(crop) != 4 or not all(type(edge) is int for edge in crop):
+        raise UserError(
+            f"crop is {crop!r}, expected 'auto', 'square' or (left, top, right, bottom)"
+        )
+    return tuple(crop)
+
+
+def _annotate(
+    files: Source,
+    source: Path,
+    partition: str,
+    train_count: int,
+    test_count: int,
+    allow_absent: bool,
+) -> Annotations:
+    names = [member.name for member in files.members]
+    folders = _folders_of_tables(files, source)
+    chosen = _split(names, folders, partition, train_count, test_count, allow_absent)
+    table = find_table(folders, ATTRIBUTES)
+    if table is None:
+        return chosen
+    labels, label_names = read_attributes(table, names, allow_absent)
+    return Annotations(chosen.splits, chosen.rule, labels, label_names)
+
+
+def _folders_of_tables(files: Source, source: Path) -> list[Path]:
+    """From the images' folder upwards to the parent of what the user named."""
+    top = source.absolute().parent
+    folders = [files.folder.absolute()]
+    while folders[-1] != top and top in folders[-1].parents:
+        folders.append(folders[-1].parent)
+    return folders
+
+
+def _split(
+    names: list[str],
+    folders: list[Path],
+    partition: str,
+    train_count: int,
+    test_count: int,
+    allow_absent: bool,
+) -> Annotations:
+    if partition not in PARTITIONS:
+        raise UserError(f"partition is '{partition}', expected one of {', '.join(PARTITIONS)}")
+    if train_count < 1 or test_count < 0:
+        raise UserError(f"train_count is {train_count} and test_count {test_count}: too small")
+    table = find_table(folders, PARTITION)
+    if partition == "official" or (partition == "auto" and table is not None):
+        if table is None:
+            raise UserError(f"there is no {PARTITION}.txt or .csv in {folders[0]} or above")
+        return Annotations(read_partition(table, names, allow_absent), f"official, {table.name}")
+    enough = len(names) >= train_count + test_count
+    numbered = all(name.split(".")[0].isdecimal() for name in names)
+    if partition == "reference" or (partition == "auto" and enough and numbered):
+        if not (enough and numbered):
+            raise UserError(
+                f"the reference partition needs {train_count + test_count} files named by numbers, "
+                f"found {len(names)} files in {folders[0]}"
+            )
+        return _by_number(names, train_count, test_count)
+    return _by_fraction(names)
+
+
+def _by_number(names: list[str], train_count: int, test_count: int) -> Annotations:
+    numbers = np.array([int(name.split(".")[0]) for name in names])
+    last = train_count + test_count
+    train = (numbers >= 1) & (numbers <= train_count)
+    test = (numbers > train_count) & (numbers <= last)
+    splits = np.where(train, TRAIN, np.where(test, TEST, VALIDATION)).astype(np.uint8)
+    rule = f"reference: numbers 1 to {train_count} train, to {last} test, others validation"
+    return Annotations(splits, rule)
+
+
+def _by_fraction(names: list[str]) -> Annotations:
+    digests = [hashlib.sha256(name.encode(errors="surrogateescape")).digest() for name in names]
+    count = max(1, round(TEST_FRACTION * len(names))) if len(names) > 1 else 0
+    splits = np.full(len(names), TRAIN, np.uint8)
+    splits[np.argsort(np.array(digests, dtype="S32"), kind="stable")[:count]] = TEST
+    rule = (
+        f"fraction: the {count} files with the lowest SHA-256 of their name are test, others train"
+    )
+    return Annotations(splits, rule)

@@ -1,0 +1,320 @@
+"""Writes a store so that a reader sees all of it or none, and so that a killed run resumes.
+
+Everything is built in a sibling `<name>.partial`: rows are appended to images.npy, synced, and
+only then entered in a journal; what is not in the journal is written again. At the end the
+manifest is written and the directory renamed into place. Every step may be the last one before
+a kill or a power failure, and a repeated run still ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vae_jax.data import store as store_format
+from vae_jax.data.store import HASH_BLOCK_BYTES, Store, manifest_digest, npy_header, open_store
+from vae_jax.types import UserError
+
+JOURNAL = "journal.jsonl"
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Hold `<name>.lock` beside `directory`; a holder that is killed frees it.
+
+    Raises:
+        UserError: another process holds it; names its process id.
+    """
+    path = directory.with_name(directory.name + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            raise UserError(
+                f"{directory} is being prepared by another process (pid {holder}): wait for it"
+            ) from None
+        # The previous holder may have removed the file between our open and our lock.
+        if path.exists() and os.fstat(handle).st_ino == path.stat().st_ino:
+            break
+        os.close(handle)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+class StoreWriter:
+    """Builds one store; use it while holding `exclusive(directory)`.
+
+    Attributes:
+        entries: journal entries of finished work, each with "rows", its number of images.
+        rows: number of rows written.
+
+    Args:
+        directory: where the finished store will be.
+        capacity: the largest number of rows it can get.
+        image_shape: `(H, W, C)`.
+        settings: what the rows depend on; work done under other settings is refused.
+
+    Raises:
+        UserError: unfinished work with other settings, or not enough room on the disk.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        capacity: int,
+        image_shape: tuple[int, int, int],
+        settings: dict[str, Any],
+    ) -> None:
+        self.directory = directory
+        self.partial = directory.with_name(directory.name + ".partial")
+        self.capacity, self.image_shape = capacity, tuple(image_shape)
+        self.settings = json.loads(json.dumps(settings))  # As they will be read back.
+        self._row_bytes = int(np.prod(image_shape))
+        self._header = npy_header("uint8", (capacity, *image_shape))
+        self._unsynced: list[dict[str, Any]] = []
+        self._files: dict[str, dict[str, Any]] = {}
+        self.partial.mkdir(parents=True, exist_ok=True)
+        self.entries = self._read_journal()
+        self.rows = sum(entry["rows"] for entry in self.entries)
+        self._reserve()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._images)
+
+    @property
+    def pending(self) -> int:
+        """Number of entries that `commit` would add to the journal."""
+        return len(self._unsynced)
+
+    def keep(self, count: int) -> None:
+        """Keep the first `count` entries of earlier work, forget the rest, and go on from there."""
+        del self.entries[count:]
+        self.rows = sum(entry["rows"] for entry in self.entries)
+        lines = [{"settings": self.settings}, *self.entries]
+        _write_synced(self.partial / (JOURNAL + ".new"), _json_lines(lines))
+        os.replace(self.partial / (JOURNAL + ".new"), self.partial / JOURNAL)
+        _sync_directory(self.partial)
+        os.pwrite(self._images, self._header, 0)
+        self._digest = hashlib.sha256(self._header)
+        for start in range(0, self.rows * self._row_bytes, HASH_BLOCK_BYTES):
+            size = min(HASH_BLOCK_BYTES, self.rows * self._row_bytes - start)
+            self._digest.update(os.pread(self._images, size, len(self._header) + start))
+
+    def append(self, images: np.ndarray, entry: dict[str, Any]) -> None:
+        """Append `images` `[N, H, W, C]` uint8; `entry` reaches the journal with `commit`."""
+        if images.shape[1:] != self.image_shape or images.dtype != np.uint8:
+            raise ValueError(
+                f"got {images.dtype} {images.shape}, expected uint8 {self.image_shape}"
+            )
+        if self.rows + len(images) > self.capacity:
+            raise ValueError(f"more than {self.capacity} rows")
+        data = memoryview(np.ascontiguousarray(images)).cast("B") if len(images) else b""
+        offset = len(self._header) + self.rows * self._row_bytes
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._images, data[written:], offset + written)
+        self._digest.update(data)
+        self.rows += len(images)
+        self._unsynced.append({**entry, "rows": len(images)})
+
+    def commit(self) -> None:
+        """Make everything appended so far survive a kill or a power failure."""
+        os.fsync(self._images)
+        with (self.partial / JOURNAL).open("ab") as journal:
+            journal.write(_json_lines(self._unsynced))
+            journal.flush()
+            os.fsync(journal.fileno())
+        self.entries += self._unsynced
+        self._unsynced = []
+
+    def finish(
+        self,
+        splits: np.ndarray,
+        labels: np.ndarray | None,
+        label_names: Sequence[str],
+        file_names: Sequence[str],
+        source: dict[str, Any],
+    ) -> None:
+        """Write the remaining files and the manifest, and rename the store into place."""
+        self.commit()
+        shape = (self.rows, *self.image_shape)
+        if self.rows != self.capacity:
+            os.pwrite(self._images, npy_header("uint8", shape), 0)
+        os.ftruncate(self._images, len(self._header) + self.rows * self._row_bytes)
+        os.fsync(self._images)
+        path = self.partial / "images.npy"
+        full = self.rows == self.capacity
+        digest = self._digest.hexdigest() if full else store_format.file_digest(path)
+        self._files["images.npy"] = {
+            "bytes": path.stat().st_size, "sha256": digest, "dtype": "uint8", "shape": list(shape)
+        }  # fmt: skip
+        self._save_array("splits.npy", splits)
+        (self.partial / "labels.npy").unlink(missing_ok=True)
+        if labels is not None:
+            self._save_array("labels.npy", labels)
+        self._save("files.json", json.dumps(list(file_names), indent=0).encode())
+        manifest = {
+            "format": store_format.FORMAT,
+            "version": store_format.VERSION,
+            "files": self._files,
+            "splits": store_format.split_sizes(splits),
+            "label_names": list(label_names),
+            "settings": self.settings,
+            "source": source,
+        }
+        manifest["sha256"] = manifest_digest(manifest)
+        _write_synced(self.partial / "manifest.json", json.dumps(manifest, indent=1).encode())
+        _sync_directory(self.partial)
+        (self.partial / JOURNAL).unlink()
+        move_into_place(self.directory)
+
+    def _read_journal(self) -> list[dict[str, Any]]:
+        """Entries up to the first that is torn; rows after those are written again."""
+        path = self.partial / JOURNAL
+        entries: list[dict[str, Any]] = []
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break
+            wanted = "rows" if entries else "settings"
+            if not isinstance(entry, dict) or wanted not in entry:
+                break
+            entries.append(entry)
+        if not entries:
+            return []
+        if entries[0]["settings"] != self.settings:
+            raise UserError(
+                f"{self.partial} holds unfinished work with other settings "
+                f"({_differences(entries[0]['settings'], self.settings)}): "
+                "use the same ones, or delete that directory"
+            )
+        return entries[1:]
+
+    def _reserve(self) -> None:
+        path = self.partial / "images.npy"
+        size = len(self._header) + self.capacity * self._row_bytes
+        present = path.stat().st_size if path.exists() else 0
+        if present < len(self._header) + self.rows * self._row_bytes:
+            self.entries, self.rows = [], 0
+        self._images = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._images, 0, size)
+        except OSError as error:
+            os.close(self._images)
+            if error.errno != errno.ENOSPC:
+                raise
+            free = shutil.disk_usage(self.partial).free
+            raise UserError(
+                f"{self.partial} needs {size} bytes and the disk has {free} left: make room"
+            ) from error
+
+    def _save_array(self, name: str, array: np.ndarray) -> None:
+        dtype = array.dtype.name
+        data = npy_header(dtype, array.shape) + np.ascontiguousarray(array).tobytes()
+        self._save(name, data, dtype=dtype, shape=list(array.shape))
+
+    def _save(self, name: str, data: bytes, **about: Any) -> None:
+        _write_synced(self.partial / name, data)
+        digest = hashlib.sha256(data).hexdigest()
+        self._files[name] = {"bytes": len(data), "sha256": digest, **about}
+
+
+def write_store(
+    directory: str | Path,
+    images: np.ndarray,
+    splits: np.ndarray,
+    labels: np.ndarray | None = None,
+    label_names: Sequence[str] = (),
+    file_names: Sequence[str] | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Store:
+    """Write arrays that are in memory as a store, and open it.
+
+    Args:
+        directory: must not exist yet.
+        images: `[M, H, W, C]` uint8.
+        splits: `[M]` of 0 (train), 1 (validation), 2 (test).
+        labels: `[M, A]` uint8 in {0, 1}, `[M]` int32, or None.
+        label_names: names of the attributes or of the classes.
+        file_names: `[M]`; row numbers by default.
+        settings: how the images came about, for the manifest.
+
+    Raises:
+        UserError: `directory` exists or is being written by another process.
+    """
+    directory = Path(directory)
+    names = [f"{row:06d}" for row in range(len(images))] if file_names is None else file_names
+    with exclusive(directory):
+        refuse_existing(directory)
+        with StoreWriter(directory, len(images), images.shape[1:], settings or {}) as writer:
+            writer.keep(0)
+            writer.append(images, {})
+            writer.finish(np.asarray(splits, np.uint8), labels, label_names, names, {})
+    return open_store(directory)
+
+
+def refuse_existing(directory: Path) -> None:
+    """Raise UserError unless `directory` is absent or empty."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory} exists already: delete it or name another directory")
+
+
+def move_into_place(directory: Path) -> bool:
+    """Rename a complete `<name>.partial` to `directory`; False when there is none."""
+    partial = directory.with_name(directory.name + ".partial")
+    if not (partial / "manifest.json").exists() or (partial / JOURNAL).exists():
+        return False
+    _sync_directory(partial)
+    os.rename(partial, directory)
+    _sync_directory(directory.parent)
+    return True
+
+
+def _json_lines(entries: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+
+
+def _differences(found: Any, wanted: dict[str, Any]) -> str:
+    found = found if isinstance(found, dict) else {}
+    keys = [key for key in wanted if found.get(key) != wanted[key]]
+    return ", ".join(f"{key} {found.get(key)}, now {wanted[key]}" for key in keys) or "unreadable"
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,186 @@
+"""Two sets of feature vectors compared: precision, recall, density, coverage, Frechet distance.
+
+The caller names the feature space (pixels, latent codes, a classifier's penultimate layer): values
+from different spaces cannot be compared. Everything runs in float64 on the host, where differences
+of large squares cost no accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vae_jax.types import UserError
+
+CHUNK = 1024
+
+
+def _as_features(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets in float64, shifted by one common vector, which keeps distances and exactness."""
+    real, fake = np.asarray(real, np.float64), np.asarray(fake, np.float64)
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
+        raise ValueError(
+            f"Features must be [N, F] and [M, F], but got {real.shape} and {fake.shape}."
+        )
+    if not (np.isfinite(real).all() and np.isfinite(fake).all()):
+        raise UserError("Features hold NaN or infinite values: check the model that made them.")
+    centre = real.mean(axis=0, keepdims=True)
+    return real - centre, fake - centre
+
+
+def _distance_chunks(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Squared Euclidean distances `[CHUNK, M]` of some rows at a time to all columns."""
+    column_squares = np.sum(columns**2, axis=1)[None, :]
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        squares = np.sum(part**2, axis=1)[:, None] + column_squares - 2 * part @ columns.T
+        yield slice(start, start + len(part)), np.maximum(squares, 0)
+
+
+def neighbour_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
+    """Squared distance of each point to its k-th nearest other point.
+
+    Args:
+        features: `[N, F]`.
+        neighbours: k, at most N - 1.
+
+    Returns:
+        `[N]` float64.
+
+    Raises:
+        UserError: k is not in 1 .. N - 1.
+    """
+    if not 0 < neighbours < len(features):
+        raise UserError(
+            f"{neighbours} neighbours need more than {neighbours} images and at least 1, "
+            f"but there are {len(features)} images."
+        )
+    radii = np.empty(len(features))
+    for rows, squares in _distance_chunks(features, features):
+        squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = -1.0  # The point.
+        radii[rows] = np.partition(squares, neighbours, axis=1)[:, neighbours]
+    return radii
+
+
+def precision_recall(real: np.ndarray, fake: np.ndarray, neighbours: int = 3) -> dict[str, float]:
+    """Share of fakes inside the real manifold, and of reals inside the fake one.
+
+    A manifold is the union of balls around its points that reach to the k-th nearest neighbour.
+
+    Args:
+        real: `[N, F]` features of real images.
+        fake: `[M, F]` features of generated images; the same count is usual.
+        neighbours: k.
+
+    Returns:
+        `precision` (fidelity) and `recall` (diversity), in [0, 1].
+
+    Raises:
+        ValueError: shapes that do not match.
+        UserError: too few images or non-finite features.
+
+    References:
+        Kynkaanniemi et al., "Improved precision and recall metric for assessing generative
+        models", NeurIPS 2019.
+    """
+    real, fake = _as_features(real, fake)
+    real_radii = neighbour_radii(real, neighbours)[:, None]
+    fake_radii = neighbour_radii(fake, neighbours)[None, :]
+    fake_inside = np.zeros(len(fake), bool)
+    real_inside = np.zeros(len(real), bool)
+    for rows, squares in _distance_chunks(real, fake):
+        fake_inside |= np.any(squares <= real_radii[rows], axis=0)
+        real_inside[rows] = np.any(squares <= fake_radii, axis=1)
+    return {"precision": float(fake_inside.mean()), "recall": float(real_inside.mean())}
+
+
+def density_coverage(real: np.ndarray, fake: np.ndarray, neighbours: int = 5) -> dict[str, float]:
+    """Mean number of real balls around a fake, in units of k, and share of real balls that are hit.
+
+    Only real points carry balls, which outlying fakes cannot inflate.
+
+    Args:
+        real: `[N, F]` features of real images.
+        fake: `[M, F]` features of generated images.
+        neighbours: k.
+
+    Returns:
+        `density`, 1 in expectation for equal distributions and not bounded by 1, and `coverage`
+        in [0, 1], in expectation `1 - 2**-k` for large equal samples of one distribution.
+
+    Raises:
+        ValueError: shapes that do not match.
+        UserError: too few images or non-finite features.
+
+    References:
+        Naeem et al., "Reliable fidelity and diversity metrics for generative models", ICML 2020.
+    """
+    real, fake = _as_features(real, fake)
+    radii = neighbour_radii(real, neighbours)[:, None]
+    hits, covered = 0, 0
+    for rows, squares in _distance_chunks(real, fake):
+        inside = squares <= radii[rows]
+        hits += int(inside.sum())
+        covered += int(inside.any(axis=1).sum())
+    return {"density": hits / (neighbours * len(fake)), "coverage": covered / len(real)}
+
+
+def _symmetric_root(matrix: np.ndarray) -> np.ndarray:
+    """Square root of a positive semi-definite matrix; negative eigenvalues are rounding."""
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    return (vectors * np.sqrt(np.maximum(values, 0))[None, :]) @ vectors.T
+
+
+def gaussian_frechet(
+    mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray, covariance_b: np.ndarray
+) -> float:
+    """Squared Frechet (2-Wasserstein) distance of two Gaussians.
+
+    `|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)`, where the trace of the last term
+    is the sum of the singular values of `C_a^1/2 C_b^1/2`: exact for singular covariances too.
+
+    Args:
+        mean_a: `[F]`.
+        covariance_a: `[F, F]`, positive semi-definite.
+        mean_b: `[F]`.
+        covariance_b: `[F, F]`, positive semi-definite.
+
+    Returns:
+        The squared distance, at least 0.
+
+    References:
+        Dowson, Landau, "The Frechet distance between multivariate normal distributions", 1982.
+    """
+    roots = _symmetric_root(covariance_a) @ _symmetric_root(covariance_b)
+    shared = np.linalg.svd(roots, compute_uv=False).sum()
+    offset = np.sum((mean_a - mean_b) ** 2)
+    return float(max(offset + np.trace(covariance_a) + np.trace(covariance_b) - 2 * shared, 0))
+
+
+def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
+    """Squared Frechet distance of Gaussians fitted to two feature sets.
+
+    It may be called FID (Heusel et al. 2017) only for the 2,048 pool3 features of the Inception
+    network that FID defines; in any other space it is a Frechet distance in that space. It is
+    biased upwards for few images: compare at equal counts.
+
+    Args:
+        features_a: `[N, F]`.
+        features_b: `[M, F]`.
+
+    Returns:
+        The squared distance, with unbiased (N - 1) covariances as FID has them.
+
+    Raises:
+        ValueError: shapes that do not match.
+        UserError: fewer than two images or non-finite features.
+    """
+    features_a, features_b = _as_features(features_a, features_b)
+    if min(len(features_a), len(features_b)) < 2:
+        raise UserError("A Frechet distance needs at least two images in each set.")
+    moments = [
+        (features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False)))
+        for features in (features_a, features_b)
+    ]
+    return gaussian_frechet(*moments[0], *moments[1])

@@ -1,0 +1,232 @@
+"""The terms of the objective, per image and in nats, and how they add up to the loss.
+
+With pixels x in [0, 1], R the reconstruction term summed over H, W and C, and
+K = KL(q(z|x) || N(0, I)) in nats, every reduction is `loss = r R + k K`; see `TermScales`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+
+LIKELIHOODS = ("bernoulli", "squared_error", "gaussian", "optimal_sigma")
+REDUCTIONS = ("sum", "channel_mean", "mean")
+# Below this variance a batch is reconstructed to better than a tenth of a grey level.
+MIN_OPTIMAL_VARIANCE = (0.1 / 255.0) ** 2
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The static part of the objective; the KL weight is an argument, so that it can be traced.
+
+    Attributes:
+        likelihood: one of `LIKELIHOODS`.
+        reduction: one of `REDUCTIONS`, which says how the KL weight is meant.
+        free_bits: floor in nats for each latent dimension's KL; 0 switches it off.
+        sigma: standard deviation of the fixed Gaussian likelihood, in units of [0, 1] pixels.
+    """
+
+    likelihood: str = "bernoulli"
+    reduction: str = "channel_mean"
+    free_bits: float = 0.0
+    sigma: float = 0.1
+
+    @property
+    def has_elbo(self) -> bool:
+        """Whether -(R + K) bounds a log-likelihood (Bernoulli) or a log-density (Gaussian)."""
+        return self.likelihood != "squared_error"
+
+
+def check_same_shape(logits: jax.Array, targets: jax.Array) -> None:
+    """Raise ValueError unless both are `[B, H, W, C]` of one shape: nothing broadcasts silently."""
+    if logits.shape != targets.shape or logits.ndim != 4:
+        raise ValueError(
+            f"logits {logits.shape} and targets {targets.shape} must be one BHWC shape"
+        )
+
+
+def bernoulli_nll(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Cross-entropy of grey levels under a Bernoulli decoder, summed over the image.
+
+    Args:
+        logits: `[B, H, W, C]`.
+        targets: `[B, H, W, C]` in [0, 1].
+
+    Returns:
+        `[B]`, nats per image.
+    """
+    check_same_shape(logits, targets)
+    return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=(1, 2, 3))
+
+
+def squared_error(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Squared distance between sigmoid(logits) and the targets, summed over the image.
+
+    Args:
+        logits: `[B, H, W, C]`.
+        targets: `[B, H, W, C]` in [0, 1].
+
+    Returns:
+        `[B]`, squared [0, 1] pixel units.
+    """
+    check_same_shape(logits, targets)
+    return jnp.sum(jnp.square(jax.nn.sigmoid(logits) - targets), axis=(1, 2, 3))
+
+
+def gaussian_nll(logits: jax.Array, targets: jax.Array, variance: jax.Array | float) -> jax.Array:
+    """-log N(x; sigmoid(logits), variance I) with all constants: a density on [0, 1] pixels.
+
+    Args:
+        logits: `[B, H, W, C]`.
+        targets: `[B, H, W, C]` in [0, 1].
+        variance: scalar, squared pixel units.
+
+    Returns:
+        `[B]`, nats per image; negative values are usual for a density.
+    """
+    dimensions = math.prod(logits.shape[1:])
+    constant = 0.5 * dimensions * jnp.log(2 * jnp.pi * variance)
+    return squared_error(logits, targets) / (2 * variance) + constant
+
+
+def optimal_variance(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """The maximum-likelihood variance of a shared Gaussian decoder: the batch's own mean error.
+
+    Rybkin, Daniilidis & Levine 2021, "Simple and Effective VAE Training with Calibrated Decoders".
+
+    Args:
+        logits: `[B, H, W, C]`.
+        targets: `[B, H, W, C]` in [0, 1].
+        weights: `[B]`, 1 for images and 0 for padding.
+
+    Returns:
+        Scalar, squared pixel units.
+    """
+    dimensions = math.prod(logits.shape[1:])
+    mean_error = weighted_mean(squared_error(logits, targets), weights) / dimensions
+    return jnp.maximum(mean_error, MIN_OPTIMAL_VARIANCE)
+
+
+def bernoulli_entropy(targets: jax.Array) -> jax.Array:
+    """Cross-entropy of the targets with themselves: the floor of `bernoulli_nll`.
+
+    Args:
+        targets: `[B, H, W, C]` in [0, 1].
+
+    Returns:
+        `[B]`, nats per image; 0 for black-and-white images.
+    """
+    entropy = jax.scipy.special.entr(targets) + jax.scipy.special.entr(1 - targets)
+    return jnp.sum(entropy, axis=(1, 2, 3))
+
+
+def gaussian_kl_per_dimension(mean: jax.Array, log_var: jax.Array) -> jax.Array:
+    """KL(N(mean, exp(log_var)) || N(0, 1)) of every latent dimension.
+
+    Kingma & Welling 2014, appendix B. `expm1` keeps precision where the posterior is the prior.
+
+    Args:
+        mean: `[B, Z]`.
+        log_var: `[B, Z]`.
+
+    Returns:
+        `[B, Z]`, nats.
+    """
+    if mean.shape != log_var.shape:
+        raise ValueError(f"mean {mean.shape} and log_var {log_var.shape} must have one shape")
+    return 0.5 * (jnp.square(mean) + jnp.expm1(log_var) - log_var)
+
+
+def gaussian_kl(mean: jax.Array, log_var: jax.Array) -> jax.Array:
+    """KL(N(mean, exp(log_var)) || N(0, I)), `[B, Z]` twice to `[B]`, nats per image."""
+    return jnp.sum(gaussian_kl_per_dimension(mean, log_var), axis=-1)
+
+
+def free_bits_kl(kl_per_dimension: jax.Array, floor: float, weights: jax.Array) -> jax.Array:
+    """KL whose batch mean counts at least `floor` nats in every dimension.
+
+    Kingma et al. 2016, "Improving Variational Inference with Inverse Autoregressive Flow", eq. 15:
+    sum_j max(floor, E_batch[KL_j]). A dimension below the floor counts the constant, without
+    gradient.
+
+    Args:
+        kl_per_dimension: `[B, Z]`, nats.
+        floor: nats a dimension.
+        weights: `[B]`, 1 for images and 0 for padding.
+
+    Returns:
+        `[B]`, nats per image; its weighted mean is the term above.
+    """
+    batch_mean = jnp.sum(kl_per_dimension * weights[:, None], axis=0) / jnp.sum(weights)
+    above = (batch_mean > floor)[None, :]
+    return jnp.sum(jnp.where(above, kl_per_dimension, floor), axis=-1)
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """Mean of `values` `[B]` over the images whose `weights` `[B]` are 1: a scalar."""
+    return jnp.sum(values * weights) / jnp.sum(weights)
+
+
+def term_scales(
+    reduction: str,
+    kl_weight: jax.Array | float,
+    image_shape: tuple[int, int, int],
+    z_dim: jax.Array | int,
+) -> tuple[float, jax.Array | float]:
+    """The factors r and k of `loss = r R + k K` for one reduction.
+
+    `sum`: R + w K. `channel_mean`: R / C + w K. `mean`: R / (HWC) + (2 w / Z) K, which is the
+    Keras form with means everywhere and without the KL's 1/2.
+
+    Args:
+        reduction: one of `REDUCTIONS`.
+        kl_weight: w; may be traced.
+        image_shape: `(H, W, C)`.
+        z_dim: Z; may be traced.
+
+    Returns:
+        `(r, k)`; beta is k / r.
+
+    Raises:
+        ValueError: `reduction` is unknown.
+    """
+    height, width, channels = image_shape
+    if reduction == "sum":
+        return 1.0, kl_weight
+    if reduction == "channel_mean":
+        return 1.0 / channels, kl_weight
+    if reduction == "mean":
+        return 1.0 / (height * width * channels), 2.0 * kl_weight / z_dim
+    raise ValueError(f"reduction is {reduction!r}; valid are {', '.join(REDUCTIONS)}")
+
+
+def reconstruction_nll(
+    objective: Objective, logits: jax.Array, targets: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """The reconstruction term R of `objective` for `[B, H, W, C]` logits and targets.
+
+    Args:
+        objective: which likelihood.
+        logits: `[B, H, W, C]`.
+        targets: `[B, H, W, C]` in [0, 1].
+        weights: `[B]`, 1 for images and 0 for padding.
+
+    Returns:
+        `[B]`, nats per image (squared pixel units for `squared_error`).
+
+    Raises:
+        ValueError: the likelihood is unknown.
+    """
+    if objective.likelihood == "bernoulli":
+        return bernoulli_nll(logits, targets)
+    if objective.likelihood == "squared_error":
+        return squared_error(logits, targets)
+    if objective.likelihood == "gaussian":
+        return gaussian_nll(logits, targets, objective.sigma**2)
+    if objective.likelihood == "optimal_sigma":
+        return gaussian_nll(logits, targets, optimal_variance(logits, targets, weights))
+    raise ValueError(f"likelihood is {objective.likelihood!r}; valid are {', '.join(LIKELIHOODS)}")

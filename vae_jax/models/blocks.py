@@ -1,0 +1,195 @@
+"""One layer of the networks: (transposed) convolution, norm, activation, dropout, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+
+from vae_jax.models.convolution import conv, conv_transpose
+
+ACTIVATIONS = ("leaky_relu", "relu", "selu", "none")
+NORMS = ("batch", "none")
+# Scale, fan and distribution of Glorot & Bengio 2010, He et al. 2015, LeCun et al. 1998.
+KERNEL_INITS = {
+    "glorot_uniform": (1.0, "fan_avg", "uniform"),
+    "he_normal": (2.0, "fan_in", "truncated_normal"),
+    "lecun_normal": (1.0, "fan_in", "truncated_normal"),
+}
+DTYPES = ("float32", "bfloat16")
+
+# The saturation value of SELU that alpha dropout sets dropped units to: -scale * alpha.
+SELU_SATURATION = -1.0507009873554805 * 1.6732632423543772
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The layers of one network, first to last.
+
+    Attributes:
+        filters: output channels of the layers; for a decoder without the last, which has the
+            image's channels.
+        kernel_sizes: one for every layer.
+        strides: one for every layer.
+        padding: 'same' or 'valid', one for every layer.
+        dense: widths of dense layers with activation between the features and mean / log_var.
+    """
+
+    filters: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[str, ...]
+    dense: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """What all layers of a network share.
+
+    Attributes:
+        activation: one of `ACTIVATIONS`.
+        negative_slope: of leaky_relu.
+        norm: one of `NORMS`.
+        norm_epsilon: added to the variance.
+        norm_momentum: decay of the running statistics.
+        dropout: rate after the activation; selu uses alpha dropout.
+        kernel_init: one of `KERNEL_INITS`.
+        conv_bias: whether a convolution in front of a norm has a bias (its true gradient is 0).
+        dtype: compute type; parameters, statistics and losses stay float32.
+        convolution: implementation, see `vae_jax.models.convolution`.
+    """
+
+    activation: str = "leaky_relu"
+    negative_slope: float = 0.3
+    norm: str = "batch"
+    norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.99
+    dropout: float = 0.0
+    kernel_init: str = "glorot_uniform"
+    conv_bias: bool = True
+    dtype: str = "float32"
+    convolution: str = "auto"
+
+    @property
+    def compute_dtype(self) -> jnp.dtype | None:
+        """bfloat16, or None to compute in the type of the inputs."""
+        return jnp.dtype(jnp.bfloat16) if self.dtype == "bfloat16" else None
+
+    def initializer(self, in_axis: int = -2, out_axis: int = -1) -> nn.initializers.Initializer:
+        """The initializer of kernels with these axes of input and output features."""
+        scale, mode, distribution = KERNEL_INITS[self.kernel_init]
+        return nn.initializers.variance_scaling(scale, mode, distribution, in_axis, out_axis)
+
+    def activate(self, x: jax.Array, activation: str | None = None) -> jax.Array:
+        """Apply the style's activation, or the one named."""
+        functions: dict[str, Callable[[jax.Array], jax.Array]] = {
+            "leaky_relu": lambda v: jax.nn.leaky_relu(v, self.negative_slope),
+            "relu": jax.nn.relu,
+            "selu": jax.nn.selu,
+            "none": lambda v: v,
+        }
+        return functions[activation or self.activation](x)
+
+
+class AlphaDropout(nn.Module):
+    """Dropout that keeps mean 0 and variance 1 of SELU units (Klambauer et al. 2017)."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+        """`[..., F]` to `[..., F]`; needs the stream `dropout` unless deterministic."""
+        if deterministic or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, x.shape)
+        scale = (keep + SELU_SATURATION**2 * keep * self.rate) ** -0.5
+        shift = -scale * self.rate * SELU_SATURATION
+        return (scale * jnp.where(kept, x, SELU_SATURATION) + shift).astype(x.dtype)
+
+
+def dense(features: int, style: BlockStyle, name: str) -> nn.Dense:
+    """A dense layer `[B, F]` to `[B, features]` in the style's type and initialisation."""
+    initializer = style.initializer()
+    return nn.Dense(features, kernel_init=initializer, dtype=style.compute_dtype, name=name)
+
+
+class ConvBlock(nn.Module):
+    """(Transposed) convolution -> norm -> activation -> dropout.
+
+    Attributes:
+        features: output channels.
+        kernel_size: of the square kernel.
+        stride: in both directions.
+        padding: 'same' or 'valid', as TensorFlow pads.
+        style: what all layers share.
+        transpose: the transposed convolution of a decoder; its kernel is `[k, k, out, in]`.
+        plain: convolution and bias alone, as in the last layer of a decoder.
+        first: the input is data, whose gradient nobody needs.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int
+    padding: str
+    style: BlockStyle
+    transpose: bool = False
+    plain: bool = False
+    first: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        """Apply the layer.
+
+        Args:
+            x: `[B, H, W, C]`.
+            train: use batch statistics and dropout (streams: `dropout`).
+            mask: `[B]` bool, images that count for the batch statistics.
+
+        Returns:
+            `[B, H', W', features]`.
+        """
+        x = self._convolve(x)
+        if self.plain:
+            return x
+        style = self.style
+        if style.norm == "batch":
+            norm = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=style.norm_momentum,
+                epsilon=style.norm_epsilon,
+                dtype=style.compute_dtype,
+                name="norm",
+            )
+            x = norm(x, mask=None if mask is None else mask[:, None, None, None])
+        x = style.activate(x)
+        dropout = AlphaDropout if style.activation == "selu" else nn.Dropout
+        return dropout(style.dropout, name="dropout")(x, deterministic=not train)
+
+    def _convolve(self, x: jax.Array) -> jax.Array:
+        style, size = self.style, (self.kernel_size, self.kernel_size)
+        if self.transpose:
+            shape = (*size, self.features, x.shape[-1])
+            initializer = style.initializer(in_axis=-1, out_axis=-2)
+        else:
+            shape = (*size, x.shape[-1], self.features)
+            initializer = style.initializer()
+        kernel = self.param("kernel", initializer, shape)
+        bias = None
+        if self.plain or style.conv_bias or style.norm == "none":
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=style.compute_dtype)
+        settings = {
+            "strides": (self.stride, self.stride),
+            "padding": self.padding,
+            "implementation": style.convolution,
+        }
+        if self.transpose:
+            x = conv_transpose(x, kernel, **settings)
+        else:
+            x = conv(x, kernel, input_gradient=not self.first, **settings)
+        return x if bias is None else x + bias[None, None, None, :]

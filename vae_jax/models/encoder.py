@@ -1,0 +1,94 @@
+"""Images to the parameters of the posterior: `[B, H, W, C]` to mean and log_var `[B, Z]`."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vae_jax.models.blocks import BlockStyle, ConvBlock, Stack, dense
+from vae_jax.models.convolution import conv_output_size
+
+LOG_VAR_LINEAR = 20.0
+LOG_VAR_MARGIN = 10.0
+
+
+def soft_limit(log_var: jax.Array) -> jax.Array:
+    """Identity within +-20; beyond, a smooth approach to +-30.
+
+    exp overflows float32 at 88.7; unlike a hard clip this keeps a gradient that leads back.
+    """
+    beyond = jnp.abs(log_var) - LOG_VAR_LINEAR
+    limited = LOG_VAR_LINEAR + LOG_VAR_MARGIN * jnp.tanh(beyond / LOG_VAR_MARGIN)
+    return jnp.where(beyond > 0, jnp.sign(log_var) * limited, log_var)
+
+
+def feature_shape(stack: Stack, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """`(h, w, f)` of the last feature map for images `(H, W, C)`."""
+    height, width, channels = image_shape
+    for filters, kernel, stride, padding in zip(
+        stack.filters, stack.kernel_sizes, stack.strides, stack.padding, strict=True
+    ):
+        height = conv_output_size(height, kernel, stride, padding)
+        width = conv_output_size(width, kernel, stride, padding)
+        channels = filters
+    return height, width, channels
+
+
+class Encoder(nn.Module):
+    """Convolutions, then a dense layer each for mean and log_var.
+
+    Attributes:
+        z_dim: Z.
+        stack: the layers, named `conv_0`, `conv_1`, ...
+        style: what they share.
+        remat: recompute activations in the backward pass instead of keeping them.
+    """
+
+    z_dim: int
+    stack: Stack
+    style: BlockStyle
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        train: bool,
+        labels: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Encode images; nothing is sampled here.
+
+        Args:
+            images: `[B, H, W, C]` in [0, 1].
+            train: use batch statistics and dropout.
+            labels: `[B, L]` that join the features just before mean and log_var, or None.
+            mask: `[B]` bool, images that count for the batch statistics.
+
+        Returns:
+            mean and log_var, `[B, Z]` each, at least float32.
+        """
+        stack = self.stack
+        block = nn.remat(ConvBlock, static_argnums=(2,)) if self.remat else ConvBlock
+        x = images
+        for i, filters in enumerate(stack.filters):
+            layer = block(
+                filters,
+                stack.kernel_sizes[i],
+                stack.strides[i],
+                stack.padding[i],
+                self.style,
+                first=i == 0,
+                name=f"conv_{i}",
+            )
+            x = layer(x, train, mask)
+        x = x.reshape(len(x), -1)
+        for i, width in enumerate(stack.dense):
+            x = self.style.activate(dense(width, self.style, f"dense_{i}")(x))
+        if labels is not None:
+            x = jnp.concatenate([x, labels.astype(x.dtype)], axis=-1)
+        mean = dense(self.z_dim, self.style, "mean")(x)
+        log_var = dense(self.z_dim, self.style, "log_var")(x)
+        at_least_float32 = jnp.promote_types(mean.dtype, jnp.float32)
+        return mean.astype(at_least_float32), soft_limit(log_var.astype(at_least_float32))

@@ -1,0 +1,92 @@
+"""Named arrays of one step to and from disk: the only file that knows Orbax."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vae_jax.digests import Leaves
+from vae_jax.step_folders import RECORD
+
+UNFINISHED = ocp.utils.TMP_DIR_SUFFIX  # of the folder that is renamed once a step is complete
+
+
+def write_step(directory: Path, step: int, items: dict[str, Leaves], record: Any) -> None:
+    """Writes `DIRECTORY/<step>/` with one composite save that appears by one rename.
+
+    It blocks and deletes nothing: the caller's background thread then gets every error here, and
+    removes older steps only after it has synced this one.
+
+    Args:
+        directory: folder of all steps.
+        step: a step that does not exist yet.
+        items: non-empty arrays by item and leaf path; an item may have none.
+        record: JSON that is saved with them.
+    """
+    arguments: dict[str, Any] = {RECORD: ocp.args.JsonSave(record)}
+    arguments |= {item: ocp.args.PyTreeSave(leaves) for item, leaves in items.items() if leaves}
+    options = ocp.CheckpointManagerOptions(
+        enable_async_checkpointing=False, lightweight_initialize=True
+    )
+    with _one_error_only(), ocp.CheckpointManager(directory, options=options) as manager:
+        manager.save(step, args=ocp.args.Composite(**arguments), force=True)
+
+
+def read_item(directory: Path, step: int, item: str, names: list[str]) -> Leaves:
+    """Reads the leaves `names` of one item as numpy arrays, as they are on disk: unverified.
+
+    Raises:
+        Exception: Orbax and TensorStore raise many kinds for broken files.
+    """
+    # A manager of its own: a broken step can spoil a manager for the good ones.
+    options = ocp.CheckpointManagerOptions(create=False, lightweight_initialize=True)
+    arguments = ocp.args.PyTreeRestore(
+        item=dict.fromkeys(names, 0),
+        restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
+    )
+    with _one_error_only(), ocp.CheckpointManager(directory, options=options) as manager:
+        restored = manager.restore(step, args=ocp.args.Composite(**{item: arguments}))
+    return {name: np.asarray(restored[item][name], order="C") for name in names}
+
+
+@contextmanager
+def _one_error_only() -> Iterator[None]:
+    """Keeps one exception of a failure: no log of it by Orbax, no echoes by TensorStore.
+
+    Orbax closes its event loop at the first array that fails; TensorStore then finds it closed for
+    every array still under way, and each would print a traceback.
+    """
+    logger, folder, hook = logging.getLogger("absl"), f"{os.sep}orbax{os.sep}", sys.unraisablehook
+
+    def is_not_orbax(record: logging.LogRecord) -> bool:
+        return folder not in record.pathname
+
+    def drop_echoes(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    logger.addFilter(is_not_orbax)
+    sys.unraisablehook = drop_echoes
+    try:
+        yield
+    except Exception:
+        time.sleep(0.1)  # the echoes arrive from other threads
+        raise
+    finally:
+        sys.unraisablehook = hook
+        logger.removeFilter(is_not_orbax)
+
+
+def brief_reason(error: Exception) -> str:
+    """The first line of an error, without TensorStore's specification; the end says most."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].split(" [")[0]
+    return line if len(line) <= 200 else f"... {line[-200:]}"

@@ -1,0 +1,80 @@
+"""Progress for anything that takes more than a few seconds.
+
+A rich bar on a terminal; elsewhere (a log file, CI) a plain line every few seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+class Advance(Protocol):
+    """Moves a progress display on."""
+
+    def __call__(self, amount: int = 1, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress(total: int, label: str, unit: str = "", start: int = 0) -> Iterator[Advance]:
+    """Show progress from `start` to `total`; yields a function that moves it on.
+
+    Args:
+        total: count at which the work is done.
+        label: what is being done.
+        unit: what is counted, such as "images".
+        start: count that is done already, for resumed work.
+    """
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        # The bar owns stderr: results on stdout stay clean for pipes.
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=total, completed=start, note="")
+            yield lambda amount=1, note="": bar.update(task, advance=amount, note=note)
+        return
+    yield _plain_lines(total, label, unit, start)
+
+
+def _plain_lines(total: int, label: str, unit: str, start: int) -> Advance:
+    began = time.monotonic()
+    done, last_line = start, began
+
+    def advance(amount: int = 1, note: str = "") -> None:
+        nonlocal done, last_line
+        done += amount
+        now = time.monotonic()
+        if now - last_line < PLAIN_LINE_SECONDS and done < total:
+            return
+        if done >= total and now - began < PLAIN_LINE_SECONDS:
+            return  # Short work ends with the caller's own result line.
+        last_line = now
+        rate = (done - start) / max(now - began, 1e-9)
+        parts = (f"{label}: {done}/{total} {unit}".rstrip(), f"{rate:,.0f}/s", note)
+        print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
+
+    return advance
+
+
+def track(iterable: Iterable[T], total: int, label: str, unit: str = "") -> Iterator[T]:
+    """Yield from `iterable`, moving a progress display on by one an item."""
+    with progress(total, label, unit) as advance:
+        for item in iterable:
+            yield item
+            advance()

@@ -1,0 +1,87 @@
+"""The one way to save a picture: arrays in, PNG out, with its provenance in text chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+from PIL.PngImagePlugin import PngInfo
+
+# Pixels between the images of a grid, and the smallest height images are shown at.
+GAP = 2
+MIN_SHOWN_HEIGHT = 64
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """[0, 1] floats to uint8, rounded; uint8 passes through. Any shape."""
+    if images.dtype == np.uint8:
+        return images
+    return np.round(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def image_grid(images: np.ndarray, columns: int) -> Image.Image:
+    """Lay images out row by row on white.
+
+    Small images are enlarged by a whole factor without smoothing.
+
+    Args:
+        images: `[N, H, W, C]`, uint8 or floats in [0, 1]; C is 1 or 3.
+        columns: images a row.
+
+    Returns:
+        An RGB picture.
+    """
+    pixels = to_uint8(images)
+    if pixels.shape[-1] == 1:
+        pixels = np.repeat(pixels, 3, axis=-1)
+    enlarge = max(1, MIN_SHOWN_HEIGHT // pixels.shape[1])
+    pixels = pixels.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
+    count, height, width, _ = pixels.shape
+    rows = -(-count // columns)
+    sheet = np.full(
+        (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, np.uint8
+    )
+    for i, image in enumerate(pixels):
+        top = GAP + (i // columns) * (height + GAP)
+        left = GAP + (i % columns) * (width + GAP)
+        sheet[top : top + height, left : left + width] = image
+    return Image.fromarray(sheet)
+
+
+def paired_rows(rows: list[np.ndarray], columns: int) -> np.ndarray:
+    """Interleave so that a grid of `columns` shows the k-th images of all `rows` under each other.
+
+    Args:
+        rows: arrays `[N, H, W, C]` of one shape, such as originals and reconstructions.
+        columns: images a row of the grid; the last row is filled with white.
+
+    Returns:
+        `[M, H, W, C]`, columns of the first array, the same columns of the second, ...
+    """
+    count = len(rows[0])
+    missing = -count % columns
+    padded = [
+        np.concatenate([to_uint8(row), np.full((missing, *row.shape[1:]), 255, np.uint8)])
+        for row in rows
+    ]
+    stacked = np.stack([row.reshape(-1, columns, *row.shape[1:]) for row in padded], axis=1)
+    return stacked.reshape(-1, *rows[0].shape[1:])
+
+
+def sharpened(picture: Image.Image) -> Image.Image:
+    """The picture after an unsharp mask: for the eye only, never for a measurement."""
+    return picture.filter(ImageFilter.UnsharpMask(radius=2, percent=120, threshold=0))
+
+
+def save_png(path: str | Path, picture: Image.Image, facts: Mapping[str, str]) -> None:
+    """Write a PNG, all or nothing, with `facts` such as seed and step in its text chunks."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    info = PngInfo()
+    for name, value in facts.items():
+        info.add_text(name, value)
+    temporary = path.with_name(path.name + ".tmp")
+    picture.save(temporary, format="PNG", pnginfo=info)
+    temporary.replace(path)

@@ -1,0 +1,123 @@
+"""The folders `DIRECTORY/<step>/`: listing, records, atomic removal, syncing, retention."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from vae_jax import digests
+from vae_jax.types import UserError
+
+RECORD = "record"  # the JSON item beside the arrays
+RECORD_FILE = "metadata"  # Orbax's name for the file of a JSON item
+TRASH = ".deleted"
+
+
+class Damaged(Exception):
+    """A step on disk is not what was saved; the text names the place and the reason."""
+
+
+class StepFolders:
+    """Folders named by step. Anything else in the directory is ignored.
+
+    A step is renamed away before it is deleted, so that a killed process leaves no half step.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], unfinished: str):
+        """`unfinished` is the suffix that marks the folder of a save under way."""
+        self.directory = Path(directory).absolute()
+        self._unfinished = unfinished
+
+    def numbers(self) -> list[int]:
+        """All steps that have a folder, good or not, oldest first."""
+        if not self.directory.is_dir():
+            return []
+        names = (entry.name for entry in self.directory.iterdir() if entry.is_dir())
+        return sorted(int(n) for n in names if n.isascii() and n.isdigit() and n == str(int(n)))
+
+    def record(self, step: int) -> dict[str, Any]:
+        """The verified JSON record of a step: test loss, metadata, and every leaf's digest.
+
+        Raises:
+            Damaged: the record is missing or was altered.
+            UserError: no permission.
+        """
+        try:
+            return digests.unseal(self._record_path(step).read_bytes())
+        except FileNotFoundError:
+            raise Damaged("its record file is missing") from None
+        except PermissionError as error:
+            raise UserError(f"Checkpoint step {step} may not be read: {error}.") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise Damaged(f"its record file cannot be used, {error}") from error
+
+    def replace_record(self, step: int, sealed: dict[str, Any]) -> None:
+        """Exchanges the record of a step by one rename."""
+        path = self._record_path(step)
+        fresh = path.with_name(f"{RECORD_FILE}.new")
+        fresh.write_text(json.dumps(sealed))
+        self.sync(step)
+        fresh.replace(path)
+
+    def _record_path(self, step: int) -> Path:
+        return self.directory / str(step) / RECORD / RECORD_FILE
+
+    def sync(self, step: int) -> None:
+        """Makes all files of a step, and its name, survive a power failure (fsync)."""
+        folder = self.directory / str(step)
+        for path in [*folder.rglob("*"), folder, self.directory]:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def discard(self, step: int) -> None:
+        """Deletes a step if it exists, good or not."""
+        folder, trash = self.directory / str(step), self.directory / TRASH
+        if folder.exists():
+            trash.mkdir(exist_ok=True)
+            folder.replace(trash / str(step))
+            shutil.rmtree(trash)
+
+    def set_aside(self, step: int) -> None:
+        """Renames a damaged step to `<step>.damaged`: parts of it may still be of use."""
+        folder, aside = self.directory / str(step), self.directory / f"{step}.damaged"
+        if folder.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.replace(aside)
+
+    def sweep(self, patience: float = 2.0) -> None:
+        """Removes the rests of saves and deletions that were interrupted.
+
+        After a failed save, threads that still write may put files back: tries again for
+        `patience` seconds.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + patience
+        while rests := [*self.directory.glob(TRASH), *self.directory.glob(f"*{self._unfinished}*")]:
+            for rest in rests:
+                shutil.rmtree(rest, ignore_errors=time.monotonic() < deadline)
+            time.sleep(0.05)
+
+
+def steps_to_keep(
+    test_losses: dict[int, float], *, keep_latest: int, keep_best: int
+) -> frozenset[int]:
+    """Retention: the newest steps and the best ones.
+
+    Args:
+        test_losses: test loss of every good step; NaN and infinities are never best.
+        keep_latest: how many of the newest steps are kept.
+        keep_best: how many of the steps with the lowest finite loss are kept; at equal loss
+            the earlier step is better, so that a plateau does not rewrite the best one.
+    """
+    newest = sorted(test_losses, reverse=True)[:keep_latest]
+    finite = [step for step, loss in test_losses.items() if math.isfinite(loss)]
+    best = sorted(finite, key=lambda step: (test_losses[step], step))[:keep_best]
+    return frozenset(newest) | frozenset(best)

@@ -1,0 +1,154 @@
+"""Many steps in one program, and the means of what they measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.data.batches import Feed, Segment
+from vae_jax.train.state import Hyper
+from vae_jax.train.step import Step
+from vae_jax.types import Batch
+
+# The program takes any number of steps up to this one; more would not save dispatch time.
+MAX_STEPS_A_CALL = 256
+# How long the host leaves the device to itself: progress and stop signals wait no longer.
+CALL_SECONDS = 0.4
+
+RunSteps = Callable[..., tuple[Any, dict[str, jax.Array]]]
+
+
+def make_run_steps(step: Step) -> RunSteps:
+    """Build the program that takes `count` steps over a segment; the caller applies `jit`.
+
+    The count is traced: however an epoch is cut into calls, every step runs the same compiled
+    code, so the cut does not change a bit of the result.
+
+    Args:
+        step: of `train.step` or `train.validation`.
+
+    Returns:
+        `run_steps(carry, segment, start, count, key, hyper) -> (carry, metrics)`, where each
+        metric is `[MAX_STEPS_A_CALL]` and holds its first `count` entries.
+    """
+
+    def run_steps(
+        carry: Any,
+        segment: Segment,
+        start: jax.Array,
+        count: jax.Array,
+        key: jax.Array,
+        hyper: Hyper,
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        def batch_at(i: jax.Array) -> Batch:
+            rows = segment.rows[i]
+            labels = None if segment.labels is None else segment.labels[rows]
+            return Batch(segment.images[rows], segment.weights[i], labels)
+
+        def body(i: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
+            carry, buffer = loop
+            carry, metrics = step(carry, batch_at(start + i), key, hyper)
+            return carry, jax.tree.map(lambda b, m: b.at[i].set(m), buffer, metrics)
+
+        shapes = jax.eval_shape(lambda c: step(c, batch_at(start), key, hyper)[1], carry)
+        buffer = jax.tree.map(lambda s: jnp.zeros((MAX_STEPS_A_CALL, *s.shape), s.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (carry, buffer))
+
+    return run_steps
+
+
+class Pace:
+    """How many steps to ask of the device at once, from how long the last call took."""
+
+    def __init__(self) -> None:
+        self._steps = 1
+        self._calls = 0
+
+    def count(self, remaining: int) -> int:
+        """Steps of the next call, at most `remaining`."""
+        return min(self._steps, remaining, MAX_STEPS_A_CALL)
+
+    def record(self, steps: int, seconds: float) -> None:
+        """Adapt to a call of `steps` that took `seconds`."""
+        self._calls += 1
+        if self._calls == 1:
+            return  # The first call includes the compilation.
+        fitting = int(CALL_SECONDS * steps / max(seconds, 1e-9))
+        self._steps = max(1, min(fitting, 4 * self._steps, MAX_STEPS_A_CALL))
+
+
+def run_epoch(
+    program: RunSteps,
+    carry: Any,
+    feed: Feed,
+    key: jax.Array,
+    hyper: Hyper,
+    pace: Pace,
+    epoch: int = 0,
+    start: int = 0,
+) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+    """Run the batches of an epoch, a call at a time.
+
+    Args:
+        program: jitted `run_steps`.
+        carry: state to start from.
+        feed: the batches.
+        key: run key.
+        hyper: traced hyperparameters.
+        pace: adapts the length of the calls.
+        epoch: which order of the images.
+        start: the first batch to take.
+
+    Yields:
+        After each call the carry and the metrics `[count]` of its steps, on the host.
+    """
+    for segment in feed.segments(epoch, start):
+        first = segment.first
+        while first < segment.end:
+            count = pace.count(segment.end - first)
+            began = time.monotonic()
+            carry, metrics = program(carry, segment, np.int32(first), np.int32(count), key, hyper)
+            jax.block_until_ready(carry)
+            pace.record(count, time.monotonic() - began)
+            first += count
+            yield carry, {name: np.asarray(values)[:count] for name, values in metrics.items()}
+
+
+class EpochMeans:
+    """Means over an epoch: of batch values, weighted by the images of each batch.
+
+    Sums are float64 and added step by step, so that an epoch that was interrupted and resumed has
+    the means of an uninterrupted one, bit for bit. Non-finite steps are left out and counted.
+    """
+
+    def __init__(self, saved: dict[str, float] | None = None) -> None:
+        self._sums = dict(saved or {"images": 0.0, "skipped": 0.0})
+
+    def add(self, metrics: dict[str, np.ndarray]) -> None:
+        """Add the metrics `[count]` of some steps, in their order."""
+        names = [name for name in metrics if name not in ("images", "finite")]
+        finite = metrics.get("finite", np.ones_like(metrics["images"], bool))
+        for i, images in enumerate(metrics["images"].astype(np.float64)):
+            if not finite[i]:
+                self._sums["skipped"] += 1.0
+                continue
+            self._sums["images"] += float(images)
+            for name in names:
+                value = float(metrics[name][i]) * float(images)
+                self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def saved(self) -> dict[str, float]:
+        """The sums, to be kept in a checkpoint."""
+        return dict(self._sums)
+
+    def means(self) -> dict[str, float]:
+        """The mean of every metric, and the number of `images` and of `skipped` steps."""
+        sums = dict(self._sums)
+        images, skipped = sums.pop("images"), sums.pop("skipped")
+        means = {name: total / images for name, total in sums.items()} if images else {}
+        return means | {"images": int(images), "skipped": int(skipped)}

@@ -1,0 +1,43 @@
+"""SIGTERM and SIGINT: finish the call that is under way, save, leave with a known exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any, Self
+
+
+class StopSignals:
+    """Context in which the first signal is noted and a second one ends the process at once.
+
+    Attributes:
+        received: number of the first signal, or None. The exit code of an interrupted run is
+            128 + this number: 143 for SIGTERM, 130 for SIGINT.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            for number in self.SIGNALS:
+                self._previous[number] = signal.signal(number, self._handle)
+        except ValueError:
+            pass  # Only the main thread may set handlers; elsewhere the caller decides.
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received = number
+        name = signal.Signals(number).name
+        print(f"{name}: saving a checkpoint; once more to leave at once", file=sys.stderr)

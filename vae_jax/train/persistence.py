@@ -1,0 +1,79 @@
+"""Between the state of a run and the items of a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import jax
+
+from vae_jax.checkpoint import Checkpoints
+from vae_jax.train.setup import Experiment
+from vae_jax.train.state import TrainState
+from vae_jax.workdir import network_items, network_variables
+
+
+class Facts(NamedTuple):
+    """What a checkpoint says besides its arrays.
+
+    Attributes:
+        config_digest: of the resolved config.
+        label_names: of the condition, empty if there is none.
+        epoch_sums: of `EpochMeans` when the checkpoint lies within an epoch, else empty.
+    """
+
+    config_digest: str
+    label_names: tuple[str, ...]
+    epoch_sums: dict[str, float]
+
+
+def save(
+    checkpoints: Checkpoints,
+    state: TrainState,
+    batch_stats: Any,
+    test_loss: float,
+    facts: Facts,
+) -> None:
+    """Save a run: the networks with the statistics they are evaluated with, and the training.
+
+    Args:
+        checkpoints: of the run.
+        state: of the run; its own running statistics go with the training item.
+        batch_stats: statistics that the networks are evaluated with.
+        test_loss: NaN if it was not measured.
+        facts: saved as metadata.
+
+    Raises:
+        UserError: see `Checkpoints.save`.
+    """
+    items = network_items(state.params, batch_stats) | {"training": _training_item(state)}
+    checkpoints.save(int(state.step), items, test_loss=test_loss, metadata=facts._asdict())
+
+
+def _training_item(state: TrainState) -> dict[str, Any]:
+    names = ("step", "batch_stats", "opt_state", "skipped", "skipped_total")
+    return {name: getattr(state, name) for name in names}
+
+
+def restore(checkpoints: Checkpoints, experiment: Experiment) -> tuple[TrainState, Facts]:
+    """The state of the newest good checkpoint, or the one at step 0 if there is none.
+
+    Args:
+        checkpoints: of the run.
+        experiment: says how the state starts, and so what shapes are expected.
+
+    Returns:
+        The state and the saved facts.
+
+    Raises:
+        UserError: see `Checkpoints.restore`.
+    """
+    if checkpoints.latest_step() is None:
+        return experiment.init_state(), Facts("", (), {})
+    shapes = jax.eval_shape(experiment.init_state)
+    items = network_items(shapes.params, shapes.batch_stats) | {"training": _training_item(shapes)}
+    restored = checkpoints.restore(items)
+    networks = network_variables(restored.items)
+    logging.info("restored step %d", restored.step)
+    state = TrainState(params=networks["params"], **restored.items["training"])
+    return state, Facts(**restored.metadata)

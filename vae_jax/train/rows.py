@@ -1,0 +1,51 @@
+"""The metrics of an epoch as they are logged: means, and what follows from them."""
+
+from __future__ import annotations
+
+import math
+
+from vae_jax.losses import Objective, term_scales
+
+
+def complete_row(
+    means: dict[str, float],
+    objective: Objective,
+    kl_weight: float,
+    image_shape: tuple[int, int, int],
+    z_dim: int,
+) -> dict[str, float]:
+    """Add what follows from the epoch's means.
+
+    Args:
+        means: of `EpochMeans`, with `loss == recon + kl_weighted`.
+        objective: reduction and likelihood.
+        kl_weight: w that the means were taken with.
+        image_shape: `(H, W, C)`.
+        z_dim: Z.
+
+    Returns:
+        The means with `kl_weight`; `beta`, the weight of K against R; `kl_share`, and for the
+        Bernoulli likelihood `kl_share_above_floor`, the share of what lies above the data's
+        entropy. Nats per image: `elbo` (Bernoulli), or `log_density_bound` with
+        `log_density_bound_bits_per_dim` (Gaussian: a density on [0, 1] pixels, so it may exceed 0).
+    """
+    row = {"kl_weight": kl_weight} | means
+    if "loss" not in means:
+        return row
+    recon_scale, kl_scale = term_scales(objective.reduction, kl_weight, image_shape, z_dim)
+    row["beta"] = kl_scale / recon_scale
+    row["kl_share"] = _ratio(means["kl_weighted"], means["loss"])
+    if "entropy_floor" in means:
+        above = means["loss"] - recon_scale * means["entropy_floor"]
+        row["kl_share_above_floor"] = _ratio(means["kl_weighted"], above)
+    bound = -(means["recon_nats"] + means["kl"])
+    if objective.likelihood == "bernoulli":
+        row["elbo"] = bound
+    elif objective.has_elbo:
+        row["log_density_bound"] = bound
+        row["log_density_bound_bits_per_dim"] = bound / (math.prod(image_shape) * math.log(2))
+    return row
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan

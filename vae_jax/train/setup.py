@@ -1,0 +1,71 @@
+"""From a config to the functions and numbers of a run: the edge where the config is unpacked."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from vae_jax.losses import Objective
+from vae_jax.models.vae import VAE, make_vae
+from vae_jax.schedules import kl_schedule, learning_rate_schedule
+from vae_jax.train.state import Hyper, TrainState, init_state, make_optimizer
+from vae_jax.train.step import Step, make_train_step
+
+
+class Experiment(NamedTuple):
+    """What a config means, ready to be jitted.
+
+    Attributes:
+        model: the module.
+        objective: static part of the objective.
+        tx: optimiser without learning rate.
+        train_step: pure step.
+        hyper: traced hyperparameters of this config.
+        run_key: every random draw of the run derives from it.
+        label_dim: width of the condition; 0 for none.
+    """
+
+    model: VAE
+    objective: Objective
+    tx: optax.GradientTransformation
+    train_step: Step
+    hyper: Hyper
+    run_key: jax.Array
+    label_dim: int
+
+    def init_state(self) -> TrainState:
+        """The state at step 0."""
+        return init_state(self.model, self.tx, self.run_key, self.label_dim)
+
+
+def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) -> Experiment:
+    """Unpack a validated config.
+
+    Args:
+        config: the whole config.
+        total_steps: of the run, for the learning-rate schedule.
+        label_dim: width of the condition; 0 for none.
+
+    Returns:
+        The parts of the run.
+
+    Raises:
+        UserError: the model's layers do not fit the image shape.
+    """
+    loss, optimizer = config.loss, config.optimizer
+    model = make_vae(config.model, config.data.image_shape)
+    objective = Objective(loss.likelihood, loss.reduction, loss.free_bits, loss.sigma)
+    tx = make_optimizer(optimizer.b1, optimizer.b2, optimizer.epsilon, optimizer.clip_norm)
+    train_step = make_train_step(
+        model,
+        objective,
+        tx,
+        kl_schedule(loss.kl_schedule, loss.kl_schedule_steps, loss.kl_cycles, loss.kl_cycle_ramp),
+        learning_rate_schedule(optimizer.schedule, optimizer.warmup_steps, total_steps),
+    )
+    hyper = Hyper(float(loss.kl_weight), float(optimizer.learning_rate))
+    run_key = jax.random.key(config.seed)
+    return Experiment(model, objective, tx, train_step, hyper, run_key, label_dim)

@@ -1,0 +1,141 @@
+"""One step: explicit value-and-grad of reconstruction plus KL, as a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vae_jax import losses
+from vae_jax.data.batches import to_unit_range
+from vae_jax.losses import Objective, weighted_mean
+from vae_jax.models.vae import VAE
+from vae_jax.schedules import Schedule
+from vae_jax.streams import stream_key
+from vae_jax.train.state import Hyper, TrainState
+from vae_jax.types import Batch, VAEOutput
+
+Metrics = dict[str, jax.Array]
+# (carry, batch, run key, hyper) -> (carry, metrics): training, validation and statistics alike.
+Step = Callable[[Any, Batch, jax.Array, Hyper], tuple[Any, Metrics]]
+
+
+def objective_terms(
+    objective: Objective,
+    output: VAEOutput,
+    targets: jax.Array,
+    weights: jax.Array,
+    kl_weight: jax.Array | float,
+    z_mask: jax.Array | None = None,
+) -> Metrics:
+    """The loss and its parts, as means over the images of the batch.
+
+    Args:
+        objective: likelihood, reduction, free bits.
+        output: of the model.
+        targets: `[B, H, W, C]` in [0, 1].
+        weights: `[B]`, 1 for images and 0 for padding.
+        kl_weight: w in the convention of the reduction.
+        z_mask: `[Z]`, 0 for dimensions that do not exist, or None.
+
+    Returns:
+        Scalars: `loss == recon + kl_weighted` in units of the loss; `recon_nats` (R), `kl` (K)
+        and, for the Bernoulli likelihood, `entropy_floor`, in nats per image.
+    """
+    z_dim = output.mean.shape[-1] if z_mask is None else jnp.sum(z_mask)
+    recon_scale, kl_scale = losses.term_scales(
+        objective.reduction, kl_weight, targets.shape[1:], z_dim
+    )
+    nll = losses.reconstruction_nll(objective, output.logits, targets, weights)
+    kl_per_dimension = losses.gaussian_kl_per_dimension(output.mean, output.log_var)
+    if z_mask is not None:
+        kl_per_dimension = kl_per_dimension * z_mask[None, :]
+    kl = jnp.sum(kl_per_dimension, axis=-1)
+    penalty = kl
+    if objective.free_bits:
+        penalty = losses.free_bits_kl(kl_per_dimension, objective.free_bits, weights)
+    recon = recon_scale * weighted_mean(nll, weights)
+    kl_weighted = kl_scale * weighted_mean(penalty, weights)
+    terms = {
+        "loss": recon + kl_weighted,
+        "recon": recon,
+        "kl_weighted": kl_weighted,
+        "recon_nats": weighted_mean(nll, weights),
+        "kl": weighted_mean(kl, weights),
+    }
+    if objective.likelihood == "bernoulli":
+        terms["entropy_floor"] = weighted_mean(losses.bernoulli_entropy(targets), weights)
+    return terms
+
+
+def make_train_step(
+    model: VAE,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    kl_factor: Schedule,
+    learning_rate_factor: Schedule,
+) -> Step:
+    """Build the pure training step; the caller applies `jit`, `scan` or `vmap`.
+
+    A step whose loss or gradient is not finite leaves parameters, moments and statistics as they
+    were, bit for bit, and is counted.
+
+    Args:
+        model: the module.
+        objective: the static part of the objective.
+        tx: optimiser without its learning rate.
+        kl_factor: step -> factor of the KL weight.
+        learning_rate_factor: step -> factor of the learning rate.
+
+    Returns:
+        `train_step(state, batch, run_key, hyper) -> (state, metrics)`, where metrics are means
+        over the batch plus `images`, their count, `grad_norm` and `finite`.
+    """
+
+    def loss_fn(params, batch_stats, batch: Batch, key, kl_weight, z_mask):
+        targets = to_unit_range(batch.images)
+        output, mutated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            targets,
+            train=True,
+            sample=True,
+            labels=batch.labels,
+            mask=batch.weights > 0,
+            z_mask=z_mask,
+            rngs={name: stream_key(key, name) for name in ("latent", "dropout")},
+            mutable=["batch_stats"],
+        )
+        terms = objective_terms(objective, output, targets, batch.weights, kl_weight, z_mask)
+        return terms["loss"], (terms, batch_stats | mutated.get("batch_stats", {}))
+
+    def train_step(state: TrainState, batch: Batch, run_key: jax.Array, hyper: Hyper):
+        key = jax.random.fold_in(run_key, state.step)
+        kl_weight = hyper.kl_weight * kl_factor(state.step)
+        gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (metrics, batch_stats)), grads = gradient(
+            state.params, state.batch_stats, batch, key, kl_weight, hyper.z_mask
+        )
+        grad_norm = optax.global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        directions, opt_state = tx.update(grads, state.opt_state, state.params)
+        learning_rate = hyper.learning_rate * learning_rate_factor(state.step)
+        updates = jax.tree.map(lambda d: -learning_rate * d, directions)
+        moved = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
+        stayed = (state.params, state.batch_stats, state.opt_state)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stayed)
+        skip = 1 - finite.astype(jnp.int32)
+        metrics |= {
+            "kl_weight": jnp.asarray(kl_weight, jnp.float32),
+            "grad_norm": grad_norm,
+            "images": jnp.sum(batch.weights),
+            "finite": finite,
+        }
+        state = TrainState(
+            state.step + 1, *kept, (state.skipped + 1) * skip, state.skipped_total + skip
+        )
+        return state, metrics
+
+    return train_step

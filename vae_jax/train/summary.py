@@ -1,0 +1,62 @@
+"""What a run prints before it starts."""
+
+from __future__ import annotations
+
+import sys
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from vae_jax.config import beta
+from vae_jax.data.splits import Splits
+from vae_jax.models.vae import VAE
+
+
+def parameter_tables(model: VAE, label_dim: int = 0) -> str:
+    """The layers of encoder and decoder with shapes and parameter counts (`nn.tabulate`)."""
+    images = jnp.zeros((1, *model.image_shape))
+    z = jnp.zeros((1, model.z_dim))
+    labels = jnp.zeros((1, label_dim)) if label_dim else None
+    bound = model.bind({})
+    key = jax.random.key(0)
+    console = {"width": 110, "force_terminal": sys.stdout.isatty()}
+    tables = [
+        nn.tabulate(network.clone(parent=None), key, depth=1, console_kwargs=console)(
+            example, False, labels
+        )
+        for network, example in ((bound.encoder, images), (bound.decoder, z))
+    ]
+    return "".join(tables)
+
+
+def objective_line(config: ConfigDict) -> str:
+    """The objective in one line, with its beta."""
+    loss, shape = config.loss, tuple(config.data.image_shape)
+    weight = beta(loss.reduction, loss.kl_weight, shape, config.model.z_dim)
+    parts = [
+        f"{loss.likelihood}, {loss.reduction}, kl_weight {loss.kl_weight:g} (beta {weight:g})",
+        f"KL schedule {loss.kl_schedule}",
+    ]
+    if loss.free_bits:
+        parts.append(f"free bits {loss.free_bits:g} nats a dimension")
+    return "; ".join(parts)
+
+
+def run_summary(
+    config: ConfigDict, model: VAE, splits: Splits, workdir: str, label_dim: int
+) -> str:
+    """Parameter tables, data, objective and destinations, as text."""
+    device = jax.devices()[0]
+    size = "x".join(str(n) for n in config.data.image_shape)
+    lines = [
+        parameter_tables(model, label_dim).rstrip(),
+        f"data       {config.data.name}: {len(splits.train):,} training and "
+        f"{len(splits.test):,} test images of {size}, from {config.data.path}",
+        f"objective  {objective_line(config)}",
+        f"device     {len(jax.devices())} x {device.device_kind} ({device.platform})",
+        f"evaluation {config.eval.batch_stats} batch statistics",
+        f"workdir    {workdir}: config.json, metrics.jsonl, checkpoints/",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,214 @@
+"""Steps that change no parameter: the objective on held-out images, and batch statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from vae_jax.data.batches import Feed, make_feed, to_unit_range
+from vae_jax.data.splits import Splits, condition_labels, first_images
+from vae_jax.losses import Objective
+from vae_jax.models.vae import VAE
+from vae_jax.streams import stream_key
+from vae_jax.train.epoch import EpochMeans, Pace, RunSteps, make_run_steps, run_epoch
+from vae_jax.train.setup import Experiment
+from vae_jax.train.state import Hyper, TrainState
+from vae_jax.train.step import Metrics, Step, objective_terms
+from vae_jax.types import Batch
+
+
+class EvalCarry(NamedTuple):
+    """What validation carries from batch to batch.
+
+    Attributes:
+        variables: `{'params': ..., 'batch_stats': ...}`.
+        batch: int32 scalar, index of the batch.
+    """
+
+    variables: Any
+    batch: jax.Array
+
+
+def make_eval_step(model: VAE, objective: Objective) -> Step:
+    """Build the pure evaluation step: full KL weight, no dropout, one seeded posterior sample.
+
+    Args:
+        model: the module.
+        objective: the static part of the objective.
+
+    Returns:
+        `eval_step(carry, batch, key, hyper) -> (carry, metrics)` with an `EvalCarry`.
+    """
+
+    def eval_step(
+        carry: EvalCarry, batch: Batch, key: jax.Array, hyper: Hyper
+    ) -> tuple[EvalCarry, Metrics]:
+        targets = to_unit_range(batch.images)
+        output = model.apply(
+            carry.variables,
+            targets,
+            train=False,
+            sample=True,
+            labels=batch.labels,
+            z_mask=hyper.z_mask,
+            rngs={"latent": jax.random.fold_in(key, carry.batch)},
+        )
+        terms = objective_terms(
+            objective, output, targets, batch.weights, hyper.kl_weight, hyper.z_mask
+        )
+        metrics = terms | {"images": jnp.sum(batch.weights)}
+        return EvalCarry(carry.variables, carry.batch + 1), metrics
+
+    return eval_step
+
+
+class StatisticsCarry(NamedTuple):
+    """Sums over batches while batch statistics are measured anew.
+
+    Attributes:
+        params: of the model.
+        total: tree like `batch_stats`, sum of the batches' means and variances.
+        square: the same tree, sum of their squares.
+        batches: int32 scalar, how many were added.
+    """
+
+    params: Any
+    total: Any
+    square: Any
+    batches: jax.Array
+
+
+def start_statistics(params: Any, batch_stats: Any) -> StatisticsCarry:
+    """The empty carry for a model with these parameters and this tree of statistics."""
+    zeros = jax.tree.map(jnp.zeros_like, batch_stats)
+    return StatisticsCarry(params, zeros, zeros, jnp.zeros((), jnp.int32))
+
+
+def make_statistics_step(model: VAE) -> Step:
+    """Build the step that measures batch statistics at fixed parameters.
+
+    Args:
+        model: the module.
+
+    Returns:
+        `statistics_step(carry, batch, key, hyper) -> (carry, {})` with a `StatisticsCarry`.
+    """
+    # Momentum 0 leaves the statistics of this one batch in the collection.
+    probe = model.clone(style=replace(model.style, norm_momentum=0.0, dropout=0.0))
+
+    def statistics_step(
+        carry: StatisticsCarry, batch: Batch, key: jax.Array, hyper: Hyper
+    ) -> tuple[StatisticsCarry, Metrics]:
+        _, mutated = probe.apply(
+            {"params": carry.params, "batch_stats": carry.total},
+            to_unit_range(batch.images),
+            train=True,
+            sample=True,
+            labels=batch.labels,
+            mask=batch.weights > 0,
+            z_mask=hyper.z_mask,
+            rngs={"latent": jax.random.fold_in(key, carry.batches)},
+            mutable=["batch_stats"],
+        )
+        stats = mutated["batch_stats"]
+        total = jax.tree.map(jnp.add, carry.total, stats)
+        square = jax.tree.map(lambda s, x: s + jnp.square(x), carry.square, stats)
+        return StatisticsCarry(carry.params, total, square, carry.batches + 1), {}
+
+    return statistics_step
+
+
+def pooled_statistics(carry: StatisticsCarry) -> Any:
+    """Mean and variance over all images of equally large batches.
+
+    The variance is the mean variance within a batch plus the variance of the batches' means.
+
+    Args:
+        carry: after at least one batch.
+
+    Returns:
+        A tree like `batch_stats`.
+    """
+
+    def pool(total: Any, square: Any) -> Any:
+        if "var" not in total:
+            return {name: pool(total[name], square[name]) for name in total}
+        mean = total["mean"] / carry.batches
+        between = square["mean"] / carry.batches - jnp.square(mean)
+        return {"mean": mean, "var": total["var"] / carry.batches + jnp.maximum(between, 0.0)}
+
+    return pool(carry.total, carry.square)
+
+
+class Feeds(NamedTuple):
+    """The batches of a run.
+
+    Attributes:
+        train: in the order of the run's seed.
+        test: in the order of the split.
+        statistics: full batches of the training split, for measuring batch statistics.
+    """
+
+    train: Feed
+    test: Feed
+    statistics: Feed
+
+
+def make_feeds(config: ConfigDict, splits: Splits) -> Feeds:
+    """The feeds of a run, by `config.data`, `config.train` and `config.eval`."""
+    data, batch_size = config.data, config.train.batch_size
+    where = (data.resident, data.resident_gib)
+    train_labels = condition_labels(data, splits.train)
+    test_labels = condition_labels(data, splits.test)
+    batches = min(config.eval.statistics_batches, max(1, len(splits.train) // batch_size))
+    probe = first_images(splits.train, min(batches * batch_size, len(splits.train)), "")
+    probe_labels = None if train_labels is None else train_labels[: len(probe)]
+    return Feeds(
+        make_feed(splits.train, train_labels, batch_size, config.seed, *where),
+        make_feed(splits.test, test_labels, config.eval.batch_size, None, *where),
+        make_feed(probe, probe_labels, batch_size, None, *where),
+    )
+
+
+class Validator:
+    """Evaluates states of one run on its test split, with the statistics the config asks for."""
+
+    def __init__(self, config: ConfigDict, experiment: Experiment, feeds: Feeds) -> None:
+        self._experiment, self._feeds = experiment, feeds
+        self._reestimate = config.eval.batch_stats == "reestimated" and config.model.norm == "batch"
+        self._key = stream_key(experiment.run_key, "evaluation")
+        model, objective = experiment.model, experiment.objective
+        self._eval_program = jax.jit(make_run_steps(make_eval_step(model, objective)))
+        self._statistics_program = jax.jit(make_run_steps(make_statistics_step(model)))
+        self._paces = (Pace(), Pace())
+        self._measured: tuple[int, Any] = (-1, None)
+
+    def batch_stats(self, state: TrainState) -> Any:
+        """The statistics to evaluate `state` with, a tree like `state.batch_stats`."""
+        if not self._reestimate:
+            return state.batch_stats
+        step = int(state.step)
+        if self._measured[0] != step:
+            start = start_statistics(state.params, state.batch_stats)
+            *_, (carry, _) = self._run(self._statistics_program, start, self._feeds.statistics, 0)
+            self._measured = (step, pooled_statistics(carry))
+        return self._measured[1]
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        """Means of the objective's terms over the test split; see `objective_terms`."""
+        variables = {"params": state.params, "batch_stats": self.batch_stats(state)}
+        means = EpochMeans()
+        start = EvalCarry(variables, np.int32(0))
+        for _, metrics in self._run(self._eval_program, start, self._feeds.test, 1):
+            means.add(metrics)
+        return means.means()
+
+    def _run(self, program: RunSteps, carry: Any, feed: Feed, pace: int) -> Iterator[Any]:
+        hyper = self._experiment.hyper
+        return run_epoch(program, carry, feed, self._key, hyper, self._paces[pace])
