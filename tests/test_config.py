@@ -34,7 +34,7 @@ def test_every_config_validates_builds_and_survives_json(name):
     ("field", "value", "message"),
     [
         ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate is nan"),
-        ("train.epochs", -5, "config.train.epochs is -5, but must be >= 0"),
+        ("train.epochs", -5, "config.train.epochs is -5, but must be >= 1"),
         ("train.batch_size", True, "config.train.batch_size is True"),
         ("loss.kl_weight", -1.0, "config.loss.kl_weight is -1.0"),
         ("loss.kl_weight", "3", "config.loss.kl_weight is '3'"),

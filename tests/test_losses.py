@@ -35,7 +35,9 @@ def test_bernoulli_nll_is_the_cross_entropy_of_probabilities():
     logits, targets, _, _ = draw()
     p = sigmoid(logits)
     expected = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum(axis=(1, 2, 3))
-    np.testing.assert_allclose(losses.bernoulli_nll(*on_device(logits, targets)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        losses.bernoulli_nll(*on_device(logits, targets)), expected, rtol=1e-5
+    )
 
 
 def test_squared_error_and_gaussian_nll_match_float64():

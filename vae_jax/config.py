@@ -105,7 +105,7 @@ FIELDS: dict[str, Field] = {
     "optimizer.warmup_steps": COUNT_OR_NONE,
     "optimizer.clip_norm": Field(float, low=0.0),
     "train.batch_size": COUNT,
-    "train.epochs": COUNT_OR_NONE,
+    "train.epochs": COUNT,
     "train.max_skipped": COUNT,
     "eval.batch_size": COUNT,
     "eval.every_epochs": COUNT,

@@ -133,7 +133,7 @@ def _locks(face: Face, inset: float) -> None:
     """Hair that falls beside the face, in front of neck and shoulders."""
     f = face.f
     grown = min(5 * f.hair_length - 0.9, 1.0)
-    if grown <= 0:
+    if grown <= 0.15:
         return
     down = np.linspace(0, 1, 32)
     outside, wave, y = _hair_sides(face, down)
@@ -178,11 +178,12 @@ def hat(face: Face) -> None:
         return
     color = hsv(f.hat_hue, f.hat_saturation, f.hat_value)
     u = np.linspace(-1, 1, 40)
-    wide = f.face_width + 5 + (0 if f.bald else 0.6 * f.hair_volume)
+    hair = 0 if f.bald else f.hair_volume
+    wide = f.face_width + 5 + 0.7 * hair
     low = curve(u * wide, -34 + 7 * u * u)
     crown = curve(wide * np.cos(np.pi * (1 + (u + 1) / 2)), -28.0)
-    crown[:, 1] += 50 * np.sin(np.pi * (1 + (u + 1) / 2))
-    canvas.fill(low + (0, 3), face.shadow, 0.4)
+    crown[:, 1] += (48 + 0.9 * hair) * np.sin(np.pi * (1 + (u + 1) / 2))
+    canvas.fill(low + (0, 3), face.shadow, 0.3, within=face.head_region)
     canvas.fill(np.concatenate([crown, low[::-1]]), color)
     canvas.fill(np.concatenate([low - (0, 13), low[::-1]]), color * 0.66)
     if f.hat_brim > 5:

@@ -9,6 +9,7 @@ import numpy as np
 from vae_jax.data.face_canvas import WHITE, Canvas, curve, ellipse, hsv, mix, ramp, ribbon
 from vae_jax.data.face_factors import FaceFactors
 
+# Lengths are pixels and colours sRGB in 0..255; plain numbers below are drawn to taste.
 EYE_Y = -4.0
 SKULL_ROUNDNESS = 0.82  # Exponent of the superellipse above the eyes; 1 is an ellipse.
 SKULL_HEIGHT = 64.0
@@ -48,6 +49,7 @@ class Face:
         dark, pale = HAIR_TONES[factors.hair_color]
         self.hair = mix(np.array(dark, np.float32), pale, factors.hair_tone)
         self.head_region = self.canvas.region(self.head())
+        self.light_side = min(max(3 * factors.light_x, -1.0), 1.0)
         self.mouth_y = factors.nose_length + 19.5
         long = min(1.8 * factors.hair_length, 1.0)
         self.ear_y = -1 + 8 * long  # Where the hair over the skull ends.
@@ -101,7 +103,7 @@ def nose(face: Face) -> None:
     """Nose: a shaded side away from the light, wings, nostrils and a bright ridge."""
     f, canvas = face.f, face.canvas
     wide, tip = f.nose_width, f.nose_length
-    away = -min(max(3 * f.light_x, -1.0), 1.0)
+    away = -face.light_side
     bright = mix(face.skin, np.array((255, 246, 234)), 0.6)
     ridge = np.array([(0, -10), (0, tip - 10), (0, tip - 3)], np.float64)
     further = 18 * f.yaw * np.array([[0.1, 0], [0.6, 0], [1.0, 0]])  # It stands out.
@@ -196,7 +198,7 @@ def eyes(face: Face) -> None:
         canvas.fill(ellipse(x, y, inner, inner), iris_color, within=eye, lit=False)
         pupil = np.array((16, 13, 14))
         canvas.fill(ellipse(x, y, radius * 0.46, radius * 0.46), pupil, within=eye, lit=False)
-        spot = ellipse(x + 1.7 * min(max(3 * f.light_x, -1.0), 1.0), y - 1.8, 1.4, 1.4)
+        spot = ellipse(x + 1.7 * face.light_side, y - 1.8, 1.4, 1.4)
         canvas.fill(spot, WHITE, 0.95, within=eye, lit=False)
         lash = mix(face.shadow, np.array((24, 16, 16)), 0.75)
         canvas.fill(ribbon(face.turn(upper), 1.2 + f.lashes * (0.35 + 0.65 * bow)), lash, 0.95)

@@ -72,7 +72,8 @@ def write_faces(
         raise UserError(f"workers is {workers}; give 1 or more, or None for all cores.")
     face_factors(seed, 0)  # Refuses a bad seed before anything is written.
     root = Path(directory)
-    _claim(root, {"count": count, "seed": seed, "splits": [float(share) for share in splits]})
+    shares = [float(share) for share in splits]
+    _claim(root, {"count": int(count), "seed": int(seed), "splits": shares})
     folder = root / IMAGE_FOLDER
     folder.mkdir(exist_ok=True)
     _remove_stale(root)
@@ -89,6 +90,8 @@ def write_faces(
 
 def _claim(root: Path, wanted: dict[str, object]) -> None:
     """Record what the directory is for, or check that it is for the same."""
+    if root.is_file():
+        raise UserError(f"{root} is a file; name a directory for the faces.")
     manifest = root / MANIFEST_FILE
     wanted = {**wanted, "drawing_version": DRAWING_VERSION}
     if manifest.exists():

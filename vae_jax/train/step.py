@@ -118,7 +118,7 @@ def make_train_step(
         (loss, (metrics, batch_stats)), grads = gradient(
             state.params, state.batch_stats, batch, key, kl_weight, hyper.z_mask
         )
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         directions, opt_state = tx.update(grads, state.opt_state, state.params)
         learning_rate = hyper.learning_rate * learning_rate_factor(state.step)

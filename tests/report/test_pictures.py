@@ -1,0 +1,54 @@
+"""Pictures: layout to the pixel, provenance, nothing half-written."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vae_jax.report.pictures import GAP, image_grid, paired_rows, save_png, sharpened, to_uint8
+
+
+def test_floats_are_rounded_not_truncated():
+    assert to_uint8(np.array([-1.0, 0.0, 0.5, 0.999, 2.0])).tolist() == [0, 0, 128, 255, 255]
+
+
+def test_grid_places_every_image():
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8)
+    grid = np.asarray(image_grid(images, columns=3))
+    assert grid.shape == (2 * (64 + GAP) + GAP, 3 * (64 + GAP) + GAP, 3)
+    assert grid[GAP, GAP + 64 + GAP, 0] == 1
+    assert grid[GAP + 64 + GAP, GAP, 0] == 3
+    assert (grid[-1] == 255).all() and (grid[GAP + 64 + GAP + 5, -5] == 255).all()
+
+
+def test_small_grey_images_are_enlarged_in_colour():
+    grid = np.asarray(image_grid(np.zeros((1, 16, 16, 1)), columns=1))
+    assert grid.shape == (64 + 2 * GAP, 64 + 2 * GAP, 3)
+
+
+def test_paired_rows_put_partners_under_each_other():
+    a, b = (np.full((3, 2, 2, 1), v, np.uint8) + np.arange(3, dtype=np.uint8)[:, None, None, None]
+            for v in (10, 20))  # fmt: skip
+    order = paired_rows([a, b], columns=2)[:, 0, 0, 0].tolist()
+    assert order == [10, 11, 20, 21, 12, 255, 22, 255]
+
+
+def test_png_carries_its_facts_and_is_all_or_nothing(tmp_path, monkeypatch):
+    picture = image_grid(np.zeros((1, 64, 64, 3)), 1)
+    save_png(tmp_path / "deep" / "a.png", picture, {"seed": "33"})
+    assert Image.open(tmp_path / "deep" / "a.png").text == {"seed": "33"}
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_png(tmp_path / "b.png", picture, {})
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_sharpening_steepens_edges_and_keeps_the_raw_picture():
+    picture = Image.fromarray(np.repeat(np.linspace(64, 192, 32, dtype=np.uint8)[None], 32, 0))
+    before = np.asarray(picture).copy()
+    edge = Image.fromarray(np.where(before > 128, 180, 80).astype(np.uint8)).resize((64, 64))
+    assert np.asarray(sharpened(edge)).std() > np.asarray(edge).std()
+    np.testing.assert_array_equal(np.asarray(picture), before)

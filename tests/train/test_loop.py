@@ -1,0 +1,173 @@
+"""A run: what it leaves behind, resuming bit for bit, stopping, refusing."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from vae_jax.checkpoint import Checkpoints
+from vae_jax.metrics_log import read_rows
+from vae_jax.train import loop
+from vae_jax.train.epoch import EpochMeans
+from vae_jax.train.loop import fit
+from vae_jax.train.persistence import restore
+from vae_jax.train.setup import make_experiment
+from vae_jax.types import UserError
+from vae_jax.workdir import open_run
+
+
+def quiet(*_):
+    pass
+
+
+def final_state(workdir, config):
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return restore(checkpoints, make_experiment(config, 10))[0]
+
+
+def without_speed(rows):
+    return [
+        {k: v for k, v in row.items() if k not in ("images_per_second", "share_waiting")}
+        for row in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, tiny_store):
+    """Two epochs of the tiny config in one go."""
+    from configs import tiny
+
+    config = tiny.get_config()
+    config.data.name, config.data.path = "celeba", str(tiny_store)
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    said = []
+    result = fit(config, workdir, said.append)
+    return workdir, config, result, said
+
+
+def test_a_run_leaves_config_metrics_and_checkpoints(uninterrupted):
+    workdir, config, result, said = uninterrupted
+    assert json.loads((workdir / "config.json").read_text())["loss"]["kl_weight"] == 3.0
+    rows = read_rows(workdir)
+    assert [(row["split"], row["epoch"], row["step"]) for row in rows] == [
+        ("train", 1, 5), ("test", 1, 5), ("train", 2, 10), ("test", 2, 10),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["recon"] + row["kl_weighted"], rel=1e-6)
+        assert row["elbo"] == -(row["recon_nats"] + row["kl"])
+        assert row["beta"] == pytest.approx(9.0)
+        assert row["kl_share"] == row["kl_weighted"] / row["loss"]
+        assert row["recon_nats"] > row["entropy_floor"] > 0
+    assert rows[2]["images"] == 37 and rows[3]["images"] == 11
+    assert result.step == 10 and result.rows["test"] == rows[3]
+    summary = said[0]
+    for text in ("Encoder Summary", "Decoder Summary", "37 training", "beta 9", str(workdir)):
+        assert text in summary
+
+
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
+    uninterrupted, tiny_config, tmp_path, monkeypatch
+):
+    """Stopped in the middle of each epoch, at a step that no checkpoint schedule would choose."""
+    reference, _, _, _ = uninterrupted
+    for stop_after in (3, 4):
+        stop_in_calls(monkeypatch, stop_after)
+        result = fit(tiny_config, tmp_path, quiet)
+        assert result.interrupted_by == signal.SIGTERM
+    monkeypatch.undo()
+    assert 0 < result.step < 10
+    assert fit(tiny_config, tmp_path, quiet).step == 10
+    states = (final_state(workdir, tiny_config) for workdir in (reference, tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert without_speed(read_rows(tmp_path)) == without_speed(read_rows(reference))
+
+
+def stop_in_calls(monkeypatch, steps):
+    """Raise SIGTERM in this process once `steps` more steps are done; one step a call."""
+    seen = 0
+    add = EpochMeans.add
+
+    def counting(self, metrics):
+        nonlocal seen
+        if "finite" in metrics:  # Training, not evaluation.
+            seen += len(metrics["finite"])
+            if seen == steps:
+                signal.raise_signal(signal.SIGTERM)
+        add(self, metrics)
+
+    monkeypatch.setattr(EpochMeans, "add", counting)
+    monkeypatch.setattr("vae_jax.train.epoch.MAX_STEPS_A_CALL", 1)
+
+
+def test_more_epochs_train_on(uninterrupted, tiny_config, tmp_path):
+    reference, _, _, _ = uninterrupted
+    tiny_config.train.epochs = 1
+    assert fit(tiny_config, tmp_path, quiet).step == 5
+    said = []
+    assert fit(tiny_config, tmp_path, said.append).step == 5
+    assert "finished already at step 5" in said[-1]
+    tiny_config.train.epochs = 2
+    assert fit(tiny_config, tmp_path, quiet).step == 10
+    states = (final_state(workdir, tiny_config) for workdir in (reference, tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_streaming_and_resident_runs_are_equal_bit_for_bit(uninterrupted, tiny_config, tmp_path):
+    reference, _, _, _ = uninterrupted
+    tiny_config.data.resident = "never"
+    fit(tiny_config, tmp_path, quiet)
+    states = (final_state(workdir, tiny_config) for workdir in (reference, tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert 0 <= read_rows(tmp_path)[0]["share_waiting"] <= 1
+
+
+def test_networks_open_on_their_own(uninterrupted):
+    workdir, _, _, _ = uninterrupted
+    both = open_run(workdir)
+    assert both.step == 10 and both.label_names == ()
+    for network in ("encoder", "decoder"):
+        alone = open_run(workdir, networks=(network,))
+        assert alone.variables["params"].keys() == {network}
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            alone.variables["params"][network],
+            both.variables["params"][network],
+        )
+
+
+def test_opening_nothing_says_so(tmp_path):
+    with pytest.raises(UserError, match="is not a run folder"):
+        open_run(tmp_path)
+
+
+def test_another_objective_in_the_same_workdir_is_refused(uninterrupted):
+    workdir, config, _, _ = uninterrupted
+    other = config.copy_and_resolve_references()
+    other.loss.kl_weight = 5.0
+    with pytest.raises(UserError, match="config.loss.kl_weight is 5.0.*3.0"):
+        fit(other, workdir, quiet)
+
+
+def test_ten_non_finite_steps_in_a_row_stop_the_run_and_keep_the_last_good_checkpoint(
+    tiny_config, tmp_path
+):
+    tiny_config.train.epochs = 1
+    fit(tiny_config, tmp_path, quiet)
+    tiny_config.train.epochs, tiny_config.train.max_skipped = 9, 10
+    said = []
+    original = loop.make_experiment
+
+    def poisoned(*args):
+        setup = original(*args)
+        return setup._replace(hyper=setup.hyper._replace(kl_weight=float("inf")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_experiment", poisoned)
+        with pytest.raises(UserError, match="the last 1[0-9] steps up to step .* were not finite"):
+            fit(tiny_config, tmp_path, said.append)
+    assert any("step 5 is not finite and was skipped" in line for line in said)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.best_step() == 5
+    assert np.isfinite(final_state(tmp_path, tiny_config).params["encoder"]["mean"]["bias"]).all()

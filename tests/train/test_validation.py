@@ -1,0 +1,65 @@
+"""Evaluation: masked last batch, re-estimated batch statistics."""
+
+import jax
+import numpy as np
+import pytest
+
+from vae_jax.data.splits import open_splits
+from vae_jax.train.epoch import make_run_steps
+from vae_jax.train.setup import make_experiment
+from vae_jax.train.validation import Validator, make_feeds
+
+
+@pytest.fixture
+def trained(tiny_config):
+    """A state whose running statistics lag: momentum 0.99, ten steps."""
+    tiny_config.model.norm_momentum = 0.99
+    setup = make_experiment(tiny_config, 100)
+    splits = open_splits(tiny_config.data)
+    feeds = make_feeds(tiny_config, splits)
+    program = jax.jit(make_run_steps(setup.train_step))
+    (segment,) = feeds.train.segments(0)
+    state = setup.init_state()
+    for _ in range(2):
+        state, _ = program(state, segment, np.int32(0), np.int32(5), setup.run_key, setup.hyper)
+    return tiny_config, setup, splits, feeds, state
+
+
+def test_reestimated_statistics_are_those_of_the_training_images(trained):
+    config, setup, splits, feeds, state = trained
+    stats = Validator(config, setup, feeds).batch_stats(state)
+    # The first encoder layer sees the images alone: its exact statistics are easy to compute.
+    images = splits.train.take(np.arange(16)).astype(np.float32) / 255
+    kernel = state.params["encoder"]["conv_0"]["kernel"]
+    from vae_jax.models.convolution import conv
+
+    features = np.asarray(conv(images, kernel, strides=(2, 2)), np.float64)
+    norm = stats["encoder"]["conv_0"]["norm"]
+    np.testing.assert_allclose(norm["mean"], features.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(norm["var"], features.var((0, 1, 2)), rtol=1e-3, atol=1e-7)
+    running = state.batch_stats["encoder"]["conv_0"]["norm"]
+    assert not np.allclose(running["var"], norm["var"], rtol=0.1)
+
+
+def test_running_statistics_on_request(trained):
+    config, setup, _, feeds, state = trained
+    config.eval.batch_stats = "running"
+    assert Validator(config, setup, feeds).batch_stats(state) is state.batch_stats
+
+
+def test_evaluation_does_not_depend_on_how_the_last_batch_is_padded(trained):
+    config, setup, splits, _, state = trained
+    kls = []
+    for batch_size in (11, 8, 4):  # 11 test images: no padding, 5 of 16, 1 of 12
+        config.eval.batch_size = batch_size
+        metrics = Validator(config, setup, make_feeds(config, splits)).evaluate(state)
+        assert metrics["images"] == 11
+        kls.append((metrics["kl"], metrics["entropy_floor"]))
+    np.testing.assert_allclose(kls, [kls[0]] * 3, rtol=1e-5)
+
+
+def test_evaluation_repeats_bit_for_bit(trained):
+    config, setup, _, feeds, state = trained
+    first, second = (Validator(config, setup, feeds).evaluate(state) for _ in range(2))
+    assert first == second
+    assert first["loss"] == pytest.approx(first["recon"] + first["kl_weighted"], rel=1e-6)
