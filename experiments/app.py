@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 from vae_jax.types import UserError
 
@@ -26,7 +25,7 @@ def run(main: Callable[[], int | None]) -> None:
     """Parse the flags, call `main`, and exit with its code; a `UserError` prints one sentence."""
 
     def guarded(_: list[str]) -> int | None:
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        logging.set_verbosity(logging.WARNING)
         if _COMPILATION_CACHE.value:
             folder = str(Path(_COMPILATION_CACHE.value).expanduser())
             jax.config.update("jax_compilation_cache_dir", folder)

@@ -35,7 +35,8 @@ def test_paired_rows_put_partners_under_each_other():
 def test_png_carries_its_facts_and_is_all_or_nothing(tmp_path, monkeypatch):
     picture = image_grid(np.zeros((1, 64, 64, 3)), 1)
     save_png(tmp_path / "deep" / "a.png", picture, {"seed": "33"})
-    assert Image.open(tmp_path / "deep" / "a.png").text == {"seed": "33"}
+    with Image.open(tmp_path / "deep" / "a.png") as saved:
+        assert saved.text == {"seed": "33"}
 
     def fail(*_, **__):
         raise OSError("disk full")
