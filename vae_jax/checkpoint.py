@@ -20,7 +20,7 @@ from vae_jax.types import UserError
 
 PyTree = Any
 
-FINITE_ITEMS = ("encoder", "decoder")  # never saved with a NaN or an infinity
+FINITE_ITEMS = ("encoder", "decoder", "classifier")  # never saved with a NaN or an infinity
 
 
 class Restored(NamedTuple):

@@ -75,18 +75,17 @@ def write_config(workdir: str | Path, config: ConfigDict) -> None:
 
 
 def network_items(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
-    """The checkpoint items `encoder` and `decoder`, each with its parameters and statistics."""
+    """A checkpoint item for each network, with its parameters and statistics."""
     return {
         network: {"params": params[network], "batch_stats": batch_stats[network]}
-        for network in NETWORKS
+        for network in params
     }
 
 
 def network_variables(items: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `network_items`, for the networks that `items` has."""
-    networks = [network for network in NETWORKS if network in items]
+    """The inverse of `network_items`."""
     return {
-        kind: {network: items[network][kind] for network in networks}
+        kind: {network: item[kind] for network, item in items.items()}
         for kind in ("params", "batch_stats")
     }
 

@@ -9,7 +9,7 @@ import pytest
 
 from vae_jax.checkpoint import Checkpoints
 from vae_jax.metrics_log import read_rows
-from vae_jax.train import loop
+from vae_jax.train import task
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.loop import fit
 from vae_jax.train.persistence import restore
@@ -157,14 +157,14 @@ def test_ten_non_finite_steps_in_a_row_stop_the_run_and_keep_the_last_good_check
     fit(tiny_config, tmp_path, quiet)
     tiny_config.train.epochs, tiny_config.train.max_skipped = 9, 10
     said = []
-    original = loop.make_experiment
+    original = task.make_experiment
 
     def poisoned(*args):
         setup = original(*args)
         return setup._replace(hyper=setup.hyper._replace(kl_weight=float("inf")))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_experiment", poisoned)
+        patch.setattr(task, "make_experiment", poisoned)
         with pytest.raises(UserError, match="the last 1[0-9] steps up to step .* were not finite"):
             fit(tiny_config, tmp_path, said.append)
     assert any("step 5 is not finite and was skipped" in line for line in said)

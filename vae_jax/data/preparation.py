@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,33 +129,35 @@ def _write(
     shape = (job.size, job.size, 3)
     length = max(1, min(CHUNK_FILES, CHUNK_BYTES // math.prod(shape)))
     chunks = [members[start : start + length] for start in range(0, len(members), length)]
-    stamps = [_digest_of(chunk) for chunk in chunks]
     with StoreWriter(out, len(members), shape, settings) as writer:
         # Earlier work counts as long as it was about the same files.
-        same = [entry.get("files") == stamp for entry, stamp in zip(writer.entries, stamps)]  # noqa: B905
-        writer.keep(same.index(False) if False in same else min(len(same), len(chunks)))
-        done = len(writer.entries)
+        done = 0
+        for entry, chunk in zip(writer.entries, chunks, strict=False):
+            if entry.get("files") != _stamp(chunk):
+                break
+            done += 1
+        writer.keep(done)
         bad = [pair for entry in writer.entries for pair in entry["bad"]]
         digests = [entry["digests"] for entry in writer.entries]
         bad_files.check(source.root, bad)
         results = decode_in_order(job, chunks[done:], workers or available_cores())
-        with progress(len(members), "Preparing", "images", sum(map(len, chunks[:done]))) as advance:
-            for index, chunk in enumerate(results, done):
-                found = [[chunks[index][i].name, reason] for i, reason in chunk.bad]
-                _append(writer, chunk, stamps[index], found)
+        finished = sum(map(len, chunks[:done]))
+        with closing(results), progress(len(members), "Preparing", "images", finished) as advance:
+            for files, chunk in zip(chunks[done:], results, strict=True):
+                found = _append(writer, files, chunk)
                 bad += found
                 digests.append(chunk.digests)
-                bad_files.check(source.root, bad)
-                advance(len(chunks[index]))
+                if found:
+                    bad_files.check(source.root, bad)
+                advance(len(files))
         if not writer.rows:
             raise UserError(f"{source.root}: not one of its {len(members)} files can be used")
-        names = _without(members, {name for name, _ in bad})
-        kept = np.isin([member.name for member in members], names)
+        kept = _kept(members, bad)
         writer.finish(
             annotations.splits[kept],
             None if annotations.labels is None else annotations.labels[kept],
             annotations.label_names,
-            names,
+            [member.name for member, keep in zip(members, kept, strict=True) if keep],
             {
                 "name": source.root.name,
                 "files": len(members),
@@ -166,17 +169,20 @@ def _write(
         )
 
 
-def _append(writer: StoreWriter, chunk: Chunk, stamp: str, bad: list[list[str]]) -> None:
-    writer.append(chunk.images, {"files": stamp, "bad": bad, "digests": chunk.digests})
-    if writer.pending >= COMMIT_CHUNKS:
+def _append(writer: StoreWriter, files: Sequence[Member], chunk: Chunk) -> list[list[str]]:
+    """Write one chunk; returns name and reason of its bad files."""
+    bad = [[files[index].name, reason] for index, reason in chunk.bad]
+    writer.append(chunk.images, {"files": _stamp(files), "bad": bad, "digests": chunk.digests})
+    # Also before a bad file may stop everything: the next run goes on right there.
+    if bad or writer.pending >= COMMIT_CHUNKS:
         writer.commit()
+    return bad
 
 
 def _reopen(out: Path, source: Source, settings: dict[str, Any], annotations: Annotations) -> Store:
     store = open_store(out)
     made = {**store.manifest["settings"], "pillow": settings["pillow"]}
-    skipped = {name for name, _ in store.manifest["source"]["skipped"]}
-    kept = np.array([member.name not in skipped for member in source.members])
+    kept = _kept(source.members, store.manifest["source"]["skipped"])
     labels = None if annotations.labels is None else annotations.labels[kept]
     same = (
         made == settings
@@ -193,11 +199,14 @@ def _reopen(out: Path, source: Source, settings: dict[str, Any], annotations: An
     return store
 
 
-def _without(members: Sequence[Member], skipped: set[str]) -> list[str]:
-    return [member.name for member in members if member.name not in skipped]
+def _kept(members: Sequence[Member], bad: Sequence[Sequence[str]]) -> np.ndarray:
+    """`[N]` bool: which of the members are not among the bad files."""
+    skipped = {name for name, _ in bad}
+    return np.array([member.name not in skipped for member in members])
 
 
-def _digest_of(members: Sequence[Member]) -> str:
+def _stamp(members: Sequence[Member]) -> str:
+    """Changes with the names, sizes and modification times of the files."""
     return hashlib.sha256(repr(members).encode()).hexdigest()
 
 

@@ -13,17 +13,14 @@ from ml_collections import ConfigDict
 from vae_jax import config as configs
 from vae_jax import workdir as folders
 from vae_jax.checkpoint import Checkpoints
-from vae_jax.data.splits import Splits, condition_names, open_splits
+from vae_jax.data.splits import open_splits
 from vae_jax.metrics_log import MetricsLog
 from vae_jax.progress import Advance, progress
 from vae_jax.run_lock import run_lock
 from vae_jax.train import persistence
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
 from vae_jax.train.interruption import StopSignals
-from vae_jax.train.rows import complete_row
-from vae_jax.train.setup import Experiment, make_experiment
-from vae_jax.train.summary import run_summary
-from vae_jax.train.validation import Validator, make_feeds
+from vae_jax.train.task import MakeTask, Task, vae_task
 from vae_jax.types import UserError
 
 
@@ -41,13 +38,19 @@ class FitResult(NamedTuple):
     interrupted_by: int | None
 
 
-def fit(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = print) -> FitResult:
+def fit(
+    config: ConfigDict,
+    workdir: str | Path,
+    say: Callable[[str], None] = print,
+    make_task: MakeTask = vae_task,
+) -> FitResult:
     """Train `config` in `workdir`, or go on where the last checkpoint there ends.
 
     Args:
         config: whole config; it is validated here.
         workdir: run folder; gets config.json, metrics.jsonl and checkpoints/.
         say: prints the summary and a line an epoch.
+        make_task: says what is trained.
 
     Returns:
         Where the run ended.
@@ -68,7 +71,8 @@ def fit(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = pr
             keep_best=config.checkpoint.keep_best,
         )
         with checkpoints:
-            return _Trainer(config, workdir, splits, checkpoints, stop, say).run()
+            task = make_task(config, splits, str(workdir))
+            return _Trainer(config, workdir, task, checkpoints, stop, say).run()
 
 
 class _Trainer:
@@ -78,30 +82,22 @@ class _Trainer:
         self,
         config: ConfigDict,
         workdir: Path,
-        splits: Splits,
+        task: Task,
         checkpoints: Checkpoints,
         stop: StopSignals,
         say: Callable[[str], None],
     ) -> None:
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
-        self.stop, self.say = stop, say
-        self.label_names = condition_names(config.data, splits.train)
-        label_dim = len(self.label_names)
-        steps_per_epoch = -(-len(splits.train) // config.train.batch_size)
-        self.experiment: Experiment = make_experiment(
-            config, steps_per_epoch * config.train.epochs, label_dim
-        )
-        say(run_summary(config, self.experiment.model, splits, str(workdir), label_dim))
-        self.state, self.saved = persistence.restore(checkpoints, self.experiment)
+        self.task, self.stop, self.say = task, stop, say
+        say(task.summary)
+        self.state, self.saved = persistence.restore(checkpoints, task)
         folders.write_config(workdir, config)
-        self.feeds = make_feeds(config, splits)
-        self.validator = Validator(config, self.experiment, self.feeds)
-        self.program = jax.jit(make_run_steps(self.experiment.train_step), donate_argnums=0)
+        self.program = jax.jit(make_run_steps(task.train_step), donate_argnums=0)
         self.pace = Pace()
         self.rows: dict[str, dict[str, Any]] = {}
 
     def run(self) -> FitResult:
-        step, per_epoch = int(self.state.step), self.feeds.train.steps_per_epoch
+        step, per_epoch = int(self.state.step), self.task.feeds.train.steps_per_epoch
         last = per_epoch * self.config.train.epochs
         if step >= last:
             self.say(
@@ -124,20 +120,13 @@ class _Trainer:
         return FitResult(int(self.state.step), self.rows, self.stop.received)
 
     def _epoch(self, epoch: int, log: MetricsLog, advance: Advance) -> None:
-        feed, per_epoch = self.feeds.train, self.feeds.train.steps_per_epoch
+        task, feed = self.task, self.task.feeds.train
+        per_epoch = feed.steps_per_epoch
         start = int(self.state.step) - epoch * per_epoch
         means = EpochMeans(self.saved.epoch_sums if start else None)
         began, waited, seen = time.monotonic(), feed.seconds_waited, means.saved()["images"]
-        experiment = self.experiment
         calls = run_epoch(
-            self.program,
-            self.state,
-            feed,
-            experiment.run_key,
-            experiment.hyper,
-            self.pace,
-            epoch,
-            start,
+            self.program, self.state, feed, task.run_key, task.hyper, self.pace, epoch, start
         )
         for state, metrics in calls:
             self.state = state
@@ -164,30 +153,34 @@ class _Trainer:
         rows = {"train": self._row("train", epoch, means) | speed}
         test_loss = float("nan")
         if last or epoch % config.eval.every_epochs == 0:
-            rows["test"] = self._row("test", epoch, self.validator.evaluate(self.state))
+            rows["test"] = self._row("test", epoch, self.task.validator.evaluate(self.state))
             test_loss = rows["test"]["loss"]
         for row in rows.values():
             log.write(row)
         self.rows = rows
-        self.say(_epoch_line(rows, config.train.epochs))
+        self.say(self._epoch_line(rows))
         if last or epoch % config.checkpoint.every_epochs == 0 or self.stop.received is not None:
             self._save(test_loss, {})
 
     def _row(self, split: str, epoch: int, means: dict[str, float]) -> dict[str, Any]:
-        config, model = self.config, self.experiment.model
         head = {"split": split, "epoch": epoch, "step": int(self.state.step)}
-        weight, shape = float(config.loss.kl_weight), model.image_shape
-        return head | complete_row(
-            means, self.experiment.objective, weight, shape, config.model.z_dim
-        )
+        return head | self.task.complete_row(means)
+
+    def _epoch_line(self, rows: dict[str, dict[str, Any]]) -> str:
+        train = rows["train"]
+        parts = [f"epoch {train['epoch']}/{self.config.train.epochs}  step {train['step']}"]
+        parts += [
+            f"{split} {self.task.describe(row)}" for split, row in rows.items() if "loss" in row
+        ]
+        return "  ".join([*parts, f"{train['images_per_second']:,.0f} images/s"])
 
     def _save(self, test_loss: float, epoch_sums: dict[str, float]) -> None:
         persistence.save(
             self.checkpoints,
             self.state,
-            self.validator.batch_stats(self.state),
+            self.task.validator.batch_stats(self.state),
             test_loss,
-            persistence.Facts(configs.digest(self.config), self.label_names, epoch_sums),
+            persistence.Facts(configs.digest(self.config), self.task.label_names, epoch_sums),
         )
 
     def _check_finite(self, finite: Any) -> None:
@@ -202,16 +195,3 @@ class _Trainer:
                 f"(config.train.max_skipped is {limit}); lower config.optimizer.learning_rate or "
                 "set config.optimizer.clip_norm, and resume from the last checkpoint"
             )
-
-
-def _epoch_line(rows: dict[str, dict[str, Any]], epochs: int) -> str:
-    train = rows["train"]
-    parts = [f"epoch {train['epoch']}/{epochs}  step {train['step']}"]
-    for split, row in rows.items():
-        if "loss" in row:
-            parts.append(
-                f"{split} loss {row['loss']:.5g} = recon {row['recon']:.5g} + "
-                f"KL {row['kl_weighted']:.4g} ({row['kl']:.3g} nats, {row['kl_share']:.2%})"
-            )
-    parts.append(f"{train['images_per_second']:,.0f} images/s")
-    return "  ".join(parts)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
 from vae_jax.checkpoint import Checkpoints
-from vae_jax.train.setup import Experiment
 from vae_jax.train.state import TrainState
 from vae_jax.workdir import network_items, network_variables
+
+
+class Start(Protocol):
+    """How a run starts: an `Experiment` or a `Task`."""
+
+    def init_state(self) -> TrainState:
+        """The state at step 0."""
+        ...
 
 
 class Facts(NamedTuple):
@@ -55,12 +62,12 @@ def _training_item(state: TrainState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in names}
 
 
-def restore(checkpoints: Checkpoints, experiment: Experiment) -> tuple[TrainState, Facts]:
+def restore(checkpoints: Checkpoints, start: Start) -> tuple[TrainState, Facts]:
     """The state of the newest good checkpoint, or the one at step 0 if there is none.
 
     Args:
         checkpoints: of the run.
-        experiment: says how the state starts, and so what shapes are expected.
+        start: says how the state starts, and so what shapes are expected.
 
     Returns:
         The state and the saved facts.
@@ -69,11 +76,11 @@ def restore(checkpoints: Checkpoints, experiment: Experiment) -> tuple[TrainStat
         UserError: see `Checkpoints.restore`.
     """
     if checkpoints.latest_step() is None:
-        return experiment.init_state(), Facts("", (), {})
-    shapes = jax.eval_shape(experiment.init_state)
+        return start.init_state(), Facts("", (), {})
+    shapes = jax.eval_shape(start.init_state)
     items = network_items(shapes.params, shapes.batch_stats) | {"training": _training_item(shapes)}
     restored = checkpoints.restore(items)
-    networks = network_variables(restored.items)
+    training = restored.items.pop("training")
     logging.info("restored step %d", restored.step)
-    state = TrainState(params=networks["params"], **restored.items["training"])
+    state = TrainState(params=network_variables(restored.items)["params"], **training)
     return state, Facts(**restored.metadata)

@@ -21,6 +21,7 @@ from vae_jax.types import Batch, VAEOutput
 Metrics = dict[str, jax.Array]
 # (carry, batch, run key, hyper) -> (carry, metrics): training, validation and statistics alike.
 Step = Callable[[Any, Batch, jax.Array, Hyper], tuple[Any, Metrics]]
+LossFn = Callable[..., tuple[jax.Array, tuple[Metrics, Any]]]
 
 
 def objective_terms(
@@ -71,52 +72,30 @@ def objective_terms(
     return terms
 
 
-def make_train_step(
-    model: VAE,
-    objective: Objective,
-    tx: optax.GradientTransformation,
-    kl_factor: Schedule,
-    learning_rate_factor: Schedule,
+def make_update_step(
+    loss_fn: LossFn, tx: optax.GradientTransformation, learning_rate_factor: Schedule
 ) -> Step:
-    """Build the pure training step; the caller applies `jit`, `scan` or `vmap`.
+    """Build the pure step that follows the gradient of a loss, whatever is trained.
 
     A step whose loss or gradient is not finite leaves parameters, moments and statistics as they
     were, bit for bit, and is counted.
 
     Args:
-        model: the module.
-        objective: the static part of the objective.
+        loss_fn: `(params, batch_stats, batch, key, step, hyper) -> (loss, (metrics, batch_stats))`
+            with the key of this step.
         tx: optimiser without its learning rate.
-        kl_factor: step -> factor of the KL weight.
         learning_rate_factor: step -> factor of the learning rate.
 
     Returns:
-        `train_step(state, batch, run_key, hyper) -> (state, metrics)`, where metrics are means
-        over the batch plus `images`, their count, `grad_norm` and `finite`.
+        `train_step(state, batch, run_key, hyper) -> (state, metrics)`, where metrics are those of
+        the loss plus `images`, their count, `grad_norm` and `finite`.
     """
-
-    def loss_fn(params, batch_stats, batch: Batch, key, kl_weight, z_mask):
-        targets = to_unit_range(batch.images)
-        output, mutated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            targets,
-            train=True,
-            sample=True,
-            labels=batch.labels,
-            mask=batch.weights > 0,
-            z_mask=z_mask,
-            rngs={name: stream_key(key, name) for name in ("latent", "dropout")},
-            mutable=["batch_stats"],
-        )
-        terms = objective_terms(objective, output, targets, batch.weights, kl_weight, z_mask)
-        return terms["loss"], (terms, batch_stats | mutated.get("batch_stats", {}))
 
     def train_step(state: TrainState, batch: Batch, run_key: jax.Array, hyper: Hyper):
         key = jax.random.fold_in(run_key, state.step)
-        kl_weight = hyper.kl_weight * kl_factor(state.step)
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (metrics, batch_stats)), grads = gradient(
-            state.params, state.batch_stats, batch, key, kl_weight, hyper.z_mask
+            state.params, state.batch_stats, batch, key, state.step, hyper
         )
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
@@ -127,15 +106,54 @@ def make_train_step(
         stayed = (state.params, state.batch_stats, state.opt_state)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stayed)
         skip = 1 - finite.astype(jnp.int32)
-        metrics |= {
-            "kl_weight": jnp.asarray(kl_weight, jnp.float32),
-            "grad_norm": grad_norm,
-            "images": jnp.sum(batch.weights),
-            "finite": finite,
-        }
+        metrics |= {"grad_norm": grad_norm, "images": jnp.sum(batch.weights), "finite": finite}
         state = TrainState(
             state.step + 1, *kept, (state.skipped + 1) * skip, state.skipped_total + skip
         )
         return state, metrics
 
     return train_step
+
+
+def make_train_step(
+    model: VAE,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    kl_factor: Schedule,
+    learning_rate_factor: Schedule,
+) -> Step:
+    """Build the pure training step of a VAE; the caller applies `jit`, `scan` or `vmap`.
+
+    Args:
+        model: the module.
+        objective: the static part of the objective.
+        tx: optimiser without its learning rate.
+        kl_factor: step -> factor of the KL weight.
+        learning_rate_factor: step -> factor of the learning rate.
+
+    Returns:
+        See `make_update_step`; the metrics are `objective_terms` and `kl_weight`.
+    """
+
+    def loss_fn(params, batch_stats, batch: Batch, key, step, hyper: Hyper):
+        targets = to_unit_range(batch.images)
+        kl_weight = hyper.kl_weight * kl_factor(step)
+        output, mutated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            targets,
+            train=True,
+            sample=True,
+            labels=batch.labels,
+            mask=batch.weights > 0,
+            z_mask=hyper.z_mask,
+            rngs={name: stream_key(key, name) for name in ("latent", "dropout")},
+            mutable=["batch_stats"],
+        )
+        metrics = objective_terms(
+            objective, output, targets, batch.weights, kl_weight, hyper.z_mask
+        )
+        loss = metrics["loss"]
+        metrics |= {"kl_weight": jnp.asarray(kl_weight, jnp.float32)}
+        return loss, (metrics, batch_stats | mutated.get("batch_stats", {}))
+
+    return make_update_step(loss_fn, tx, learning_rate_factor)
