@@ -13,9 +13,10 @@ def get_config() -> ConfigDict:
     config.seed = 0
 
     config.data = ConfigDict()
-    config.data.name = "faces"  # faces | celeba | mnist | folder
+    config.data.name = "faces"  # faces | celeba | mnist | cifar10 | folder
     # faces: where they are made; celeba and folder: a prepared store, or a source that is
-    # prepared into PATH-SIZE beside it; mnist: folder with the four IDX files.
+    # prepared into PATH-SIZE beside it; mnist: folder with the four IDX files; cifar10: folder
+    # with the six files of the binary version.
     config.data.path = "data/faces"
     config.data.image_shape = (64, 64, 3)  # H, W, C
     config.data.generate_count = 8000  # faces only: how many to draw, all splits together
@@ -24,6 +25,19 @@ def get_config() -> ConfigDict:
     config.data.test_count = 0  # images; 0 takes the whole split
     config.data.condition = "none"  # none | class | attributes: what the model is told
     config.data.attributes = ()  # names, for condition 'attributes'
+    # What the model sees in place of the image that it has to return, in this order.
+    config.data.corruption = ConfigDict()
+    config.data.corruption.grey = False  # luminance, in 3 equal channels
+    config.data.corruption.gaussian_sigma = 0.0  # in [0, 1] pixel units; clipped to [0, 1]
+    config.data.corruption.drop_fraction = 0.0  # share of pixels that are lost
+    config.data.corruption.drop_value = "black"  # black | noise: what lost pixels become
+    config.data.corruption.mask = "none"  # none | rectangle | left | right | top | bottom: erased
+    config.data.corruption.mask_size = 0  # pixels: side of the 'rectangle', anywhere in the image
+    # Variants of training images; input and target alike, never evaluated.
+    config.data.augmentation = ConfigDict()
+    config.data.augmentation.flip = False  # mirror half of the images left to right
+    config.data.augmentation.shift = 0  # pixels along each axis at most
+    config.data.augmentation.brightness = 0.0  # b of a factor in [1 - b, 1 + b]
     config.data.resident = "auto"  # auto | always | never: the split as uint8 on the device
     config.data.resident_gib = 6.0  # GiB a split may take on the device under 'auto'
 
@@ -79,6 +93,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.batch_size = 128
     config.train.epochs = 10
+    config.train.order_seed = -1  # of the order of the images; -1 takes config.seed
     config.train.max_skipped = 10  # non-finite steps in a row that stop the run
 
     config.eval = ConfigDict()

@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vae_jax.data.corruption import DROP_VALUES, MASKS
 from vae_jax.losses import LIKELIHOODS, REDUCTIONS, term_scales
 from vae_jax.models.blocks import ACTIVATIONS, DTYPES, KERNEL_INITS, NORMS
 from vae_jax.schedules import KL_SCHEDULES, LEARNING_RATE_SCHEDULES
@@ -52,10 +53,12 @@ COUNT = Field(int, low=1)
 COUNT_OR_NONE = Field(int, low=0)
 FRACTION = Field(float, low=0.0, high=1.0)
 MAX_SEED = 2**32 - 1
+SWEEP_MODES = ("grid", "list")
+SWEEP_SCHEDULES = ("auto", "in_turn", "together", "mixed")
 
 FIELDS: dict[str, Field] = {
     "seed": Field(int, low=0, high=MAX_SEED),
-    "data.name": _choice("faces", "celeba", "mnist", "folder"),
+    "data.name": _choice("faces", "celeba", "mnist", "cifar10", "folder"),
     "data.path": Field(str),
     "data.image_shape": _layers(high=4096),
     "data.generate_count": Field(int, low=10),
@@ -64,6 +67,15 @@ FIELDS: dict[str, Field] = {
     "data.test_count": COUNT_OR_NONE,
     "data.condition": _choice("none", "class", "attributes"),
     "data.attributes": Field(str, many=True),
+    "data.corruption.grey": Field(bool),
+    "data.corruption.gaussian_sigma": Field(float, low=0.0, high=10.0),
+    "data.corruption.drop_fraction": FRACTION,
+    "data.corruption.drop_value": _choice(*DROP_VALUES),
+    "data.corruption.mask": _choice(*MASKS),
+    "data.corruption.mask_size": COUNT_OR_NONE,
+    "data.augmentation.flip": Field(bool),
+    "data.augmentation.shift": COUNT_OR_NONE,
+    "data.augmentation.brightness": FRACTION,
     "data.resident": _choice("auto", "always", "never"),
     "data.resident_gib": Field(float, low=0.0),
     "model.z_dim": COUNT,
@@ -106,6 +118,7 @@ FIELDS: dict[str, Field] = {
     "optimizer.clip_norm": Field(float, low=0.0),
     "train.batch_size": COUNT,
     "train.epochs": COUNT,
+    "train.order_seed": Field(int, low=-1, high=MAX_SEED),
     "train.max_skipped": COUNT,
     "eval.batch_size": COUNT,
     "eval.every_epochs": COUNT,
@@ -116,7 +129,25 @@ FIELDS: dict[str, Field] = {
     "checkpoint.keep_latest": COUNT,
     "checkpoint.keep_best": COUNT_OR_NONE,
     "log.tensorboard": Field(bool),
+    "sweep.kl_weight": Field(float, low=0.0, high=1e6, many=True, optional=True),
+    "sweep.z_dim": Field(int, low=1, many=True, optional=True),
+    "sweep.learning_rate": Field(float, above=0.0, high=10.0, many=True, optional=True),
+    "sweep.seed": Field(int, low=0, high=MAX_SEED, many=True, optional=True),
+    "sweep.mode": Field(str, choices=SWEEP_MODES, optional=True),
+    "sweep.schedule": Field(str, choices=SWEEP_SCHEDULES, optional=True),
+    "sweep.same_batches": Field(bool, optional=True),
+    "sweep.memory_gib": Field(float, low=0.0, optional=True),
+    "classifier.filters": _layers(optional=True),
+    "classifier.kernel_sizes": _layers(optional=True),
+    "classifier.strides": _layers(optional=True),
+    "classifier.padding": Field(str, choices=("same", "valid"), many=True, optional=True),
+    "classifier.dense": _layers(optional=True),
+    "classifier.dropout": Field(float, low=0.0, high=0.99, optional=True),
+    "classifier.convolution": Field(str, choices=("auto", "xla", "matmul"), optional=True),
 }
+
+# A config trains a classifier if it has the section `classifier`, in place of these of a VAE.
+VAE_SECTIONS = ("model", "loss")
 
 # Fields that a resumed run may change: they do not touch the trajectory that is under way.
 RESUMABLE = ("train.epochs", "train.max_skipped", "data.path", "data.resident", "data.resident_gib")
@@ -134,6 +165,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def is_classifier(config: ConfigDict) -> bool:
+    """Whether a config, of a run say, is that of a classifier rather than of a VAE."""
+    return "classifier" in config
+
+
 def validate(config: ConfigDict, fields: Mapping[str, Field] = FIELDS) -> None:
     """Check every field's presence, type and range, and the rules between fields.
 
@@ -145,11 +181,13 @@ def validate(config: ConfigDict, fields: Mapping[str, Field] = FIELDS) -> None:
         UserError: one sentence naming the field, its value and what is allowed.
     """
     flat = flatten(config)
+    unused = VAE_SECTIONS if is_classifier(config) else ("classifier",)
+    fields = {name: field for name, field in fields.items() if name.split(".")[0] not in unused}
     for name in flat:
         if name not in fields:
             raise UserError(f"config.{name} is not a field; configs/default.py lists them all")
     for name, field in fields.items():
-        if name not in flat and field.optional:
+        if name not in flat and field.optional and not name.startswith("classifier."):
             continue
         if name not in flat:
             raise UserError(f"config.{name} is missing; configs/default.py gives its default")
@@ -192,22 +230,55 @@ def _check_across_fields(config: ConfigDict) -> None:
         raise UserError(
             f"config.data.image_shape is {tuple(shape)}, but must be (H, W, C) with C 1 or 3"
         )
-    for network, extra in (("encoder", 0), ("decoder", 1)):
-        stack = config.model[network]
-        layers = len(stack.filters) + extra
-        for name in ("kernel_sizes", "strides", "padding"):
-            if len(stack[name]) != layers:
-                raise UserError(
-                    f"config.model.{network}.{name} has {len(stack[name])} entries, but the "
-                    f"{network} has {layers} layers: give one entry for each"
-                )
-    if not config.model.encoder.filters:
-        raise UserError("config.model.encoder.filters is empty; give at least one layer")
+    if is_classifier(config):
+        _check_stack("classifier", config.classifier)
+    else:
+        _check_stack("model.encoder", config.model.encoder)
+        _check_stack("model.decoder", config.model.decoder, extra=1)
+    if is_classifier(config) and config.data.condition == "none":
+        raise UserError(
+            "config.data.condition is 'none'; a classifier needs 'class' or 'attributes'"
+        )
     if (config.data.condition == "attributes") != bool(config.data.attributes):
         raise UserError(
             f"config.data.condition is {config.data.condition!r} and config.data.attributes is "
             f"{tuple(config.data.attributes)!r}: 'attributes' needs names, anything else none"
         )
+
+    _check_inputs(config.data)
+
+
+def _check_inputs(data: ConfigDict) -> None:
+    """Corruption and augmentation must fit the images."""
+    corruption, size = data.corruption, min(data.image_shape[:2])
+    if corruption.grey and data.image_shape[2] != 3:
+        raise UserError("config.data.corruption.grey is True, but the images have no colour")
+    if (corruption.mask == "rectangle") != bool(corruption.mask_size):
+        raise UserError(
+            f"config.data.corruption.mask is {corruption.mask!r} and mask_size is "
+            f"{corruption.mask_size}: 'rectangle' needs a side in pixels, any other mask 0"
+        )
+    for name, value in (
+        ("corruption.mask_size", corruption.mask_size),
+        ("augmentation.shift", data.augmentation.shift),
+    ):
+        if value > size:
+            raise UserError(
+                f"config.data.{name} is {value} pixels, but the images have only {size}"
+            )
+
+
+def _check_stack(section: str, stack: ConfigDict, extra: int = 0) -> None:
+    """One entry for each layer; `extra` layers are not listed in `filters`."""
+    layers = len(stack.filters) + extra
+    for name in ("kernel_sizes", "strides", "padding"):
+        if len(stack[name]) != layers:
+            raise UserError(
+                f"config.{section}.{name} has {len(stack[name])} entries, but the "
+                f"{section.split('.')[-1]} has {layers} layers: give one entry for each"
+            )
+    if not layers:
+        raise UserError(f"config.{section}.filters is empty; give at least one layer")
 
 
 def to_json(config: ConfigDict) -> str:

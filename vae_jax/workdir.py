@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from vae_jax import config as configs
 from vae_jax.checkpoint import Checkpoints
+from vae_jax.models.classifier import Classifier, make_classifier
 from vae_jax.models.vae import VAE, make_vae
 from vae_jax.types import UserError
 
@@ -21,9 +22,11 @@ CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 NETWORKS = ("encoder", "decoder")
 
+Model = TypeVar("Model", VAE, Classifier)
+
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[Model]):
     """A trained model as it lies in a run folder.
 
     Attributes:
@@ -32,13 +35,13 @@ class Run:
         step: of the checkpoint.
         model: the module.
         variables: `{'params': ..., 'batch_stats': ...}` of the networks that were asked for.
-        label_names: of the condition, empty if there is none.
+        label_names: of the condition, empty if there is none; of what a classifier predicts.
     """
 
     workdir: Path
     config: ConfigDict
     step: int
-    model: VAE
+    model: Model
     variables: dict[str, Any]
     label_names: tuple[str, ...]
 
@@ -104,8 +107,8 @@ def network_shapes(model: VAE, label_dim: int) -> dict[str, Any]:
 
 def open_run(
     workdir: str | Path, step: int | None = None, networks: tuple[str, ...] = NETWORKS
-) -> Run:
-    """Restore a trained model.
+) -> Run[VAE]:
+    """Restore a trained VAE.
 
     Args:
         workdir: the run folder.
@@ -119,13 +122,49 @@ def open_run(
         UserError: no run folder, no good checkpoint, or a checkpoint that does not fit the config.
     """
     config = read_config(workdir)
+    if configs.is_classifier(config):
+        raise UserError(f"{str(workdir)!r} holds a classifier, but a VAE is needed here")
     model = make_vae(config.model, config.data.image_shape)
     with Checkpoints(Path(workdir) / CHECKPOINTS) as checkpoints:
-        newest = checkpoints.latest_step() if step is None else step
-        if newest is None:
-            raise UserError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
-        label_names = tuple(checkpoints.read_metadata(newest)["label_names"])
+        label_names = _label_names(checkpoints, workdir, step)
         shapes = network_shapes(model, len(label_names))
         restored = checkpoints.restore({name: shapes[name] for name in networks}, step)
     variables = network_variables(restored.items)
     return Run(Path(workdir), config, restored.step, model, variables, label_names)
+
+
+def open_classifier(workdir: str | Path, step: int | None = None) -> Run[Classifier]:
+    """Restore a trained classifier.
+
+    Args:
+        workdir: the run folder.
+        step: which checkpoint; None for the newest good one.
+
+    Returns:
+        The run; its variables have the subtree `classifier`, and `label_names` belong to the
+        logits.
+
+    Raises:
+        UserError: no run folder of a classifier, or no good checkpoint.
+    """
+    config = read_config(workdir)
+    if not configs.is_classifier(config):
+        raise UserError(f"{str(workdir)!r} holds a VAE, but a classifier is needed here")
+    with Checkpoints(Path(workdir) / CHECKPOINTS) as checkpoints:
+        label_names = _label_names(checkpoints, workdir, step)
+        model = make_classifier(config.classifier, config.data.image_shape, len(label_names))
+        images = jnp.zeros((1, *model.image_shape))
+        shapes = jax.eval_shape(lambda key: model.init(key, images, False), jax.random.key(0))
+        item = {"params": shapes["params"], "batch_stats": {}}
+        restored = checkpoints.restore({"classifier": item}, step)
+    variables = network_variables(restored.items)
+    return Run(Path(workdir), config, restored.step, model, variables, label_names)
+
+
+def _label_names(
+    checkpoints: Checkpoints, workdir: str | Path, step: int | None
+) -> tuple[str, ...]:
+    newest = checkpoints.latest_step() if step is None else step
+    if newest is None:
+        raise UserError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
+    return tuple(checkpoints.read_metadata(newest)["label_names"])

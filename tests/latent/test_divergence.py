@@ -24,7 +24,7 @@ def test_aggregate_agrees_with_a_loop(rows):
     mean, log_var = mean[:rows], log_var[:rows]
     z = mean + 0.3
     own, other = -np.log(30), np.log(29 / (30 * (rows - 1)))
-    joint, marginals = dv._log_aggregate(z, mean, log_var, own, other)
+    joint, marginals = jax.jit(dv._log_aggregate)(z, mean, log_var, own, other)
     for i in range(rows):
         weights = np.where(np.arange(rows) == i, own, other)
         each = stats.norm(mean, np.exp(log_var / 2)).logpdf(z[i][None, :])
@@ -34,16 +34,16 @@ def test_aggregate_agrees_with_a_loop(rows):
 
 
 def test_terms_add_up_to_the_kl():
-    mean, log_var = codes(900, 4, 0.8, -1.0)
-    result = dv.kl_decomposition(mean, log_var, KEY, batch=900)
+    mean, log_var = codes(1000, 2, 0.8, -1.0)
+    result = dv.kl_decomposition(mean, log_var, KEY, batch=1000)
     kl = 0.5 * np.sum(mean**2 + np.exp(log_var) - 1 - log_var, axis=1).mean()
-    assert sum(result.values()) == pytest.approx(kl, rel=0.03)
-    assert result == dv.kl_decomposition(mean, log_var, KEY, batch=900)
+    assert sum(result.values()) == pytest.approx(kl, abs=0.12)  # Four standard errors.
+    assert result == dv.kl_decomposition(mean, log_var, KEY, batch=1000)
 
 
 def test_a_collapsed_posterior_has_no_terms():
-    mean, log_var = codes(50, 5, 0.0, 0.0)
-    for rows in (10, 50):
+    mean, log_var = codes(40, 3, 0.0, 0.0)
+    for rows in (10, 40):
         result = dv.kl_decomposition(mean, log_var, KEY, batch=rows)
         np.testing.assert_allclose(list(result.values()), 0, atol=2e-5)
 
@@ -62,9 +62,9 @@ def test_total_correlation_of_correlated_means_has_a_closed_form():
 
 
 def test_separate_posteriors_carry_log_n_nats():
-    mean, log_var = codes(64, 3, 1000.0, 0.0)
+    mean, log_var = codes(40, 3, 1000.0, 0.0)
     result = dv.kl_decomposition(mean, log_var, KEY)
-    assert result["mutual_information"] == pytest.approx(np.log(64), abs=0.02)
+    assert result["mutual_information"] == pytest.approx(np.log(40), abs=0.02)
 
 
 def test_minibatch_weighting_differs_by_its_known_constant():

@@ -168,7 +168,9 @@ def test_smoothness_of_flicker_and_of_unrelated_images():
     noise = np.random.default_rng(1).normal(size=(60, 12, 12, 3)).astype(np.float32)
     found = paths.smoothness(jnp.asarray(noise))
     assert found.second_difference == pytest.approx(np.sqrt(3), rel=0.02)
-    assert found.path_length == pytest.approx(59, rel=0.05)
+    steps = [np.sqrt(np.mean((a - b) ** 2)) for a, b in zip(noise, noise[1:], strict=False)]
+    expected = sum(steps) / np.sqrt(np.mean((noise[0] - noise[-1]) ** 2))
+    assert found.path_length == pytest.approx(expected, rel=1e-5)
     with pytest.raises(UserError, match="at least 3"):
         paths.smoothness(flicker[:2])
 

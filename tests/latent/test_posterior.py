@@ -14,7 +14,7 @@ from vae_jax.types import UserError
 KEY = jax.random.key(0)
 
 
-def codes(count=400, z_dim=5, seed=0):
+def codes(count=2100, z_dim=5, seed=0):
     rng = np.random.default_rng(seed)
     scales = np.linspace(0.02, 1.0, z_dim)[None, :]
     mean = 0.3 + scales * rng.normal(size=(count, z_dim))
@@ -79,7 +79,7 @@ def test_skewness_and_kurtosis_agree_with_scipy():
 
 
 def test_summary_of_the_prior():
-    mean, log_var = np.zeros((3000, 8), np.float32), np.zeros((3000, 8), np.float32)
+    mean, log_var = np.zeros((2100, 5), np.float32), np.zeros((2100, 5), np.float32)
     result = post.summary(mean, log_var, KEY)
     assert result == json.loads(json.dumps(result))
     assert result["kl"] == 0 and result["active_units"] == 0 and result["offset_norm"] == 0
@@ -101,7 +101,7 @@ def test_summary_of_an_off_centre_ellipsoid():
     mean, log_var = codes()
     result = post.summary(mean, log_var, KEY)
     assert result == post.summary(mean, log_var, KEY)
-    assert result["images"] == 400 and result["z_dim"] == 5
+    assert result["images"] == 2100 and result["z_dim"] == 5
     assert result["kl"] == pytest.approx(sum(result["kl_per_dimension"]))
     assert result["active_units"] == sum(result["active_mask"]) == 4
     assert result["offset_norm"] == pytest.approx(0.3 * np.sqrt(5), rel=0.1)

@@ -6,11 +6,12 @@ saved, and resuming needs the step alone.
 
 from __future__ import annotations
 
+import copy
 import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +53,10 @@ class Feed(Protocol):
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
         """The batches `start`, `start + 1`, ... of `epoch`, in one or several pieces."""
+        ...
+
+    def reordered(self, seed: int | None) -> Self:
+        """The same images in the order of another seed."""
         ...
 
 
@@ -97,6 +102,12 @@ class _Batches:
         self.batch_size, self.seed = batch_size, seed
         self.steps_per_epoch = -(-len(split) // batch_size)
         self.seconds_waited = 0.0
+
+    def reordered(self, seed: int | None) -> Self:
+        """The same images, on the same device memory, in the order of another seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """rows and weights `[S, B]` of all batches of an epoch."""

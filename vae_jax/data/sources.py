@@ -112,11 +112,12 @@ def _image_folder(root: Path, suffixes: tuple[str, ...]) -> Path:
     """Descend to where the images lie: `img_align_celeba`, or the only folder there is."""
     for _ in range(4):
         folders = []
-        for entry in os.scandir(root):
-            if entry.name.lower().endswith(suffixes) and entry.is_file():
-                return root
-            if entry.is_dir():
-                folders.append(entry.name)
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if entry.name.lower().endswith(suffixes) and entry.is_file():
+                    return root
+                if entry.is_dir():
+                    folders.append(entry.name)
         if CELEBA_FOLDER in folders:
             root = root / CELEBA_FOLDER
         elif len(folders) == 1:
@@ -162,7 +163,7 @@ def _list_zip(path: Path, suffixes: tuple[str, ...], nested: bool) -> list[Membe
         raise UserError(f"{path}: its members overlap, as in a zip bomb: refused")
     members = []
     for info in infos:
-        if info.is_dir():
+        if info.filename.endswith("/"):
             continue
         _refuse_unsafe(path, info)
         parts = info.filename.split("/")

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_jax.data import celeba, faces, idx, store
+from vae_jax.data import celeba, cifar, faces, idx, store
 from vae_jax.types import ImageSet, UserError
+
+# Data sets that are read into memory from files of their own.
+ARRAYS = {"mnist": idx.open_mnist, "cifar10": cifar.open_cifar10}
 
 
 class Splits(NamedTuple):
@@ -32,8 +35,8 @@ def open_splits(data: Mapping[str, Any]) -> Splits:
     Raises:
         UserError: nothing usable at the path, or images of another shape than the config says.
     """
-    if data["name"] == "mnist":
-        sets = idx.open_mnist(data["path"])
+    if data["name"] in ARRAYS:
+        sets = ARRAYS[data["name"]](data["path"])
         train, test = sets["train"], sets["test"]
     else:
         prepared = store.open_store(_prepared(data))

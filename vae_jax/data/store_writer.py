@@ -9,55 +9,22 @@ a kill or a power failure, and a repeated run still ends with the same bytes.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vae_jax.data import store as store_format
+from vae_jax.data.durable import exclusive, sync_directory, write_synced
 from vae_jax.data.store import HASH_BLOCK_BYTES, Store, manifest_digest, npy_header, open_store
 from vae_jax.types import UserError
 
 JOURNAL = "journal.jsonl"
-
-
-@contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
-    """Hold `<name>.lock` beside `directory`; a holder that is killed frees it.
-
-    Raises:
-        UserError: another process holds it; names its process id.
-    """
-    path = directory.with_name(directory.name + ".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(handle)
-            raise UserError(
-                f"{directory} is being prepared by another process (pid {holder}): wait for it"
-            ) from None
-        # The previous holder may have removed the file between our open and our lock.
-        if path.exists() and os.fstat(handle).st_ino == path.stat().st_ino:
-            break
-        os.close(handle)
-    try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
 
 
 class StoreWriter:
@@ -113,9 +80,9 @@ class StoreWriter:
         del self.entries[count:]
         self.rows = sum(entry["rows"] for entry in self.entries)
         lines = [{"settings": self.settings}, *self.entries]
-        _write_synced(self.partial / (JOURNAL + ".new"), _json_lines(lines))
+        write_synced(self.partial / (JOURNAL + ".new"), _json_lines(lines))
         os.replace(self.partial / (JOURNAL + ".new"), self.partial / JOURNAL)
-        _sync_directory(self.partial)
+        sync_directory(self.partial)
         os.pwrite(self._images, self._header, 0)
         self._digest = hashlib.sha256(self._header)
         for start in range(0, self.rows * self._row_bytes, HASH_BLOCK_BYTES):
@@ -185,8 +152,8 @@ class StoreWriter:
             "source": source,
         }
         manifest["sha256"] = manifest_digest(manifest)
-        _write_synced(self.partial / "manifest.json", json.dumps(manifest, indent=1).encode())
-        _sync_directory(self.partial)
+        write_synced(self.partial / "manifest.json", json.dumps(manifest, indent=1).encode())
+        sync_directory(self.partial)
         (self.partial / JOURNAL).unlink()
         move_into_place(self.directory)
 
@@ -239,7 +206,7 @@ class StoreWriter:
         self._save(name, data, dtype=dtype, shape=list(array.shape))
 
     def _save(self, name: str, data: bytes, **about: Any) -> None:
-        _write_synced(self.partial / name, data)
+        write_synced(self.partial / name, data)
         digest = hashlib.sha256(data).hexdigest()
         self._files[name] = {"bytes": len(data), "sha256": digest, **about}
 
@@ -289,9 +256,9 @@ def move_into_place(directory: Path) -> bool:
     partial = directory.with_name(directory.name + ".partial")
     if not (partial / "manifest.json").exists() or (partial / JOURNAL).exists():
         return False
-    _sync_directory(partial)
+    sync_directory(partial)
     os.rename(partial, directory)
-    _sync_directory(directory.parent)
+    sync_directory(directory.parent)
     return True
 
 
@@ -303,18 +270,3 @@ def _differences(found: Any, wanted: dict[str, Any]) -> str:
     found = found if isinstance(found, dict) else {}
     keys = [key for key in wanted if found.get(key) != wanted[key]]
     return ", ".join(f"{key} {found.get(key)}, now {wanted[key]}" for key in keys) or "unreadable"
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -22,6 +22,7 @@ def _rows(key: jax.Array, count: int, draw: Callable[[jax.Array], jax.Array]) ->
     return jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(count))
 
 
+@partial(jax.jit, static_argnames=("count", "z_dim"))
 def uniform_orthant(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Array:
     """Components uniform in (0, b): one orthant only, at a radius of about `b sqrt(Z / 3)`.
 
@@ -37,6 +38,7 @@ def uniform_orthant(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Arr
     return _rows(key, count, lambda k: b * jax.random.uniform(k, (z_dim,)))
 
 
+@partial(jax.jit, static_argnames=("count", "z_dim"))
 def uniform_cube(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Array:
     """Components uniform in (-b, b): the whole cube, at a radius of about `b sqrt(Z / 3)`.
 
@@ -52,6 +54,7 @@ def uniform_cube(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Array:
     return _rows(key, count, lambda k: b * jax.random.uniform(k, (z_dim,), minval=-1.0))
 
 
+@partial(jax.jit, static_argnames=("count", "z_dim"))
 def normal(key: jax.Array, count: int, z_dim: int) -> jax.Array:
     """Points of the prior N(0, I).
 
@@ -66,6 +69,7 @@ def normal(key: jax.Array, count: int, z_dim: int) -> jax.Array:
     return _rows(key, count, lambda k: jax.random.normal(k, (z_dim,)))
 
 
+@partial(jax.jit, static_argnames=("count", "z_dim"))
 def sphere(key: jax.Array, count: int, z_dim: int, radius: float) -> jax.Array:
     """Points spread evenly over the sphere of one radius: image quality against distance.
 
@@ -79,11 +83,12 @@ def sphere(key: jax.Array, count: int, z_dim: int, radius: float) -> jax.Array:
         `[count, Z]`.
     """
 
-    def draw(row_key: jax.Array) -> jax.Array:
-        direction = jax.random.normal(row_key, (z_dim,))
+    def draw(index: jax.Array) -> jax.Array:
+        direction = jax.random.normal(jax.random.fold_in(key, index), (z_dim,))
         return radius * direction / jnp.linalg.norm(direction)
 
-    return _rows(key, count, draw)
+    # One row at a time: sums over a whole batch would round row i differently per count.
+    return jax.lax.map(draw, jnp.arange(count))
 
 
 class Gaussian(NamedTuple):
@@ -179,5 +184,5 @@ def gaussian_sample(gaussian: Gaussian, key: jax.Array, count: int) -> jax.Array
         noise = jax.random.normal(jax.random.fold_in(key, index), mean.shape, mean.dtype)
         return mean + jnp.dot(cholesky, noise, precision=jax.lax.Precision.HIGHEST)
 
-    # One row at a time: a matrix product over all rows would round row i differently per count.
+    # One row at a time, for the same reason as in `sphere`.
     return jax.lax.map(draw, jnp.arange(count))

@@ -21,7 +21,6 @@ def _log_normal(z: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
     return -0.5 * (square + log_var + math.log(2 * math.pi))
 
 
-@jax.jit
 def _log_aggregate(
     z: jax.Array, mean: jax.Array, log_var: jax.Array, own: jax.Array, other: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -35,6 +34,26 @@ def _log_aggregate(
         return joint, jnp.sum(marginals)
 
     return jax.lax.map(point, jnp.arange(len(z)))
+
+
+@partial(jax.jit, static_argnames="rows")
+def _terms(
+    mean: jax.Array,
+    log_var: jax.Array,
+    key: jax.Array,
+    own: jax.Array,
+    other: jax.Array,
+    rows: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The three terms of `kl_decomposition`, each `[rows]`, for a random minibatch."""
+    choice_key, noise_key = jax.random.split(key)
+    chosen = jax.random.choice(choice_key, len(mean), (rows,), replace=False)
+    mean, log_var = mean[chosen], log_var[chosen]
+    z = mean + jnp.exp(log_var / 2) * jax.random.normal(noise_key, mean.shape, mean.dtype)
+    log_joint, log_marginals = _log_aggregate(z, mean, log_var, own, other)
+    log_posterior = jnp.sum(_log_normal(z, mean, log_var), axis=1)
+    log_prior = jnp.sum(_log_normal(z, jnp.zeros_like(z), jnp.zeros_like(z)), axis=1)
+    return log_posterior - log_joint, log_joint - log_marginals, log_marginals - log_prior
 
 
 def kl_decomposition(
@@ -82,20 +101,10 @@ def kl_decomposition(
         own = other = -math.log(count * rows)
     else:
         raise UserError(f"weighting must be 'stratified' or 'weighted', but is {weighting!r}.")
-    choice_key, noise_key = jax.random.split(key)
-    chosen = jax.random.choice(choice_key, count, (rows,), replace=False)
-    mean, log_var = jnp.asarray(mean)[chosen], jnp.asarray(log_var)[chosen]
-    noise = jax.random.normal(noise_key, mean.shape, mean.dtype)
-    z = mean + jnp.exp(log_var / 2) * noise
-    log_joint, log_marginals = _log_aggregate(z, mean, log_var, own, other)
-    log_posterior = jnp.sum(_log_normal(z, mean, log_var), axis=1)
-    log_prior = jnp.sum(_log_normal(z, jnp.zeros_like(z), jnp.zeros_like(z)), axis=1)
-    average = partial(np.mean, dtype=np.float64)
-    return {
-        "mutual_information": float(average(log_posterior - log_joint)),
-        "total_correlation": float(average(log_joint - log_marginals)),
-        "dimension_kl": float(average(log_marginals - log_prior)),
-    }
+    terms = _terms(jnp.asarray(mean), jnp.asarray(log_var), key, own, other, rows)
+    names = ("mutual_information", "total_correlation", "dimension_kl")
+    averages = (float(np.asarray(term, np.float64).mean()) for term in terms)
+    return dict(zip(names, averages, strict=True))
 
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray, same: bool) -> float:

@@ -8,6 +8,7 @@ space; the mixture that is returned lives in the original coordinates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from vae_jax.progress import track
 from vae_jax.types import UserError
 
 HIGHEST = jax.lax.Precision.HIGHEST
+KMEANS_STEPS = 10
 
 
 class Mixture(NamedTuple):
@@ -38,7 +40,7 @@ class Mixture(NamedTuple):
 
 
 class MixtureChoice(NamedTuple):
-    """The mixture with the best held-out likelihood.
+    """The mixture chosen by held-out likelihood.
 
     Attributes:
         mixture: fitted to the points that were not held out.
@@ -113,30 +115,49 @@ def _update(points: jax.Array, shares: jax.Array, regularisation: float) -> Mixt
     return Mixture(jnp.log(counts / jnp.sum(counts)), means, choleskys)
 
 
-def _seed(points: jax.Array, key: jax.Array, components: int, regularisation: float) -> Mixture:
-    """k-means++ centres (Arthur, Vassilvitskii 2007), one assignment, one pooled covariance.
+def _group(points: jax.Array, key: jax.Array, components: int) -> jax.Array:
+    """k-means with k-means++ seeding (Arthur, Vassilvitskii 2007); memberships `[K, N]`, 0 or 1."""
+
+    def squares(centres: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda c: jnp.sum(jnp.square(points - c[None, :]), axis=1), centres)
+
+    def add(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        centres, nearest = state
+        centre = points[jax.random.categorical(jax.random.fold_in(key, i), jnp.log(nearest))]
+        return centres.at[i].set(centre), jnp.minimum(nearest, squares(centre[None])[0])
+
+    def memberships(centres: jax.Array) -> jax.Array:
+        nearest = jnp.argmin(squares(centres), axis=0)
+        return jax.nn.one_hot(nearest, components, axis=0, dtype=points.dtype)
+
+    def move(_: int, centres: jax.Array) -> jax.Array:
+        groups = memberships(centres)
+        sizes = jnp.sum(groups, axis=1)[:, None]
+        moved = jnp.dot(groups, points, precision=HIGHEST) / jnp.maximum(sizes, 1)
+        return jnp.where(sizes > 0, moved, centres)
+
+    centres = jnp.zeros((components, points.shape[1]), points.dtype)
+    # Equal and finite at first: the first centre is any point.
+    far = jnp.full(len(points), jnp.finfo(points.dtype).max, points.dtype)
+    centres, _ = jax.lax.fori_loop(0, components, add, (centres, far))
+    return memberships(jax.lax.fori_loop(0, KMEANS_STEPS, move, centres))
+
+
+def _start(white: jax.Array, groups: jax.Array, regularisation: float) -> Mixture:
+    """Weights and means of the groups with one pooled covariance.
 
     A covariance of its own for each group would overfit small groups before the first step.
     """
-    first_key, *keys = jax.random.split(key, components)
-    centre = points[jax.random.randint(first_key, (), 0, len(points))]
-    distances = [jnp.sum(jnp.square(points - centre[None, :]), axis=1)]
-    nearest = distances[0]
-    for next_key in keys:
-        centre = points[jax.random.categorical(next_key, jnp.log(nearest))]
-        distances.append(jnp.sum(jnp.square(points - centre[None, :]), axis=1))
-        nearest = jnp.minimum(nearest, distances[-1])
-    groups = jnp.argmin(jnp.stack(distances), axis=0)
-    shares = jax.nn.one_hot(groups, components, axis=0, dtype=points.dtype)
-    start = _update(points, shares, regularisation)
-    own_mean = jnp.dot(shares.T, start.means, precision=HIGHEST)
-    pooled = jnp.dot((points - own_mean).T, points - own_mean, precision=HIGHEST) / len(points)
+    start = _update(white, groups, regularisation)
+    rest = white - jnp.dot(groups.T, start.means, precision=HIGHEST)
+    pooled = jnp.dot(rest.T, rest, precision=HIGHEST) / len(white)
     cholesky = jnp.linalg.cholesky(pooled + regularisation * jnp.eye(len(pooled)))
     return start._replace(choleskys=jnp.broadcast_to(cholesky[None], start.choleskys.shape))
 
 
-@partial(jax.jit, static_argnames=("components", "iterations"))
+@partial(jax.jit, static_argnames="components")
 def _maximise(
+    scaled: jax.Array,
     points: jax.Array,
     key: jax.Array,
     components: int,
@@ -144,7 +165,11 @@ def _maximise(
     tolerance: float,
     regularisation: float,
 ) -> tuple[Mixture, jax.Array]:
-    """Expectation maximisation from one seeding; also the last mean log-likelihood."""
+    """Expectation maximisation on whitened `points`; also the last mean log-likelihood.
+
+    The groups to start from are found in `scaled`, the points in their original proportions:
+    whitening hides clusters, because it shrinks the directions that keep them apart.
+    """
 
     def keep_going(state: tuple[Mixture, jax.Array, jax.Array, jax.Array]) -> jax.Array:
         _, before, now, step = state
@@ -161,7 +186,7 @@ def _maximise(
 
     low = jnp.asarray(-jnp.inf, points.dtype)
     lowest = jnp.asarray(jnp.finfo(points.dtype).min, points.dtype)
-    start = _seed(points, key, components, regularisation)
+    start = _start(points, _group(scaled, key, components), regularisation)
     mixture, _, _, _ = jax.lax.while_loop(keep_going, iterate, (start, low, lowest, 0))
     return mixture, jnp.mean(mixture_log_prob(mixture, points))
 
@@ -202,11 +227,13 @@ def fit_mixture(
         )
     mean, cholesky = host_moments(points, 1e-6)
     white = np.linalg.solve(cholesky, (points - mean[None, :]).T).T.astype(points.dtype)
+    scaled = (points - mean[None, :]) * math.sqrt(len(cholesky) / np.sum(cholesky**2))
+    both = jnp.asarray(scaled.astype(points.dtype)), jnp.asarray(white)
     best, best_score = None, -np.inf
     for restart in range(restarts):
         restart_key = jax.random.fold_in(key, restart)
         fitted, score = _maximise(
-            jnp.asarray(white), restart_key, components, iterations, tolerance, regularisation
+            *both, restart_key, components, iterations, tolerance, regularisation
         )
         if float(score) > best_score:  # False for NaN: a seeding that broke down never wins.
             best, best_score = fitted, float(score)
@@ -229,7 +256,10 @@ def choose_mixture(
     held_out: float = 0.2,
     **options: float,
 ) -> MixtureChoice:
-    """Fit mixtures of several sizes and keep the one with the best held-out log-likelihood.
+    """Fit mixtures of several sizes and choose one by held-out log-likelihood.
+
+    The smallest that is within one standard error of the best (of the difference, point by point)
+    is chosen: larger ones gain nothing that this many points could show.
 
     Args:
         points: `[N, Z]`.
@@ -254,9 +284,13 @@ def choose_mixture(
     split_key, fit_key = jax.random.split(key)
     order = np.asarray(jax.random.permutation(split_key, len(points)))
     training, judging = points[order[:kept]], jnp.asarray(points[order[kept:]])
-    fitted, scores = {}, {}
+    fitted, log_probs = {}, {}
     for size in track(components, len(components), "Fitting mixtures", "sizes"):
         fitted[size] = fit_mixture(training, size, fit_key, **options)
-        scores[size] = float(jnp.mean(mixture_log_prob(fitted[size], judging)))
+        log_probs[size] = np.asarray(mixture_log_prob(fitted[size], judging), np.float64)
+    scores = {size: float(each.mean()) for size, each in log_probs.items()}
     best = max(scores, key=scores.__getitem__)
-    return MixtureChoice(fitted[best], best, scores)
+    deficits = {size: log_probs[best] - each for size, each in log_probs.items()}
+    allowed = {size: each.std() / math.sqrt(len(each)) for size, each in deficits.items()}
+    chosen = min(size for size in scores if deficits[size].mean() <= allowed[size])
+    return MixtureChoice(fitted[chosen], chosen, scores)

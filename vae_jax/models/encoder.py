@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vae_jax.models.blocks import BlockStyle, ConvBlock, Stack, dense
+from vae_jax.models.blocks import BlockStyle, Stack, dense
 from vae_jax.models.convolution import conv_output_size
+from vae_jax.models.features import conv_layers
 
 LOG_VAR_LINEAR = 20.0
 LOG_VAR_MARGIN = 10.0
@@ -70,19 +71,7 @@ class Encoder(nn.Module):
             mean and log_var, `[B, Z]` each, at least float32.
         """
         stack = self.stack
-        block = nn.remat(ConvBlock, static_argnums=(2,)) if self.remat else ConvBlock
-        x = images
-        for i, filters in enumerate(stack.filters):
-            layer = block(
-                filters,
-                stack.kernel_sizes[i],
-                stack.strides[i],
-                stack.padding[i],
-                self.style,
-                first=i == 0,
-                name=f"conv_{i}",
-            )
-            x = layer(x, train, mask)
+        x = conv_layers(stack, self.style, images, train, mask, remat=self.remat)
         x = x.reshape(len(x), -1)
         for i, width in enumerate(stack.dense):
             x = self.style.activate(dense(width, self.style, f"dense_{i}")(x))

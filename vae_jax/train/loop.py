@@ -7,21 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
 from vae_jax import workdir as folders
 from vae_jax.checkpoint import Checkpoints
-from vae_jax.data.splits import open_splits
+from vae_jax.data.splits import Splits, open_splits
 from vae_jax.metrics_log import MetricsLog
 from vae_jax.progress import Advance, progress
 from vae_jax.run_lock import run_lock
 from vae_jax.train import persistence
-from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
+from vae_jax.train.epoch import EpochMeans, Pace, compiled_steps, run_epoch
 from vae_jax.train.interruption import StopSignals
 from vae_jax.train.task import MakeTask, Task, vae_task
 from vae_jax.types import UserError
+
+
+class DivergedError(UserError):
+    """Too many steps in a row had a loss or a gradient that is not finite."""
 
 
 class FitResult(NamedTuple):
@@ -43,6 +46,7 @@ def fit(
     workdir: str | Path,
     say: Callable[[str], None] = print,
     make_task: MakeTask = vae_task,
+    splits: Splits | None = None,
 ) -> FitResult:
     """Train `config` in `workdir`, or go on where the last checkpoint there ends.
 
@@ -51,20 +55,22 @@ def fit(
         workdir: run folder; gets config.json, metrics.jsonl and checkpoints/.
         say: prints the summary and a line an epoch.
         make_task: says what is trained.
+        splits: the data, if they are open already.
 
     Returns:
         Where the run ended.
 
     Raises:
+        DivergedError: too many non-finite steps in a row.
         UserError: bad config, data or checkpoint; a workdir in use or trained with another
-            config; too many non-finite steps in a row; a checkpoint that could not be written.
+            config; a checkpoint that could not be written.
     """
     configs.validate(config)
     workdir = Path(workdir)
     with run_lock(workdir), StopSignals() as stop:
         if (workdir / folders.CONFIG_FILE).exists():
             configs.check_resumable(folders.read_config(workdir), config)
-        splits = open_splits(config.data)
+        splits = splits or open_splits(config.data)
         checkpoints = Checkpoints(
             workdir / folders.CHECKPOINTS,
             keep_latest=config.checkpoint.keep_latest,
@@ -92,7 +98,7 @@ class _Trainer:
         say(task.summary)
         self.state, self.saved = persistence.restore(checkpoints, task)
         folders.write_config(workdir, config)
-        self.program = jax.jit(make_run_steps(task.train_step), donate_argnums=0)
+        self.program = compiled_steps(task.train_step, donate=True)
         self.pace = Pace()
         self.rows: dict[str, dict[str, Any]] = {}
 
@@ -190,7 +196,7 @@ class _Trainer:
             self.say(f"step {step - len(finite) + int(offset)} is not finite and was skipped")
         limit = self.config.train.max_skipped
         if int(self.state.skipped) >= limit:
-            raise UserError(
+            raise DivergedError(
                 f"the last {int(self.state.skipped)} steps up to step {step - 1} were not finite "
                 f"(config.train.max_skipped is {limit}); lower config.optimizer.learning_rate or "
                 "set config.optimizer.clip_norm, and resume from the last checkpoint"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import optax
 from ml_collections import ConfigDict
 
+from vae_jax.config import from_json, to_json
+from vae_jax.data.inputs import CLEAN, InputStage, make_input_stage
 from vae_jax.losses import Objective
 from vae_jax.models.vae import VAE, make_vae
 from vae_jax.schedules import kl_schedule, learning_rate_schedule
@@ -26,6 +29,7 @@ class Experiment(NamedTuple):
         hyper: traced hyperparameters of this config.
         run_key: every random draw of the run derives from it.
         label_dim: width of the condition; 0 for none.
+        stage: how inputs and targets are made of images.
     """
 
     model: VAE
@@ -35,6 +39,7 @@ class Experiment(NamedTuple):
     hyper: Hyper
     run_key: jax.Array
     label_dim: int
+    stage: InputStage = CLEAN
 
     def init_state(self) -> TrainState:
         """The state at step 0."""
@@ -43,6 +48,9 @@ class Experiment(NamedTuple):
 
 def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) -> Experiment:
     """Unpack a validated config.
+
+    Configs that differ only in numbers that are traced (seed, KL weight, learning rate) get the
+    same `train_step` object, and so share the program that is compiled from it.
 
     Args:
         config: the whole config.
@@ -55,8 +63,22 @@ def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) ->
     Raises:
         UserError: the model's layers do not fit the image shape.
     """
+    hyper = Hyper(float(config.loss.kl_weight), float(config.optimizer.learning_rate))
+    static = config.copy_and_resolve_references()
+    static.seed, static.loss.kl_weight, static.optimizer.learning_rate = 0, 0.0, 1.0
+    model, objective, tx, train_step, stage = _static_parts(to_json(static), total_steps)
+    run_key = jax.random.key(config.seed)
+    return Experiment(model, objective, tx, train_step, hyper, run_key, label_dim, stage)
+
+
+@lru_cache(maxsize=32)
+def _static_parts(
+    text: str, total_steps: int
+) -> tuple[VAE, Objective, optax.GradientTransformation, Step, InputStage]:
+    config = from_json(text)
     loss, optimizer = config.loss, config.optimizer
     model = make_vae(config.model, config.data.image_shape)
+    stage = make_input_stage(config.data)
     objective = Objective(loss.likelihood, loss.reduction, loss.free_bits, loss.sigma)
     tx = make_optimizer(optimizer.b1, optimizer.b2, optimizer.epsilon, optimizer.clip_norm)
     train_step = make_train_step(
@@ -65,7 +87,6 @@ def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) ->
         tx,
         kl_schedule(loss.kl_schedule, loss.kl_schedule_steps, loss.kl_cycles, loss.kl_cycle_ramp),
         learning_rate_schedule(optimizer.schedule, optimizer.warmup_steps, total_steps),
+        stage,
     )
-    hyper = Hyper(float(loss.kl_weight), float(optimizer.learning_rate))
-    run_key = jax.random.key(config.seed)
-    return Experiment(model, objective, tx, train_step, hyper, run_key, label_dim)
+    return model, objective, tx, train_step, stage

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -34,8 +36,8 @@ class TrainState:
 
     Attributes:
         step: int32 scalar, batches seen.
-        params: `{'encoder': ..., 'decoder': ...}`.
-        batch_stats: the running statistics, with the same two subtrees (empty without norm).
+        params: a subtree for each network: `{'encoder': ..., 'decoder': ...}` of a VAE.
+        batch_stats: the running statistics, with the same subtrees (empty without norm).
         opt_state: of the optimiser.
         skipped: int32 scalar, non-finite steps in a row up to now.
         skipped_total: int32 scalar, non-finite steps of the whole run.
@@ -60,12 +62,16 @@ def init_variables(model: VAE, key: jax.Array, label_dim: int = 0) -> dict[str, 
     Returns:
         `{'params': ..., 'batch_stats': ...}`, both with subtrees `encoder` and `decoder`.
     """
-    images = jnp.zeros((1, *model.image_shape))
-    labels = jnp.zeros((1, label_dim)) if label_dim else None
-    init_key = stream_key(key, "init")
-    variables = jax.jit(lambda k: model.init(k, images, False, False, labels))(init_key)
+    variables = _init_program(model, label_dim)(stream_key(key, "init"))
     empty = {"encoder": {}, "decoder": {}}
     return {"params": variables["params"], "batch_stats": empty | variables.get("batch_stats", {})}
+
+
+@lru_cache(maxsize=32)
+def _init_program(model: VAE, label_dim: int) -> Callable[[jax.Array], Any]:
+    images = jnp.zeros((1, *model.image_shape))
+    labels = jnp.zeros((1, label_dim)) if label_dim else None
+    return jax.jit(lambda key: model.init(key, images, False, False, labels))
 
 
 def init_state(
@@ -73,11 +79,16 @@ def init_state(
 ) -> TrainState:
     """The state at step 0; see `init_variables` for the arguments."""
     variables = init_variables(model, key, label_dim)
+    return start_state(variables["params"], variables["batch_stats"], tx)
+
+
+def start_state(params: Any, batch_stats: Any, tx: optax.GradientTransformation) -> TrainState:
+    """The state at step 0 of networks with these parameters and statistics."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        opt_state=tx.init(variables["params"]),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=tx.init(params),
         skipped=jnp.zeros((), jnp.int32),
         skipped_total=jnp.zeros((), jnp.int32),
     )

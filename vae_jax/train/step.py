@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from vae_jax import losses
-from vae_jax.data.batches import to_unit_range
+from vae_jax.data.inputs import CLEAN, InputStage, training_pair
 from vae_jax.losses import Objective, weighted_mean
 from vae_jax.models.vae import VAE
 from vae_jax.schedules import Schedule
@@ -121,6 +121,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     kl_factor: Schedule,
     learning_rate_factor: Schedule,
+    stage: InputStage = CLEAN,
 ) -> Step:
     """Build the pure training step of a VAE; the caller applies `jit`, `scan` or `vmap`.
 
@@ -130,17 +131,18 @@ def make_train_step(
         tx: optimiser without its learning rate.
         kl_factor: step -> factor of the KL weight.
         learning_rate_factor: step -> factor of the learning rate.
+        stage: how inputs and targets are made of images; the loss compares with the targets.
 
     Returns:
         See `make_update_step`; the metrics are `objective_terms` and `kl_weight`.
     """
 
     def loss_fn(params, batch_stats, batch: Batch, key, step, hyper: Hyper):
-        targets = to_unit_range(batch.images)
+        inputs, targets = training_pair(stage, key, batch.images)
         kl_weight = hyper.kl_weight * kl_factor(step)
         output, mutated = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            targets,
+            inputs,
             train=True,
             sample=True,
             labels=batch.labels,

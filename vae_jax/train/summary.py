@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,12 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from vae_jax.config import beta
+from vae_jax.data.inputs import CLEAN, make_input_stage
 from vae_jax.data.splits import Splits
 from vae_jax.models.vae import VAE
 
 
+@lru_cache(maxsize=32)
 def parameter_tables(model: VAE, label_dim: int = 0) -> str:
     """The layers of encoder and decoder with shapes and parameter counts (`nn.tabulate`)."""
     images = jnp.zeros((1, *model.image_shape))
@@ -48,7 +51,7 @@ def run_summary(
     config: ConfigDict, model: VAE, splits: Splits, workdir: str, label_dim: int
 ) -> str:
     """Parameter tables, data, objective and destinations, as text."""
-    device = jax.devices()[0]
+    device, stage = jax.devices()[0], make_input_stage(config.data)
     size = "x".join(str(n) for n in config.data.image_shape)
     lines = [
         parameter_tables(model, label_dim).rstrip(),
@@ -59,4 +62,7 @@ def run_summary(
         f"evaluation {config.eval.batch_stats} batch statistics",
         f"workdir    {workdir}: config.json, metrics.jsonl, checkpoints/",
     ]
+    if stage != CLEAN:
+        line = f"inputs     {stage.corruption}; augmentation in training: {stage.augmentation}"
+        lines.insert(2, line)
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from ml_collections import ConfigDict
 
+from vae_jax.config import is_classifier
 from vae_jax.data.splits import Splits, condition_names
 from vae_jax.train.rows import complete_row
 from vae_jax.train.setup import make_experiment
@@ -15,6 +16,7 @@ from vae_jax.train.state import Hyper, TrainState
 from vae_jax.train.step import Step
 from vae_jax.train.summary import run_summary
 from vae_jax.train.validation import Feeds, Validator, make_feeds
+from vae_jax.types import UserError
 
 Row = dict[str, Any]
 
@@ -68,11 +70,30 @@ def total_steps(config: ConfigDict, splits: Splits) -> int:
     return -(-len(splits.train) // config.train.batch_size) * config.train.epochs
 
 
-def vae_task(config: ConfigDict, splits: Splits, workdir: str) -> Task:
-    """A VAE with the objective of `config.loss`."""
+def vae_task(
+    config: ConfigDict, splits: Splits, workdir: str, feeds: Feeds | None = None
+) -> Task:
+    """A VAE with the objective of `config.loss`.
+
+    Args:
+        config: the whole config.
+        splits: the data.
+        workdir: run folder, for the summary.
+        feeds: the batches, if other runs share them; None makes them.
+
+    Returns:
+        The task.
+
+    Raises:
+        UserError: the config is that of a classifier, or its model does not fit the images.
+    """
+    if is_classifier(config):
+        raise UserError(
+            "this config has the section `classifier`; train it with experiments.train_classifier"
+        )
     label_names = condition_names(config.data, splits.train)
     experiment = make_experiment(config, total_steps(config, splits), len(label_names))
-    feeds = make_feeds(config, splits)
+    feeds = feeds or make_feeds(config, splits)
     model, objective, weight = experiment.model, experiment.objective, float(config.loss.kl_weight)
     return Task(
         init_state=experiment.init_state,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -11,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vae_jax.data.batches import Feed, make_feed, to_unit_range
+from vae_jax.data.batches import Feed, make_feed
+from vae_jax.data.inputs import CLEAN, InputStage, evaluation_pair
 from vae_jax.data.splits import Splits, condition_labels, first_images
 from vae_jax.losses import Objective
 from vae_jax.models.vae import VAE
 from vae_jax.streams import stream_key
-from vae_jax.train.epoch import EpochMeans, Pace, RunSteps, make_run_steps, run_epoch
+from vae_jax.train.epoch import EpochMeans, Pace, RunSteps, compiled_steps, run_epoch
 from vae_jax.train.setup import Experiment
 from vae_jax.train.state import Hyper, TrainState
 from vae_jax.train.step import Metrics, Step, objective_terms
@@ -35,12 +37,14 @@ class EvalCarry(NamedTuple):
     batch: jax.Array
 
 
-def make_eval_step(model: VAE, objective: Objective) -> Step:
+@lru_cache(maxsize=32)
+def make_eval_step(model: VAE, objective: Objective, stage: InputStage = CLEAN) -> Step:
     """Build the pure evaluation step: full KL weight, no dropout, one seeded posterior sample.
 
     Args:
         model: the module.
         objective: the static part of the objective.
+        stage: how inputs and targets are made of images.
 
     Returns:
         `eval_step(carry, batch, key, hyper) -> (carry, metrics)` with an `EvalCarry`.
@@ -49,10 +53,11 @@ def make_eval_step(model: VAE, objective: Objective) -> Step:
     def eval_step(
         carry: EvalCarry, batch: Batch, key: jax.Array, hyper: Hyper
     ) -> tuple[EvalCarry, Metrics]:
-        targets = to_unit_range(batch.images)
+        first = carry.batch * len(batch.images)
+        inputs, targets = evaluation_pair(stage, key, batch.images, first)
         output = model.apply(
             carry.variables,
-            targets,
+            inputs,
             train=False,
             sample=True,
             labels=batch.labels,
@@ -90,11 +95,13 @@ def start_statistics(params: Any, batch_stats: Any) -> StatisticsCarry:
     return StatisticsCarry(params, zeros, zeros, jnp.zeros((), jnp.int32))
 
 
-def make_statistics_step(model: VAE) -> Step:
+@lru_cache(maxsize=32)
+def make_statistics_step(model: VAE, stage: InputStage = CLEAN) -> Step:
     """Build the step that measures batch statistics at fixed parameters.
 
     Args:
         model: the module.
+        stage: how inputs are made of images.
 
     Returns:
         `statistics_step(carry, batch, key, hyper) -> (carry, {})` with a `StatisticsCarry`.
@@ -105,9 +112,11 @@ def make_statistics_step(model: VAE) -> Step:
     def statistics_step(
         carry: StatisticsCarry, batch: Batch, key: jax.Array, hyper: Hyper
     ) -> tuple[StatisticsCarry, Metrics]:
+        first = carry.batches * len(batch.images)
+        inputs, _ = evaluation_pair(stage, key, batch.images, first)
         _, mutated = probe.apply(
             {"params": carry.params, "batch_stats": carry.total},
-            to_unit_range(batch.images),
+            inputs,
             train=True,
             sample=True,
             labels=batch.labels,
@@ -160,6 +169,11 @@ class Feeds(NamedTuple):
     statistics: Feed
 
 
+def order_seed(config: ConfigDict) -> int:
+    """The seed of the order of the images: that of the run, unless `train.order_seed` is set."""
+    return config.seed if config.train.order_seed < 0 else config.train.order_seed
+
+
 def make_feeds(config: ConfigDict, splits: Splits) -> Feeds:
     """The feeds of a run, by `config.data`, `config.train` and `config.eval`."""
     data, batch_size = config.data, config.train.batch_size
@@ -170,7 +184,7 @@ def make_feeds(config: ConfigDict, splits: Splits) -> Feeds:
     probe = first_images(splits.train, min(batches * batch_size, len(splits.train)), "")
     probe_labels = None if train_labels is None else train_labels[: len(probe)]
     return Feeds(
-        make_feed(splits.train, train_labels, batch_size, config.seed, *where),
+        make_feed(splits.train, train_labels, batch_size, order_seed(config), *where),
         make_feed(splits.test, test_labels, config.eval.batch_size, None, *where),
         make_feed(probe, probe_labels, batch_size, None, *where),
     )
@@ -183,9 +197,9 @@ class Validator:
         self._experiment, self._feeds = experiment, feeds
         self._reestimate = config.eval.batch_stats == "reestimated" and config.model.norm == "batch"
         self._key = stream_key(experiment.run_key, "evaluation")
-        model, objective = experiment.model, experiment.objective
-        self._eval_program = jax.jit(make_run_steps(make_eval_step(model, objective)))
-        self._statistics_program = jax.jit(make_run_steps(make_statistics_step(model)))
+        model, stage = experiment.model, experiment.stage
+        self._eval_program = compiled_steps(make_eval_step(model, experiment.objective, stage))
+        self._statistics_program = compiled_steps(make_statistics_step(model, stage))
         self._paces = (Pace(), Pace())
         self._measured: tuple[int, Any] = (-1, None)
 

@@ -1,0 +1,20 @@
+"""A conditional VAE on procedural faces, told six of their attributes.
+
+python -m experiments.train --config=configs/cvae_faces.py --workdir=runs/cvae_faces
+python -m experiments.sample --workdir=runs/cvae_faces --attributes='Eyeglasses=1,Smiling=1'
+python -m experiments.conditional --workdir=runs/cvae_faces --classifier=runs/classifier_faces
+"""
+
+from ml_collections import ConfigDict
+
+from configs import faces
+
+
+def get_config() -> ConfigDict:
+    """The main job with a condition."""
+    config = faces.get_config()
+    config.data.condition = "attributes"
+    config.data.attributes = (
+        "Beard", "Blond_Hair", "Eyeglasses", "Long_Hair", "Smiling", "Wearing_Hat",
+    )  # fmt: skip
+    return config

@@ -1,0 +1,20 @@
+"""Inpainting of procedural faces: a square of 24x24 of the 64x64 pixels is erased anywhere.
+
+python -m experiments.train --config=configs/inpaint_faces.py --workdir=runs/inpaint_faces
+python -m experiments.restore --workdir=runs/inpaint_faces
+"""
+
+from ml_collections import ConfigDict
+
+from configs import faces
+
+
+def get_config() -> ConfigDict:
+    """The main job as an autoencoder (KL weight 0) with Z = 128."""
+    config = faces.get_config()
+    config.data.corruption.mask = "rectangle"
+    config.data.corruption.mask_size = 24
+    config.model.z_dim = 128
+    config.loss.kl_weight = 0.0
+    config.train.epochs = 8
+    return config

@@ -1,0 +1,19 @@
+"""Recolouring of procedural faces: the input is grey (3 equal channels), the target in colour.
+
+python -m experiments.train --config=configs/recolor_faces.py --workdir=runs/recolor_faces
+python -m experiments.restore --workdir=runs/recolor_faces
+"""
+
+from ml_collections import ConfigDict
+
+from configs import faces
+
+
+def get_config() -> ConfigDict:
+    """The main job as an autoencoder (KL weight 0) with Z = 128."""
+    config = faces.get_config()
+    config.data.corruption.grey = True
+    config.model.z_dim = 128
+    config.loss.kl_weight = 0.0
+    config.train.epochs = 8
+    return config

@@ -1,0 +1,235 @@
+"""The pages that `experiments.filters` writes: what is computed for them, and where it goes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vae_jax.config import is_classifier
+from vae_jax.data.batches import to_unit_range
+from vae_jax.data.splits import first_images, open_splits
+from vae_jax.filter_study import (
+    Settings,
+    excite_layer,
+    logarithmic_steps,
+    seconds_per_map,
+    spectral_agreement,
+)
+from vae_jax.filters import Excitation, LayerFn, Projection, map_responses, unit_range
+from vae_jax.latent.sampling import in_batches
+from vae_jax.models.features import layer_features
+from vae_jax.report.filters import captioned_grid, response_curves
+from vae_jax.report.pictures import save_png
+from vae_jax.types import UserError
+from vae_jax.workdir import Run, open_classifier, open_run, read_config
+
+SHEET_COLUMNS = 12
+SHOWN_MAPS = 10  # rows of the pages that compare
+SHOWN_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a trained network, as a function and by name."""
+
+    run: Run
+    name: str
+    features: LayerFn
+    map_count: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Patterns of some maps of a layer.
+
+    Attributes:
+        layer: of a trained network.
+        maps: `[M]` indices of its maps.
+        settings: how the patterns were found.
+        seed: of the starts.
+        projection: to the model's input.
+        found: the patterns.
+        images: `[N, H, W, C]` test images.
+        image_responses: `[N, M]`, of the same maps to them.
+    """
+
+    layer: Layer
+    maps: np.ndarray
+    settings: Settings
+    seed: int
+    projection: Projection
+    found: Excitation
+    images: np.ndarray
+    image_responses: np.ndarray
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Positions of the maps that respond, strongest first."""
+        by_response = np.argsort(-self.found.responses, kind="stable")
+        return by_response[~self.found.dead[by_response]]
+
+    @property
+    def dead(self) -> list[int]:
+        """Maps that respond to no start."""
+        return self.maps[self.found.dead].tolist()
+
+    def find(self, maps: Any, seed: int | None = None, snapshots: tuple = ()) -> Excitation:
+        """The patterns of some maps, with the settings of this study."""
+        return excite_layer(
+            self.layer.features,
+            self.layer.run.model.image_shape,
+            maps,
+            self.projection,
+            self.settings,
+            self.seed if seed is None else seed,
+            snapshots,
+        )
+
+    def sentence(self) -> str:
+        """What came out, in a line."""
+        alive = len(self.order)
+        line = f"{self.layer.name}: {alive} of {len(self.maps)} maps respond"
+        if self.dead:
+            line += f", dead: {', '.join(map(str, self.dead))}"
+        if alive:
+            steps = int(np.median(self.found.steps[self.order]))
+            ratio = self.found.responses / np.maximum(self.image_responses.max(axis=0), 1e-12)
+            line += (
+                f"; {int(self.found.converged[self.order].sum())} converged, median {steps} steps; "
+                f"response {np.median(ratio[self.order]):.1f} times that of the best of "
+                f"{len(self.images):,} test images (median)"
+            )
+        return line
+
+
+def open_layer(workdir: str, step: int | None, name: str) -> Layer:
+    """The layer `name` of the classifier or the encoder in `workdir`.
+
+    Raises:
+        UserError: no such run or layer; the sentence lists the valid layers.
+    """
+    if is_classifier(read_config(workdir)):
+        run, network = open_classifier(workdir, step), "classifier"
+        stack = run.model.stack
+    else:
+        run, network = open_run(workdir, step, networks=("encoder",)), "encoder"
+        stack = run.model.encoder_stack
+    variables = {kind: trees[network] for kind, trees in run.variables.items()}
+    features = layer_features(stack, run.model.style, variables, name)
+    return Layer(run, name, features, stack.filters[int(name.removeprefix("conv_"))])
+
+
+def find_patterns(
+    layer: Layer, maps: tuple[int, ...] | None, settings: Settings, seed: int, image_count: int
+) -> Study:
+    """Excite `maps` (all for None) and measure what the first test images do to them."""
+    for index in maps or ():
+        if not 0 <= index < layer.map_count:
+            raise UserError(
+                f"{layer.name} has no map {index}; valid are 0 to {layer.map_count - 1}"
+            )
+    indices = np.arange(layer.map_count) if maps is None else np.asarray(maps)
+    test = open_splits(layer.run.config.data).test
+    test = first_images(test, min(image_count, len(test)), "--images")
+    images = test.take(np.arange(len(test)))
+    respond = jax.jit(lambda batch: (map_responses(layer.features, to_unit_range(batch)),))
+    (responses,) = in_batches(respond, images)
+    projection = unit_range(images)
+    shape = layer.run.model.image_shape
+    found = excite_layer(layer.features, shape, indices, projection, settings, seed)
+    return Study(layer, indices, settings, seed, projection, found, images, responses[:, indices])
+
+
+def write_pages(study: Study, out: Path, evolve: int | None, seeds: int) -> list[Path]:
+    """Write all pictures and the JSON beside `out`; returns their paths."""
+    if evolve is not None and evolve not in study.maps:
+        raise UserError(f"--evolve={evolve} is not among the maps {study.maps.tolist()}")
+    figures = _figures(study)
+    pages = {}
+    if len(study.order):
+        strongest = int(study.maps[study.order[0]]) if evolve is None else evolve
+        pages = {"": _sheet(study), "-evolution": _evolution(study, strongest)}
+        pages["-curves"] = response_curves(
+            study.found.curves[:, study.order], [f"map {m}" for m in study.maps[study.order]]
+        )
+        pages["-images"] = _beside_images(study)
+        pages["-seeds"], figures["spectral_agreement"] = _several_seeds(study, seeds)
+    facts = study.layer.run.provenance | {"layer": study.layer.name, "seed": str(study.seed)}
+    paths = []
+    for suffix, picture in pages.items():
+        paths.append(out.with_stem(out.stem + suffix))
+        save_png(paths[-1], picture, facts)
+    paths.append(out.with_suffix(".json"))
+    paths[-1].parent.mkdir(parents=True, exist_ok=True)
+    paths[-1].write_text(json.dumps(facts | figures, indent=2) + "\n")
+    return paths
+
+
+def timing_sentence(study: Study) -> str:
+    """Seconds a map when all are found at once, against one by one."""
+    together, alone = seconds_per_map(study.find, study.maps)
+    return (
+        f"{together:.3f} s a map in one program for {len(study.maps)}, {alone:.3f} s one by one: "
+        f"{alone / together:.1f} times as fast"
+    )
+
+
+def _figures(study: Study) -> dict[str, Any]:
+    found, best = study.found, study.image_responses.argmax(axis=0)
+    maps = [
+        {
+            "map": int(study.maps[i]),
+            "loss": float(found.responses[i]),
+            "steps": int(found.steps[i]),
+            "converged": bool(found.converged[i]),
+            "best_test_image": int(best[i]),
+            "best_test_response": float(study.image_responses[best[i], i]),
+        }
+        for i in study.order
+    ]
+    settings = study.settings._asdict() | {"ascent": study.settings.ascent._asdict()}
+    projection = study.projection._asdict()
+    return {"settings": settings, "projection": projection, "maps": maps, "dead": study.dead}
+
+
+def _sheet(study: Study) -> Any:
+    captions = [f"{study.maps[i]}: {study.found.responses[i]:.2f}" for i in study.order]
+    return captioned_grid(study.found.patterns[study.order], captions, SHEET_COLUMNS)
+
+
+def _evolution(study: Study, index: int) -> Any:
+    steps = logarithmic_steps(sum(study.settings.steps))
+    found = study.find([index], snapshots=steps)
+    return captioned_grid(found.snapshots[:, 0], [f"step {step}" for step in steps], len(steps))
+
+
+def _beside_images(study: Study) -> Any:
+    images, captions = [], []
+    for i in study.order[:SHOWN_MAPS]:
+        best = np.argsort(-study.image_responses[:, i], kind="stable")[:SHOWN_IMAGES]
+        images += [study.found.patterns[i], *to_unit_range(study.images[best])]
+        captions.append(f"{study.maps[i]}: {study.found.responses[i]:.2f}")
+        captions += [f"{study.image_responses[k, i]:.2f}" for k in best]
+    return captioned_grid(np.stack(images), captions, len(images) // len(study.order[:SHOWN_MAPS]))
+
+
+def _several_seeds(study: Study, seeds: int) -> tuple[Any, dict[str, float] | None]:
+    maps = study.maps[study.order[:SHOWN_MAPS]]
+    found = [study.find(maps, study.seed + k) for k in range(seeds)]
+    patterns = np.stack([one.patterns for one in found], axis=1)  # [R, S, H, W, C]
+    captions = [
+        f"{index}: {found[k].responses[row]:.2f}"
+        for row, index in enumerate(maps)
+        for k in range(seeds)
+    ]
+    picture = captioned_grid(patterns.reshape(-1, *patterns.shape[2:]), captions, seeds)
+    if len(maps) < 2:
+        return picture, None
+    same, other = spectral_agreement(patterns)
+    return picture, {"same_map": same, "other_maps": other}

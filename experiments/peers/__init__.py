@@ -1,0 +1,1 @@
+"""The same models, written the usual way in other libraries, for the benchmark."""

@@ -1,0 +1,209 @@
+"""PyTorch, eager or compiled: channels_last, fused Adam, the data on the device.
+
+'same' pads (0, 1) in front and behind in TensorFlow and here, while PyTorch's `padding=1` with
+stride 2 sees (1, 0). Both are mirror images of each other, so this peer works on mirrored images
+with mirrored kernels: the same function, without a copy for padding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vae_jax.throughput import side
+from vae_jax.throughput.side import Side, Task, TaskFolder
+
+DECODING_BATCH = 256
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def convolution(layer: dict[str, Any]) -> nn.Module:
+    """The layer on mirrored images; padding in front is TensorFlow's padding behind."""
+    kernel, stride = layer["kernel"], layer["stride"]
+    wide, narrow = layer["inputs"], layer["outputs"]
+    if layer["kind"] == "conv_transpose":
+        wide, narrow = narrow, wide
+    paddings, extra = set(), set()
+    for large, small in zip(wide[:2], narrow[:2], strict=True):
+        total = (small - 1) * stride + kernel - large
+        front = total - (max(total, 0) // 2 if layer["padding"] == "same" else 0)
+        paddings.add(front)
+        extra.add(large - ((small - 1) * stride - 2 * front + kernel))
+    padding, output_padding = paddings.pop(), extra.pop()
+    if paddings or extra or padding < 0 or not 0 <= output_padding < stride:
+        raise NotImplementedError(f"the PyTorch peer has no form of kernel {kernel}, {stride=}")
+    channels = (layer["inputs"][-1], layer["outputs"][-1])
+    if layer["kind"] == "conv":
+        return nn.Conv2d(*channels, kernel, stride, padding, bias=layer["bias"])
+    return nn.ConvTranspose2d(
+        *channels, kernel, stride, padding, output_padding, bias=layer["bias"]
+    )
+
+
+class Layer(nn.Module):
+    """One layer with norm and activation."""
+
+    def __init__(self, task: Task, layer: dict[str, Any]) -> None:
+        super().__init__()
+        self.inputs, self.outputs = layer["inputs"], layer["outputs"]
+        self.dense = layer["kind"] == "dense"
+        if self.dense:
+            self.weighted = nn.Linear(math.prod(self.inputs), math.prod(self.outputs))
+        else:
+            self.weighted = convolution(layer)
+        momentum, channels = 1 - task.norm_momentum, self.outputs[-1]
+        self.norm = nn.BatchNorm2d(channels, task.norm_epsilon, momentum) if layer["norm"] else None
+        self.activation = {
+            "leaky_relu": nn.LeakyReLU(task.negative_slope, inplace=True),
+            "relu": nn.ReLU(inplace=True),
+            "selu": nn.SELU(inplace=True),
+            "none": nn.Identity(),
+        }[layer["activation"]]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[B, C, H, W]` or `[B, F]`, as the layer takes and gives."""
+        if self.dense and x.ndim == 4:
+            x = x.permute(0, 2, 3, 1).flatten(1)  # A view of channels_last.
+        x = self.weighted(x)
+        if self.dense and len(self.outputs) == 3:
+            x = x.view(len(x), *self.outputs).permute(0, 3, 1, 2)
+        return self.activation(x if self.norm is None else self.norm(x))
+
+    def take(self, name: str, value: np.ndarray) -> None:
+        """Take over our parameter, such as 'kernel' or 'norm/scale', for mirrored images."""
+        if not self.dense and name == "kernel":
+            value = value[::-1, ::-1].transpose(3, 2, 0, 1)  # From [k, k, in, out] or [.., out, in]
+        elif self.dense:
+            if len(self.outputs) == 3:
+                shape = value.shape
+                value = value.reshape(-1, *self.outputs)[:, ::-1, ::-1].reshape(shape)
+            if len(self.inputs) == 3 and name == "kernel":
+                shape = value.shape
+                value = value.reshape(*self.inputs, -1)[::-1, ::-1].reshape(shape)
+            value = value.T
+        owner = self.norm if name.startswith("norm/") else self.weighted
+        target = owner.bias if name.endswith("bias") else owner.weight
+        with torch.no_grad():
+            target.copy_(torch.from_numpy(np.ascontiguousarray(value)))
+
+
+class VAE(nn.Module):
+    """Encoder and decoder."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        parts = {
+            network: nn.ModuleDict({layer["name"]: Layer(task, layer) for layer in layers})
+            for network, layers in task.layers.items()
+        }
+        self.parts = nn.ModuleDict(parts)
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log_var."""
+        for name, layer in self.parts["encoder"].items():
+            if name not in ("mean", "log_var"):
+                x = layer(x)
+        mean, log_var = (self.parts["encoder"][name](x) for name in ("mean", "log_var"))
+        return mean.float(), log_var.float()
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        for layer in self.parts["decoder"].values():
+            z = layer(z)
+        return z.float()
+
+    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Logits, mean and log_var."""
+        mean, log_var = self.encode(images)
+        return self.decode(mean + torch.exp(0.5 * log_var) * noise), mean, log_var
+
+
+class TorchSide:
+    """Training or decoding."""
+
+    def __init__(self, folder: TaskFolder, variant: str) -> None:
+        self._folder, self._task = folder, folder.task
+        task = self._task
+        torch.manual_seed(0)
+        self._model = VAE(task).to(DEVICE, memory_format=torch.channels_last)
+        learning_rate, b1, b2, epsilon = task.adam
+        self._adam = torch.optim.Adam(
+            self._model.parameters(), learning_rate, (b1, b2), epsilon, fused=True
+        )
+        compiled = torch.compile if variant == "compile" else lambda function: function
+        self._loss_fn, self._decode = compiled(self._loss), compiled(self._decoded)
+        if task.what == "train":
+            self._images = torch.from_numpy(folder.images()).to(DEVICE)
+            self._batches = side.shuffled_batches(len(self._images), task.batch_size)
+        else:
+            self._latents = folder.latents()
+
+    def _loss(self, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        task = self._task
+        targets = images.permute(0, 3, 1, 2).float() / 255.0
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=task.dtype == "bfloat16"):
+            logits, mean, log_var = self._model(targets, noise)
+        if task.likelihood == "bernoulli":
+            recon = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+        else:
+            recon = F.mse_loss(torch.sigmoid(logits), targets, reduction="sum")
+        kl = 0.5 * torch.sum(mean**2 + torch.exp(log_var) - 1 - log_var)
+        return (task.scales[0] * recon + task.scales[1] * kl) / len(images)
+
+    def _decoded(self, z: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=self._task.dtype == "bfloat16"):
+            logits = self._model.decode(z)
+        return torch.sigmoid(logits)
+
+    def _take_our_weights(self) -> None:
+        for path, value in self._folder.weights().items():
+            network, layer, name = path.split("/", 2)
+            self._model.parts[network][layer].take(name, value)
+
+    def check(self) -> dict[str, float]:
+        """Loss and gradient norm, or the spread of decoded pixels."""
+        self._take_our_weights()
+        if self._task.what == "decode":
+            return {"pixel_std": float(np.concatenate(list(self._decode_all())).std())}
+        images, noise = (torch.from_numpy(a).to(DEVICE) for a in self._folder.check_batch())
+        loss = self._loss(images.flip(1, 2), noise)
+        loss.backward()
+        squares = [(p.grad.double() ** 2).sum() for p in self._model.parameters()]
+        return {"loss": loss.item(), "grad_norm": float(torch.stack(squares).sum().sqrt())}
+
+    def _decode_all(self):
+        self._model.eval()
+        with torch.inference_mode():
+            for start in range(0, len(self._latents), DECODING_BATCH):
+                z = torch.from_numpy(self._latents[start : start + DECODING_BATCH]).to(DEVICE)
+                yield self._decode(z).permute(0, 2, 3, 1).cpu().numpy()
+
+    def step(self) -> int:
+        """A training step, or all latent points decoded."""
+        if self._task.what == "decode":
+            return sum(map(len, self._decode_all()))
+        rows = torch.from_numpy(next(self._batches)).to(DEVICE)
+        noise = torch.randn(len(rows), self._task.z_dim, device=DEVICE)
+        self._adam.zero_grad()
+        self._loss_fn(self._images[rows], noise).backward()
+        self._adam.step()
+        return len(rows)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+
+def build(folder: TaskFolder, variant: str) -> Side:
+    """The side for the folder's task; variant is 'eager' or 'compile'."""
+    return TorchSide(folder, variant)
+
+
+if __name__ == "__main__":
+    side.main(build)

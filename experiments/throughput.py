@@ -1,0 +1,55 @@
+"""Measure speed, alone or against other libraries, in alternated rounds of separate processes.
+
+    python -m experiments.throughput --config=configs/celeba.py \
+        --against=flax,torch,torch_compile,keras --rounds=5 --json=celeba.json
+
+The peers need the extra `benchmark`, here or in the environment of --peer_python. Every side
+first proves that it computes the same loss and gradient norm from the same weights.
+
+    --what=train    images/s of training (default)
+    --what=decode   images/s of decoding
+    --what=prepare  images/s of preparing JPEGs, against a bare Pillow loop
+    --what=profile  where the time of a training step goes
+    --what=report   all that a GPU's owner wants to know: best batch size, the whole run
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import app
+from vae_jax.throughput import compare, profile, report, summary
+from vae_jax.throughput.rounds import Program
+from vae_jax.types import UserError
+
+PEERS = {
+    "flax": (Program("flax", "experiments.peers.flax_peer", needs_extra=False),),
+    "torch": (Program("torch", "experiments.peers.torch_peer", "eager"),),
+    "torch_compile": (Program("torch_compile", "experiments.peers.torch_peer", "compile"),),
+    "keras": (
+        Program("keras", "experiments.peers.keras_peer", "graph"),
+        Program("keras_jit", "experiments.peers.keras_peer", "jit"),
+    ),
+}
+PILLOW = Program("pillow", "experiments.peers.pillow_peer", "96", needs_extra=False)
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.")
+_WHAT = flags.DEFINE_enum(
+    "what",
+    "train",
+    ["train", "decode", "prepare", "profile", "report", "ablation"],
+    "What to measure.",
+)
+_AGAINST = flags.DEFINE_list("against", [], f"Peers: {', '.join(PEERS)}.")
+_ROUNDS = flags.DEFINE_integer("rounds", 1, "How often each side is timed.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each time.", lower_bound=0.1)
+_PYTHON = flags.DEFINE_string("peer_python", sys.executable, "Interpreter of Keras and PyTorch.")
+_REAL_DATA = flags.DEFINE_bool("real_data", False, "Images of config.data, not random ones.")
+_FILES = flags.DEFINE_integer("files", 12_000, "JPEGs of --what=prepare.", lower_bound=64)
+_JSON = flags.DEFINE_string("json", None, "Write the result to this file too.")

@@ -1,0 +1,38 @@
+"""Train the classifier that judges samples, or go on where the last run in the workdir ended.
+
+python -m experiments.train_classifier --config=configs/classifier_mnist.py \
+    --config.data.path=data/mnist --workdir=runs/classifier_mnist
+
+Exit codes: 0 finished, 2 a user's error, 143 after SIGTERM and 130 after SIGINT (checkpoint saved).
+"""
+
+from __future__ import annotations
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import app
+from vae_jax.data.splits import open_splits
+from vae_jax.metrics_log import read_rows
+from vae_jax.train.classification import accuracy_table, classifier_task
+from vae_jax.train.loop import fit
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+
+
+def main() -> int:
+    """Train, and state the accuracy on the test split."""
+    config = _CONFIG.value
+    result = fit(config, _WORKDIR.value, make_task=classifier_task)
+    if result.interrupted_by is not None:
+        print(f"stopped at step {result.step}; the same command resumes there")
+        return 128 + result.interrupted_by
+    row = [row for row in read_rows(_WORKDIR.value) if row["split"] == "test"][-1]
+    print(accuracy_table(config, row, open_splits(config.data).test))
+    return 0
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

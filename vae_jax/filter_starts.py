@@ -1,0 +1,132 @@
+"""Start images for `vae_jax.filters`: seeded noise at several length scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from vae_jax.types import UserError
+
+# Cells across the shorter side of the image; 0 stands for its full size.
+SCALES = (3, 7, 14, 0)
+
+Shape = tuple[int, int, int]
+
+
+def standardise(images: jax.Array) -> jax.Array:
+    """Mean 0 and standard deviation 1 over H, W and C of each image `[B, H, W, C]`.
+
+    An image without contrast becomes 0.
+    """
+    centred = images - jnp.mean(images, axis=(1, 2, 3), keepdims=True)
+    deviation = jnp.sqrt(jnp.mean(jnp.square(centred), axis=(1, 2, 3), keepdims=True))
+    return centred / jnp.maximum(deviation, 1e-8)
+
+
+def check_scales(image_shape: Shape, scales: Sequence[int], weights: Sequence[float]) -> None:
+    """Raise UserError unless the scales fit the image and each has its positive weight."""
+    shorter = min(image_shape[:2])
+    for scale in scales:
+        if not 0 <= scale <= shorter:
+            raise UserError(
+                f"scale {scale} is not a number of cells across the image: give 1 to {shorter}, "
+                "or 0 for its full size"
+            )
+    if not scales or len(weights) != len(scales) or min(weights) <= 0:
+        raise UserError(
+            f"{len(scales)} scales {tuple(scales)} have weights {tuple(weights)}: give at least "
+            "one scale, and one weight above 0 for each"
+        )
+
+
+def noise_images(key: jax.Array, count: int, image_shape: Shape, scale: int) -> jax.Array:
+    """Noise uniform in [-1, 1] on a coarse grid, resized bicubically and standardised.
+
+    Args:
+        key: image i depends on (key, i) alone.
+        count: M.
+        image_shape: `(H, W, C)`; channels are independent.
+        scale: cells across the shorter side (the longer one gets as many as it needs); 0 for
+            one cell a pixel.
+
+    Returns:
+        `[M, H, W, C]`.
+    """
+    height, width, channels = image_shape
+    shorter = min(height, width)
+    cells = scale or shorter
+    grid = (round(height * cells / shorter), round(width * cells / shorter), channels)
+
+    def image(index: jax.Array) -> jax.Array:
+        coarse = jax.random.uniform(jax.random.fold_in(key, index), grid, minval=-1.0, maxval=1.0)
+        return jax.image.resize(coarse, image_shape, "cubic")
+
+    return standardise(jax.vmap(image)(jnp.arange(count)))
+
+
+def start_images(
+    key: jax.Array,
+    count: int,
+    image_shape: Shape,
+    scales: Sequence[int] = SCALES,
+    weights: Sequence[float] | None = None,
+) -> jax.Array:
+    """A weighted superposition of noise at several length scales, standardised.
+
+    Args:
+        key: image i depends on (key, i) alone.
+        count: M.
+        image_shape: `(H, W, C)`.
+        scales: see `noise_images`.
+        weights: of the scales; equal by default.
+
+    Returns:
+        `[M, H, W, C]`, mean 0 and standard deviation 1 each.
+
+    Raises:
+        UserError: scales and weights do not fit.
+    """
+    return standardise(jnp.sum(scale_layers(key, count, image_shape, scales, weights), axis=0))
+
+
+def scale_layers(
+    key: jax.Array,
+    count: int,
+    image_shape: Shape,
+    scales: Sequence[int] = SCALES,
+    weights: Sequence[float] | None = None,
+) -> jax.Array:
+    """The summands `[K, M, H, W, C]` of `start_images`, one for each scale; arguments as there."""
+    weights = [1.0] * len(scales) if weights is None else weights
+    check_scales(image_shape, scales, weights)
+    layers = [
+        weight * noise_images(jax.random.fold_in(key, k), count, image_shape, scale)
+        for k, (scale, weight) in enumerate(zip(scales, weights, strict=True))
+    ]
+    return jnp.stack(layers)
+
+
+def fourier_images(key: jax.Array, count: int, image_shape: Shape, power: float = 1.0) -> jax.Array:
+    """White noise with amplitudes weighted by 1 / frequency^power, standardised.
+
+    Args:
+        key: image i depends on (key, i) alone.
+        count: M.
+        image_shape: `(H, W, C)`.
+        power: 0 leaves the noise white; natural images have about 1.
+
+    Returns:
+        `[M, H, W, C]`, mean 0 and standard deviation 1 each.
+    """
+    height, width, _ = image_shape
+    frequency = jnp.hypot(jnp.fft.fftfreq(height)[:, None], jnp.fft.rfftfreq(width)[None, :])
+    gain = jnp.where(frequency > 0, jnp.maximum(frequency, 1e-9) ** -power, 0.0)
+
+    def image(index: jax.Array) -> jax.Array:
+        white = jax.random.normal(jax.random.fold_in(key, index), image_shape)
+        spectrum = jnp.fft.rfft2(white, axes=(0, 1)) * gain[:, :, None]
+        return jnp.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
+
+    return standardise(jax.vmap(image)(jnp.arange(count)))

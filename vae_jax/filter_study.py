@@ -1,0 +1,177 @@
+"""All maps of a layer: starts from many seeds, strategies, and checks of what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.filter_starts import SCALES, Shape, fourier_images, scale_layers, standardise
+from vae_jax.filters import (
+    DEFAULT_ASCENT,
+    Ascent,
+    Excitation,
+    LayerFn,
+    Projection,
+    excite,
+    map_responses,
+)
+from vae_jax.types import UserError
+
+STARTS = ("noise", "fourier")
+LOOP, BY_SCALE = STRATEGIES = (0, 1)
+LOOP_STEPS = (1000,)
+SCALE_STEPS = (20, 40, 80, 400)
+
+
+class Settings(NamedTuple):
+    """How the patterns of a layer are looked for.
+
+    Attributes:
+        start: 'noise' at `scales`, or 'fourier'.
+        scales: cells across the image, coarse to fine; see `filter_starts.noise_images`.
+        weights: of the scales; None for equal ones.
+        strategy: 0 evolves the whole superposition; 1 evolves noise at the first scale and then
+            enriches the pattern with the noise of one scale after another.
+        steps: the most steps, for strategy 1 of each scale.
+        precursors: so many starts are tried, and each map gets the one it responds to most.
+        ascent: step and convergence.
+    """
+
+    start: str = "noise"
+    scales: tuple[int, ...] = SCALES
+    weights: tuple[float, ...] | None = None
+    strategy: int = LOOP
+    steps: tuple[int, ...] = LOOP_STEPS
+    precursors: int = 64
+    ascent: Ascent = DEFAULT_ASCENT
+
+
+def candidate_starts(settings: Settings, image_shape: Shape, seed: int) -> jax.Array:
+    """Starts `[S, P, H, W, C]` of P precursors, for each of the S stages of the strategy.
+
+    Raises:
+        UserError: settings that do not fit together or do not fit the image.
+    """
+    stages = len(settings.scales) if settings.strategy == BY_SCALE else 1
+    if len(settings.steps) != stages:
+        raise UserError(
+            f"strategy {settings.strategy} has {stages} stages, but {len(settings.steps)} numbers "
+            f"of steps are given {tuple(settings.steps)}: give one for each"
+        )
+    key, count = jax.random.key(seed), settings.precursors
+    if settings.start == "fourier":
+        if settings.strategy == BY_SCALE:
+            raise UserError("strategy 1 goes from scale to scale, so it needs the start 'noise'")
+        return fourier_images(key, count, image_shape)[None]
+    layers = scale_layers(key, count, image_shape, settings.scales, settings.weights)
+    return layers if settings.strategy == BY_SCALE else standardise(jnp.sum(layers, axis=0))[None]
+
+
+def best_starts(
+    layer: LayerFn, candidates: jax.Array, maps: Sequence[int], projection: Projection
+) -> np.ndarray:
+    """Precursor search: the candidate that each map responds to most, before any ascent.
+
+    Args:
+        layer: see `LayerFn`.
+        candidates: `[P, H, W, C]` start images.
+        maps: `[M]` indices of feature maps.
+        projection: to the model's input.
+
+    Returns:
+        `[M]` indices of candidates; the first one for a map that responds to none.
+    """
+    responses = jax.jit(lambda images: map_responses(layer, projection(images)))(candidates)
+    return np.argmax(np.asarray(responses)[:, np.asarray(maps)], axis=0)
+
+
+def excite_layer(
+    layer: LayerFn,
+    image_shape: Shape,
+    maps: Sequence[int],
+    projection: Projection,
+    settings: Settings,
+    seed: int,
+    snapshot_steps: Sequence[int] = (),
+) -> Excitation:
+    """The patterns of maps of a layer, each from its best start; see `excite` for arguments.
+
+    Args:
+        layer: see `LayerFn`.
+        image_shape: `(H, W, C)`.
+        maps: `[M]` indices of feature maps.
+        projection: to the model's input.
+        settings: how.
+        seed: of the starts.
+        snapshot_steps: `[K]`, steps after which the patterns are kept.
+
+    Raises:
+        UserError: settings that do not fit together or do not fit the image.
+    """
+    candidates = candidate_starts(settings, image_shape, seed)
+    chosen = best_starts(layer, candidates[0], maps, projection)
+    return excite(
+        layer,
+        candidates[:, chosen],
+        maps,
+        projection,
+        settings.steps,
+        settings.ascent,
+        snapshot_steps,
+    )
+
+
+def logarithmic_steps(total: int) -> tuple[int, ...]:
+    """0, 1, 2, 4, 8, ... and `total`."""
+    return (0, *(2**k for k in range(total.bit_length()) if 2**k < total), total)
+
+
+def spectral_agreement(patterns: np.ndarray) -> tuple[float, float]:
+    """How alike patterns from different seeds are, wherever in the image the motif lies.
+
+    Args:
+        patterns: `[R, S, H, W, C]`, R maps from S seeds each; both at least 2.
+
+    Returns:
+        Mean correlation of the Fourier amplitudes (frequency 0 left out) between seeds of the
+        same map, and between different maps.
+    """
+    maps, seeds = patterns.shape[:2]
+    amplitudes = np.abs(np.fft.fft2(patterns, axes=(2, 3))).astype(np.float64)
+    flat = amplitudes.reshape(maps * seeds, -1, patterns.shape[-1])[:, 1:].reshape(maps * seeds, -1)
+    correlation = np.corrcoef(flat)
+    owner = np.repeat(np.arange(maps), seeds)
+    same = owner[:, None] == owner[None, :]
+    return (
+        float(correlation[same & ~np.eye(len(owner), dtype=bool)].mean()),
+        float(correlation[~same].mean()),
+    )
+
+
+def seconds_per_map(
+    find: Callable[[Sequence[int]], Excitation], maps: Sequence[int], singles: int = 8
+) -> tuple[float, float]:
+    """Seconds a map takes when all are found together, and when found one after the other.
+
+    Args:
+        find: finds the patterns of the maps given.
+        maps: `[M]`; the first `singles` are found alone.
+        singles: how many maps to find alone.
+
+    Returns:
+        Both times, without compilation: every program is run once before it is timed.
+    """
+
+    def timed(groups: Sequence[Sequence[int]]) -> float:
+        find(groups[0])
+        began = time.monotonic()
+        for group in groups:
+            find(group)
+        return (time.monotonic() - began) / sum(len(group) for group in groups)
+
+    return timed([maps]), timed([[index] for index in maps[:singles]])

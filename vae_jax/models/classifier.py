@@ -1,0 +1,74 @@
+"""A small convolutional classifier, used to judge samples and to look into its filters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vae_jax.models.blocks import BlockStyle, Stack, dense
+from vae_jax.models.features import conv_layers
+
+
+class Classifier(nn.Module):
+    """Convolutions, dense layers, one logit for each class or binary attribute.
+
+    Attributes:
+        image_shape: `(H, W, C)`.
+        labels: L, number of classes or of attributes.
+        stack: the layers, named `conv_0`, `conv_1`, ... and `dense_0`, ...
+        style: what the convolutional layers share; no norm.
+        dropout: rate after each dense layer.
+    """
+
+    image_shape: tuple[int, int, int]
+    labels: int
+    stack: Stack
+    style: BlockStyle
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Classify images.
+
+        Args:
+            images: `[B, H, W, C]` in [0, 1].
+            train: use dropout (stream `dropout`).
+
+        Returns:
+            Logits `[B, L]`, at least float32.
+        """
+        x = conv_layers(self.stack, self.style, images, train)
+        x = x.reshape(len(x), -1)
+        for i, width in enumerate(self.stack.dense):
+            x = self.style.activate(dense(width, self.style, f"dense_{i}")(x))
+            x = nn.Dropout(self.dropout, name=f"dropout_{i}")(x, deterministic=not train)
+        logits = dense(self.labels, self.style, "logits")(x)
+        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+def make_classifier(
+    classifier: Mapping[str, Any], image_shape: tuple[int, int, int], labels: int
+) -> Classifier:
+    """Build the model of `config.classifier`: ReLU, He initialisation, no norm.
+
+    Args:
+        classifier: the fields of `config.classifier`; an unknown one raises.
+        image_shape: `(H, W, C)` of the data.
+        labels: L, number of classes or of attributes.
+
+    Returns:
+        The module.
+    """
+    fields = dict(classifier)
+    dropout, convolution = fields.pop("dropout"), fields.pop("convolution")
+    return Classifier(
+        image_shape=tuple(image_shape),
+        labels=labels,
+        stack=Stack(**{name: tuple(value) for name, value in fields.items()}),
+        style=BlockStyle("relu", norm="none", kernel_init="he_normal", convolution=convolution),
+        dropout=dropout,
+    )

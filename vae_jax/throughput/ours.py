@@ -1,0 +1,129 @@
+"""Our side of a comparison: exactly what `fit` and `decode` run. `python -m` starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+# The loop is not used, but a user's first step waits for all that it imports.
+import vae_jax.train.loop  # noqa: F401
+from vae_jax import config as configs
+from vae_jax.data.batches import ResidentFeed
+from vae_jax.latent.sampling import decode
+from vae_jax.streams import stream_key
+from vae_jax.throughput import side
+from vae_jax.throughput.side import Side, TaskFolder
+from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
+from vae_jax.train.setup import Experiment, make_experiment
+from vae_jax.types import Batch, ImageSet
+
+
+def training_calls(config: ConfigDict, split: ImageSet, epochs: int) -> Iterator[int]:
+    """Train on a resident split as `fit` does, without evaluation and checkpoints.
+
+    Yields:
+        The number of images of each call of the program, once it is done.
+    """
+    experiment = make_experiment(config, -(-len(split) // config.train.batch_size) * epochs)
+    feed = ResidentFeed(split, None, config.train.batch_size, config.seed)
+    program = jax.jit(make_run_steps(experiment.train_step), donate_argnums=0)
+    carry, pace = experiment.init_state(), Pace()
+    for epoch in range(epochs):
+        means = EpochMeans()
+        calls = run_epoch(
+            program, carry, feed, experiment.run_key, experiment.hyper, pace, epoch
+        )
+        for carry, metrics in calls:
+            means.add(metrics)
+            yield int(metrics["images"].sum())
+
+
+class Training:
+    """Training steps; a step of this side is one call of the program of many steps."""
+
+    def __init__(self, folder: TaskFolder) -> None:
+        self._folder = folder
+        self._config = configs.from_json(folder.task.config)
+        images = folder.images()
+        split = ImageSet(images, np.arange(len(images)))
+        self._calls = training_calls(self._config, split, epochs=10**6)
+
+    def check(self) -> dict[str, float]:
+        """Loss and gradient norm of the first step; writes weights and noise for the others."""
+        experiment = make_experiment(self._config, total_steps=1)
+        images = jnp.asarray(self._folder.images()[: self._config.train.batch_size])
+        state = experiment.init_state()
+        noise = _noise_of_first_step(experiment, state, images)
+        self._folder.save_check(_by_path(state.params), noise)
+        batch = Batch(images, jnp.ones(len(images)))
+        step = jax.jit(experiment.train_step)
+        _, metrics = step(state, batch, experiment.run_key, experiment.hyper)
+        return {name: float(metrics[name]) for name in ("loss", "grad_norm")}
+
+    def step(self) -> int:
+        """One call of the program."""
+        return next(self._calls)
+
+    def synchronize(self) -> None:
+        """`run_epoch` has waited already."""
+
+
+class Decoding:
+    """Latent points to images on the host."""
+
+    def __init__(self, folder: TaskFolder) -> None:
+        self._folder, self._z = folder, folder.latents()
+        experiment = make_experiment(configs.from_json(folder.task.config), total_steps=1)
+        state = experiment.init_state()
+        self._model = experiment.model
+        self._variables = {"params": state.params, "batch_stats": state.batch_stats}
+
+    def check(self) -> dict[str, float]:
+        """Spread of the decoded pixels; writes the weights for the others."""
+        self._folder.save_check(_by_path(self._variables["params"]), np.zeros((0,)))
+        return {"pixel_std": float(decode(self._model, self._variables, self._z).std())}
+
+    def step(self) -> int:
+        """Decode all points."""
+        return len(decode(self._model, self._variables, self._z))
+
+    def synchronize(self) -> None:
+        """`decode` returns arrays on the host."""
+
+
+def _noise_of_first_step(experiment: Experiment, state: Any, images: jax.Array) -> np.ndarray:
+    """What `reparameterize` draws in step 0, `[B, Z]`, recovered from the posterior and z."""
+    key = jax.random.fold_in(experiment.run_key, 0)
+
+    def forward(state: Any, images: jax.Array) -> jax.Array:
+        output, _ = experiment.model.apply(
+            {"params": state.params, "batch_stats": state.batch_stats},
+            images.astype(jnp.float32) / 255.0,
+            train=True,
+            sample=True,
+            rngs={name: stream_key(key, name) for name in ("latent", "dropout")},
+            mutable=["batch_stats"],
+        )
+        return (output.z - output.mean) * jnp.exp(-0.5 * output.log_var)
+
+    return np.asarray(jax.jit(forward)(state, images))
+
+
+def _by_path(params: Any) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {"/".join(entry.key for entry in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def build(folder: TaskFolder, variant: str) -> Side:
+    """The side for the folder's task."""
+    del variant
+    return Training(folder) if folder.task.what == "train" else Decoding(folder)
+
+
+if __name__ == "__main__":
+    side.main(build)

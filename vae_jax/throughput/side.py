@@ -1,0 +1,175 @@
+"""One side of a comparison: a process that is told by a folder what to do, and prints a result.
+
+Imported by every side in its own environment, so that nothing but NumPy is needed here.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+RESULT = "RESULT "
+TASK_FILE = "task.json"
+WARM_UP_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all sides compute.
+
+    Attributes:
+        what: 'train' or 'decode'.
+        seconds: how long to measure.
+        batch_size: B, of training.
+        image_shape: `(H, W, C)`.
+        z_dim: Z.
+        layers: the fields of `layers.Layer` for every layer of 'encoder' and 'decoder'.
+        negative_slope: of leaky_relu.
+        norm_epsilon: of batch norm.
+        norm_momentum: decay of its running statistics.
+        likelihood: 'bernoulli' or 'squared_error'.
+        scales: r and k of `loss = r R + k K`, with R and K in nats per image.
+        adam: learning rate, b1, b2, epsilon.
+        dtype: of the computation, 'float32' or 'bfloat16'.
+        config: the whole config as JSON text.
+    """
+
+    what: str
+    seconds: float
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    z_dim: int
+    layers: dict[str, list[dict[str, Any]]]
+    negative_slope: float
+    norm_epsilon: float
+    norm_momentum: float
+    likelihood: str
+    scales: tuple[float, float]
+    adam: tuple[float, float, float, float]
+    dtype: str
+    config: str
+
+    def save(self, folder: Path) -> None:
+        """Write the task where `TaskFolder` finds it."""
+        (folder / TASK_FILE).write_text(json.dumps(asdict(self)))
+
+
+class TaskFolder:
+    """A task and the arrays that go with it.
+
+    Attributes:
+        path: the folder.
+        task: what to compute.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.task = Task(**json.loads((self.path / TASK_FILE).read_text()))
+
+    def images(self) -> np.ndarray:
+        """The data, `[N, H, W, C]` uint8."""
+        return np.load(self.path / "images.npy")
+
+    def latents(self) -> np.ndarray:
+        """The points to decode, `[N, Z]` float32."""
+        return np.load(self.path / "latents.npy")
+
+    def check_batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images `[B, H, W, C]` uint8 and noise `[B, Z]` of the check."""
+        images = np.load(self.path / "images.npy", mmap_mode="r")
+        return np.asarray(images[: self.task.batch_size]), np.load(self.path / "noise.npy")
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Initial parameters by path, such as 'encoder/conv_0/kernel' `[k, k, in, out]`."""
+        with np.load(self.path / "weights.npz") as arrays:
+            return dict(arrays)
+
+    def save_check(self, weights: Mapping[str, np.ndarray], noise: np.ndarray) -> None:
+        """Write what the other sides need for the check."""
+        np.savez(self.path / "weights.npz", **weights)
+        np.save(self.path / "noise.npy", noise)
+
+
+class Side(Protocol):
+    """An implementation of the task. Making one does not compute anything yet."""
+
+    def check(self) -> dict[str, float]:
+        """Numbers that every side must agree on, for the same weights, batch and noise."""
+        ...
+
+    def step(self) -> int:
+        """Do a piece of the work, perhaps still running on return; the number of images."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until all steps are done."""
+        ...
+
+
+def shuffled_batches(count: int, batch_size: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Endless whole batches `[B]` of indices below `count`, every epoch in a new order."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(count)
+        for start in range(0, count - batch_size + 1, batch_size):
+            yield order[start : start + batch_size]
+
+
+def measure(side: Side, seconds: float) -> float:
+    """Images per second over about `seconds`, after a warm-up of a quarter of that."""
+    images = steps = 0
+    began = time.monotonic()
+    while steps < WARM_UP_STEPS or time.monotonic() - began < seconds / 4:
+        images += side.step()
+        side.synchronize()
+        steps += 1
+    target = seconds * images / (time.monotonic() - began)
+    images, began = 0, time.monotonic()
+    while images < target:
+        images += side.step()
+    side.synchronize()
+    return images / (time.monotonic() - began)
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process up to now, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """Hand a result to the process that started this one."""
+    print(RESULT + json.dumps(dict(result)), flush=True)
+
+
+def main(build: Callable[[TaskFolder, str], Side]) -> None:
+    """The command line of a side: `FOLDER ACTION STARTED VARIANT`.
+
+    Args:
+        build: makes the side from its folder and the variant's name.
+    """
+    folder, action, started, variant = sys.argv[1:5]
+    task_folder = TaskFolder(folder)
+    side = build(task_folder, variant)
+    if action == "check":
+        print_result(side.check())
+        return
+    side.step()
+    side.synchronize()
+    first_step = time.time() - float(started)
+    speed = measure(side, task_folder.task.seconds)
+    print_result(
+        {
+            "images_per_second": speed,
+            "first_step_seconds": first_step,
+            "peak_memory_mib": peak_memory_mib(),
+        }
+    )
