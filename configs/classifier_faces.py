@@ -28,10 +28,10 @@ def get_config() -> ConfigDict:
         "Smiling",
         "Wearing_Hat",
     )
-    config.classifier.filters = (32, 64, 64, 64)
+    config.classifier.filters = (32, 64, 128, 128)
     config.classifier.kernel_sizes = (3, 3, 3, 3)
     config.classifier.strides = (2, 2, 2, 2)
     config.classifier.padding = ("same", "same", "same", "same")
     config.train.batch_size = 64
-    config.train.epochs = 8
+    config.train.epochs = 20
     return config

@@ -1,6 +1,8 @@
 """Encode images with a trained model: posterior mean and log-variance per image.
 
 python -m experiments.encode --workdir=runs/faces --images=DIR_OR_STORE --out=latents.npz
+
+Images are encoded as they are. A model that was told attributes needs a store that holds them.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from absl import flags
 
 from experiments import app
 from vae_jax.data import celeba, store
+from vae_jax.data.splits import condition_labels
 from vae_jax.latent.sampling import encode
-from vae_jax.types import UserError
-from vae_jax.workdir import open_run
+from vae_jax.types import ImageSet, UserError
+from vae_jax.workdir import Run, open_run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint step; the newest by default.")
@@ -38,9 +41,21 @@ def main() -> None:
             f"--images={source} holds images of {images.images.shape[1:]}, but this model "
             f"encodes {run.model.image_shape}"
         )
-    mean, log_var = encode(run.model, run.variables, images.images)
+    mean, log_var = encode(run.model, run.variables, images.images, _labels(run, images))
     np.savez(_OUT.value, mean=mean, log_var=log_var, files=np.array(images.file_names))
     print(f"wrote {_OUT.value}: mean and log_var {mean.shape}")
+
+
+def _labels(run: Run, images: store.Store) -> np.ndarray | None:
+    """What the model is told about every image of the store."""
+    if run.label_names and images.labels is None:
+        raise UserError(
+            f"--images={_IMAGES.value} has no labels, but this model was told "
+            f"{', '.join(run.label_names)}: give a prepared store that holds them"
+        )
+    rows = np.arange(len(images.images))
+    every = ImageSet(images.images, rows, images.labels, images.label_names)
+    return condition_labels(dict(run.config.data) | {"name": _IMAGES.value}, every)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from vae_jax.data.batches import to_unit_range
 from vae_jax.data.splits import first_images, open_splits
 from vae_jax.filter_study import (
     Settings,
-    excite_layer,
     logarithmic_steps,
     seconds_per_map,
     spectral_agreement,
+    starts_of_maps,
 )
-from vae_jax.filters import Excitation, LayerFn, Projection, map_responses, unit_range
+from vae_jax.filters import Excitation, LayerFn, Projection, excite, map_responses, unit_range
 from vae_jax.latent.sampling import in_batches
 from vae_jax.models.features import layer_features
 from vae_jax.report.filters import captioned_grid, response_curves
@@ -81,15 +81,8 @@ class Study:
 
     def find(self, maps: Any, seed: int | None = None, snapshots: tuple = ()) -> Excitation:
         """The patterns of some maps, with the settings of this study."""
-        return excite_layer(
-            self.layer.features,
-            self.layer.run.model.image_shape,
-            maps,
-            self.projection,
-            self.settings,
-            self.seed if seed is None else seed,
-            snapshots,
-        )
+        seed = self.seed if seed is None else seed
+        return find_patterns(self.layer, maps, self.projection, self.settings, seed, snapshots)
 
     def sentence(self) -> str:
         """What came out, in a line."""
@@ -126,6 +119,21 @@ def open_layer(workdir: str, step: int | None, name: str) -> Layer:
 
 
 def find_patterns(
+    layer: Layer,
+    maps: Any,
+    projection: Projection,
+    settings: Settings,
+    seed: int,
+    snapshot_steps: tuple[int, ...] = (),
+) -> Excitation:
+    """The patterns of maps of a layer, each from its best start."""
+    shape = layer.run.model.image_shape
+    starts = starts_of_maps(layer.features, shape, maps, projection, settings, seed)
+    steps, ascent = settings.steps, settings.ascent
+    return excite(layer.features, starts, maps, projection, steps, ascent, snapshot_steps)
+
+
+def make_study(
     layer: Layer, maps: tuple[int, ...] | None, settings: Settings, seed: int, image_count: int
 ) -> Study:
     """Excite `maps` (all for None) and measure what the first test images do to them."""
@@ -141,8 +149,7 @@ def find_patterns(
     respond = jax.jit(lambda batch: (map_responses(layer.features, to_unit_range(batch)),))
     (responses,) = in_batches(respond, images)
     projection = unit_range(images)
-    shape = layer.run.model.image_shape
-    found = excite_layer(layer.features, shape, indices, projection, settings, seed)
+    found = find_patterns(layer, indices, projection, settings, seed)
     return Study(layer, indices, settings, seed, projection, found, images, responses[:, indices])
 
 
@@ -173,7 +180,21 @@ def write_pages(study: Study, out: Path, evolve: int | None, seeds: int) -> list
 
 def timing_sentence(study: Study) -> str:
     """Seconds a map when all are found at once, against one by one."""
-    together, alone = seconds_per_map(study.find, study.maps)
+    layer, settings, maps = study.layer, study.settings, study.maps
+    shape = layer.run.model.image_shape
+    starts = starts_of_maps(layer.features, shape, maps, study.projection, settings, study.seed)
+
+    def find(positions: np.ndarray) -> Excitation:
+        return excite(
+            layer.features,
+            starts[:, positions],
+            maps[positions],
+            study.projection,
+            settings.steps,
+            settings.ascent,
+        )
+
+    together, alone = seconds_per_map(find, len(maps))
     return (
         f"{together:.3f} s a map in one program for {len(study.maps)}, {alone:.3f} s one by one: "
         f"{alone / together:.1f} times as fast"

@@ -58,7 +58,7 @@ def main() -> None:
         raise UserError("--steps and --epsilon must be above 0")
     layer = filter_pages.open_layer(_WORKDIR.value, _STEP.value, _LAYER.value)
     maps = None if _MAPS.value == "all" else _numbers("maps", _MAPS.value.split(","), int)
-    study = filter_pages.find_patterns(layer, maps, settings, _SEED.value, _IMAGES.value)
+    study = filter_pages.make_study(layer, maps, settings, _SEED.value, _IMAGES.value)
     paths = filter_pages.write_pages(study, Path(_OUT.value), _EVOLVE.value, _SEEDS.value)
     for path in paths:
         print(f"wrote {path}")

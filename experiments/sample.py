@@ -2,6 +2,10 @@
 
 python -m experiments.sample --workdir=runs/faces --seed=33 --count=64 --out=samples.png \
     --latents=z.npy
+python -m experiments.sample --workdir=runs/cvae_mnist --label=7
+python -m experiments.sample --workdir=runs/cvae_faces --attributes='Smiling=1,Eyeglasses=0'
+
+A conditional model needs --label or --attributes; attributes left out are 0.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from experiments import app
+from vae_jax.data.conditions import asked_condition
 from vae_jax.latent.sampling import decode, prior_latents
 from vae_jax.report.pictures import image_grid, save_png, sharpened
 from vae_jax.types import UserError
@@ -26,18 +31,26 @@ _OUT = flags.DEFINE_string("out", "samples.png", "Picture to write.")
 _SHARPEN = flags.DEFINE_bool("sharpen", False, "Also write a sharpened picture beside it.")
 _LATENTS = flags.DEFINE_string("latents", None, "Keep the latent points [N, Z] in this .npy.")
 _LATENTS_IN = flags.DEFINE_string("latents_in", None, "Decode the points of this .npy instead.")
+_LABEL = flags.DEFINE_string("label", None, "Class to ask a conditional model for.")
+_ATTRIBUTES = flags.DEFINE_string("attributes", None, "Asked for: 'Smiling=1,Eyeglasses=0'.")
 _ARRAYS = flags.DEFINE_string("arrays", None, "Keep the images [N, H, W, C] float32 in this .npy.")
 
 
 def main() -> None:
     """Decode the points and write what was asked for."""
     run = open_run(_WORKDIR.value, _STEP.value, networks=("decoder",))
-    z_dim = run.model.z_dim
+    z_dim, asked = run.model.z_dim, (_LABEL.value, _ATTRIBUTES.value)
+    condition = asked_condition(run.config.data.condition, run.label_names, *asked)
     if _LATENTS_IN.value:
         z, facts = _read_latents(_LATENTS_IN.value, z_dim), {"latents": _LATENTS_IN.value}
     else:
         z, facts = prior_latents(_SEED.value, _COUNT.value, z_dim), {"seed": str(_SEED.value)}
-    images = decode(run.model, run.variables, z)
+    labels = None
+    if condition is not None:
+        labels = np.tile(condition, (len(z), 1))
+        pairs = zip(run.label_names, condition, strict=True)
+        facts |= {"condition": ",".join(f"{name}={value:g}" for name, value in pairs)}
+    images = decode(run.model, run.variables, z, labels)
     picture, facts = image_grid(images, _COLUMNS.value), run.provenance | facts
     out = Path(_OUT.value)
     written = {out: lambda path: save_png(path, picture, facts)}

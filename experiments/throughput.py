@@ -15,29 +15,31 @@ first proves that it computes the same loss and gradient norm from the same weig
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from experiments import app
-from vae_jax.throughput import compare, profile, report, summary
+from vae_jax.throughput import compare, summary
+from vae_jax.throughput.report import report
 from vae_jax.throughput.rounds import Program
 from vae_jax.types import UserError
 
+_TORCH, _KERAS = ("torch",), ("keras", "tensorflow")
 PEERS = {
-    "flax": (Program("flax", "experiments.peers.flax_peer", needs_extra=False),),
-    "torch": (Program("torch", "experiments.peers.torch_peer", "eager"),),
-    "torch_compile": (Program("torch_compile", "experiments.peers.torch_peer", "compile"),),
+    "flax": (Program("flax", "experiments.peers.flax_peer"),),
+    "torch": (Program("torch", "experiments.peers.torch_peer", "eager", _TORCH),),
+    "torch_compile": (Program("torch_compile", "experiments.peers.torch_peer", "compile", _TORCH),),
     "keras": (
-        Program("keras", "experiments.peers.keras_peer", "graph"),
-        Program("keras_jit", "experiments.peers.keras_peer", "jit"),
+        Program("keras", "experiments.peers.keras_peer", "graph", _KERAS),
+        Program("keras_jit", "experiments.peers.keras_peer", "jit", _KERAS),
     ),
 }
-PILLOW = Program("pillow", "experiments.peers.pillow_peer", "96", needs_extra=False)
+PILLOW = Program("pillow", "experiments.peers.pillow_peer", "96")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.")
 _WHAT = flags.DEFINE_enum(
@@ -53,3 +55,44 @@ _PYTHON = flags.DEFINE_string("peer_python", sys.executable, "Interpreter of Ker
 _REAL_DATA = flags.DEFINE_bool("real_data", False, "Images of config.data, not random ones.")
 _FILES = flags.DEFINE_integer("files", 12_000, "JPEGs of --what=prepare.", lower_bound=64)
 _JSON = flags.DEFINE_string("json", None, "Write the result to this file too.")
+
+
+def main() -> None:
+    """Measure, show, and keep the result."""
+    result = _measure(_WHAT.value, _how())
+    if _JSON.value:
+        Path(_JSON.value).write_text(json.dumps(result, indent=2) + "\n")
+        print(f"wrote {_JSON.value}")
+
+
+def _how() -> compare.Comparison:
+    for name in _AGAINST.value:
+        if name not in PEERS:
+            raise UserError(f"--against={name} is unknown; valid are {', '.join(PEERS)}")
+    peers = [program for name in _AGAINST.value for program in PEERS[name]]
+    return compare.Comparison(peers, _ROUNDS.value, _SECONDS.value, _PYTHON.value, _REAL_DATA.value)
+
+
+def _measure(what: str, how: compare.Comparison) -> dict[str, Any]:
+    if what == "prepare":
+        result = compare.compare_preparation(PILLOW, how, _FILES.value)
+        summary.print_summary(result)
+        return result
+    if _CONFIG.value is None:
+        raise UserError(f"--what={what} needs --config")
+    if what == "ablation":
+        raise UserError("--what=ablation needs vae_jax/train/population.py, which is not there yet")
+    if what == "profile":
+        result = compare.profile(_CONFIG.value, how)
+        summary.print_profile(result)
+    elif what == "report":
+        result = report(_CONFIG.value, how, summary.print_summary)
+        summary.print_report(result)
+    else:
+        result = compare.compare(_CONFIG.value, what, how)
+        summary.print_summary(result)
+    return result
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ SCALES = (3, 7, 14, 0)
 Shape = tuple[int, int, int]
 
 
+@jax.jit
 def standardise(images: jax.Array) -> jax.Array:
     """Mean 0 and standard deviation 1 over H, W and C of each image `[B, H, W, C]`.
 
@@ -41,6 +43,7 @@ def check_scales(image_shape: Shape, scales: Sequence[int], weights: Sequence[fl
         )
 
 
+@partial(jax.jit, static_argnames=("count", "image_shape", "scale"))
 def noise_images(key: jax.Array, count: int, image_shape: Shape, scale: int) -> jax.Array:
     """Noise uniform in [-1, 1] on a coarse grid, resized bicubically and standardised.
 
@@ -108,6 +111,7 @@ def scale_layers(
     return jnp.stack(layers)
 
 
+@partial(jax.jit, static_argnames=("count", "image_shape", "power"))
 def fourier_images(key: jax.Array, count: int, image_shape: Shape, power: float = 1.0) -> jax.Array:
     """White noise with amplitudes weighted by 1 / frequency^power, standardised.
 

@@ -17,7 +17,6 @@ from vae_jax.filters import (
     Excitation,
     LayerFn,
     Projection,
-    excite,
     map_responses,
 )
 from vae_jax.types import UserError
@@ -90,16 +89,15 @@ def best_starts(
     return np.argmax(np.asarray(responses)[:, np.asarray(maps)], axis=0)
 
 
-def excite_layer(
+def starts_of_maps(
     layer: LayerFn,
     image_shape: Shape,
     maps: Sequence[int],
     projection: Projection,
     settings: Settings,
     seed: int,
-    snapshot_steps: Sequence[int] = (),
-) -> Excitation:
-    """The patterns of maps of a layer, each from its best start; see `excite` for arguments.
+) -> jax.Array:
+    """The starts `[S, M, H, W, C]` of maps for `excite`, each map's from its best precursor.
 
     Args:
         layer: see `LayerFn`.
@@ -108,22 +106,12 @@ def excite_layer(
         projection: to the model's input.
         settings: how.
         seed: of the starts.
-        snapshot_steps: `[K]`, steps after which the patterns are kept.
 
     Raises:
         UserError: settings that do not fit together or do not fit the image.
     """
     candidates = candidate_starts(settings, image_shape, seed)
-    chosen = best_starts(layer, candidates[0], maps, projection)
-    return excite(
-        layer,
-        candidates[:, chosen],
-        maps,
-        projection,
-        settings.steps,
-        settings.ascent,
-        snapshot_steps,
-    )
+    return candidates[:, best_starts(layer, candidates[0], maps, projection)]
 
 
 def logarithmic_steps(total: int) -> tuple[int, ...]:
@@ -153,25 +141,23 @@ def spectral_agreement(patterns: np.ndarray) -> tuple[float, float]:
     )
 
 
-def seconds_per_map(
-    find: Callable[[Sequence[int]], Excitation], maps: Sequence[int], singles: int = 8
-) -> tuple[float, float]:
+def seconds_per_map(find: Callable[[np.ndarray], Excitation], count: int) -> tuple[float, float]:
     """Seconds a map takes when all are found together, and when found one after the other.
 
     Args:
-        find: finds the patterns of the maps given.
-        maps: `[M]`; the first `singles` are found alone.
-        singles: how many maps to find alone.
+        find: finds the patterns of the maps at these positions.
+        count: how many maps there are.
 
     Returns:
         Both times, without compilation: every program is run once before it is timed.
     """
 
-    def timed(groups: Sequence[Sequence[int]]) -> float:
+    def timed(groups: Sequence[np.ndarray]) -> float:
         find(groups[0])
         began = time.monotonic()
         for group in groups:
             find(group)
-        return (time.monotonic() - began) / sum(len(group) for group in groups)
+        return (time.monotonic() - began) / count
 
-    return timed([maps]), timed([[index] for index in maps[:singles]])
+    positions = np.arange(count)
+    return timed([positions]), timed(np.split(positions, count))

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vae_jax.filter_ascent import climb_all
 from vae_jax.filter_starts import standardise
 
 # [B, H, W, C] -> feature maps [B, h, w, F]; a plain function, or a tree of arrays
 # (`jax.tree_util.Partial`), which compiles once for all weights.
 LayerFn = Callable[[jax.Array], jax.Array]
+
+# Maps that climb side by side. More cost a CPU as much as they bring.
+CPU_LANES, DEVICE_LANES = 16, 1024
 
 
 class Projection(NamedTuple):
@@ -81,8 +84,7 @@ class Excitation(NamedTuple):
         responses: `[M]`, mean activation of the map.
         converged: `[M]` bool.
         steps: `[M]` int, steps taken.
-        curves: `[T, M]`, the response before each step of the longest ascent; constant after
-            convergence.
+        curves: `[T, M]`, the response before each step, T the most steps; NaN after the last.
         snapshots: `[K, M, H, W, C]`, the patterns after the steps that were asked for.
     """
 
@@ -136,118 +138,28 @@ def excite(
     Returns:
         The patterns and how they came about.
     """
-    patterns, responses, climb = _excite(
+    maps = np.asarray(maps)
+    lanes = CPU_LANES if jax.default_backend() == "cpu" else DEVICE_LANES
+    results, responses = climb_all(
         layer if isinstance(layer, jax.tree_util.Partial) else jax.tree_util.Partial(layer),
         jnp.asarray(starts),
         jnp.asarray(maps, jnp.int32),
         jnp.asarray(stage_steps, jnp.int32),
         jnp.asarray(snapshot_steps, jnp.int32),
-        projection=projection,
-        ascent=ascent,
-        total=int(sum(stage_steps)),
+        project=projection,
+        step_size=ascent.epsilon * projection.std,
+        tolerance=ascent.tolerance,
+        patience=ascent.patience,
+        sizes=(min(lanes, len(maps)), int(sum(stage_steps))),
     )
-    climb = jax.device_get(climb)
+    patterns, converged, steps, curves, snapshots = jax.device_get(results)
+    patterns, curves = patterns[:-1], curves[:, :-1]
+    ended = np.asarray(snapshot_steps, int)[:, None] > np.sum(~np.isnan(curves), axis=0)[None]
     return Excitation(
-        patterns=np.asarray(patterns),
+        patterns=patterns,
         responses=np.asarray(responses),
-        converged=climb.quiet >= ascent.patience,
-        steps=climb.steps,
-        curves=climb.curves[: int(climb.step)],
-        snapshots=climb.snapshots,
+        converged=converged[:-1],
+        steps=steps[:-1],
+        curves=curves,
+        snapshots=np.where(ended[..., None, None, None], patterns[None], snapshots[:, :-1]),
     )
-
-
-class _Climb(NamedTuple):
-    """What the loop carries; see `Excitation`. `quiet` counts steps in a row without change."""
-
-    step: jax.Array
-    images: jax.Array
-    previous: jax.Array
-    quiet: jax.Array
-    steps: jax.Array
-    curves: jax.Array
-    snapshots: jax.Array
-
-
-@partial(jax.jit, static_argnames=("projection", "ascent", "total"))
-def _excite(
-    layer: jax.tree_util.Partial,
-    starts: jax.Array,
-    maps: jax.Array,
-    stage_steps: jax.Array,
-    snapshot_steps: jax.Array,
-    *,
-    projection: Projection,
-    ascent: Ascent,
-    total: int,
-) -> tuple[jax.Array, jax.Array, _Climb]:
-    def response_of(images: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(map_responses(layer, images), maps[:, None], axis=1)[:, 0]
-
-    def keep(climb: _Climb) -> _Climb:
-        due = _per_image(snapshot_steps == climb.step)[:, None]
-        return climb._replace(snapshots=jnp.where(due, climb.images[None], climb.snapshots))
-
-    def climb_step(climb: _Climb) -> _Climb:
-        # Images are independent, so the gradient of the sum is every image's own gradient.
-        response, pull_back = jax.vjp(response_of, climb.images)
-        (gradient,) = pull_back(jnp.ones_like(response))
-        change = jnp.abs(response - climb.previous)
-        still = change <= ascent.tolerance * jnp.abs(climb.previous)  # False where that is NaN.
-        quiet = jnp.where(still, climb.quiet + 1, 0)
-        ended = quiet >= ascent.patience
-        rms = jnp.sqrt(jnp.mean(jnp.square(gradient), axis=(1, 2, 3), keepdims=True))
-        direction = gradient / jnp.where(rms > 0, rms, 1.0)
-        moved = projection(climb.images + ascent.epsilon * projection.std * direction)
-        images = jnp.where(_per_image(ended), climb.images, moved)
-        curves = climb.curves.at[climb.step].set(response)
-        return keep(
-            climb._replace(
-                step=climb.step + 1,
-                images=images,
-                previous=response,
-                quiet=quiet,
-                steps=climb.steps + ~ended,
-                curves=curves,
-            )
-        )
-
-    def stage(climb: _Climb, inputs: tuple[jax.Array, jax.Array]) -> tuple[_Climb, None]:
-        noise, steps = inputs
-        limit = climb.step + steps
-        climb = climb._replace(
-            images=projection(standardise(climb.images) + noise),
-            previous=jnp.full_like(climb.previous, jnp.nan),
-            quiet=jnp.zeros_like(climb.quiet),
-        )
-
-        def unfinished(climb: _Climb) -> jax.Array:
-            return (climb.step < limit) & jnp.any(climb.quiet < ascent.patience)
-
-        return jax.lax.while_loop(unfinished, climb_step, keep(climb)), None
-
-    climb, _ = jax.lax.scan(
-        stage, _at_rest(starts, total, len(snapshot_steps)), (starts, stage_steps)
-    )
-    never = _per_image(snapshot_steps > climb.step)[:, None]
-    snapshots = jnp.where(never, climb.images[None], climb.snapshots)
-    return climb.images, response_of(climb.images), climb._replace(snapshots=snapshots)
-
-
-def _at_rest(starts: jax.Array, total: int, snapshots: int) -> _Climb:
-    """The loop's start: images without contrast, to which the first stage adds its own."""
-    count, dtype = starts.shape[1], starts.dtype
-    return _Climb(
-        step=jnp.zeros((), jnp.int32),
-        images=jnp.zeros(starts.shape[1:], dtype),
-        previous=jnp.zeros(count, dtype),
-        quiet=jnp.zeros(count, jnp.int32),
-        steps=jnp.zeros(count, jnp.int32),
-        curves=jnp.zeros((total, count), dtype),
-        snapshots=jnp.zeros((snapshots, *starts.shape[1:]), dtype),
-    )
-
-
-def _per_image(flags: jax.Array) -> jax.Array:
-    """`[M]` to `[M, 1, 1, 1]`."""
-    return flags[:, None, None, None]

@@ -82,9 +82,7 @@ def _blur(images: np.ndarray) -> np.ndarray:
         padding = [(reach, reach) if i == axis else (0, 0) for i in range(4)]
         padded = np.pad(images, padding)
         size = images.shape[axis]
-        images = sum(
-            tap * padded.take(range(i, i + size), axis=axis) for i, tap in enumerate(taps)
-        )
+        images = sum(tap * padded.take(range(i, i + size), axis=axis) for i, tap in enumerate(taps))
     return images
 
 

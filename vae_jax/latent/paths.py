@@ -5,6 +5,7 @@ A path is `[T, Z]`, ready to be decoded as one batch.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ def _positions(start: jax.Array, end: jax.Array, steps: int) -> jax.Array:
     return jnp.linspace(0.0, 1.0, steps, dtype=start.dtype)[:, None]
 
 
+@partial(jax.jit, static_argnames="steps")
 def linear(start: jax.Array, end: jax.Array, steps: int) -> jax.Array:
     """Straight line between two latent points; both ends are exact.
 
@@ -43,6 +45,7 @@ def linear(start: jax.Array, end: jax.Array, steps: int) -> jax.Array:
     return path.at[0].set(start).at[-1].set(end)
 
 
+@partial(jax.jit, static_argnames="steps")
 def spherical(start: jax.Array, end: jax.Array, steps: int) -> jax.Array:
     """Great circle between two directions at a radius that changes evenly; both ends are exact.
 
@@ -85,6 +88,7 @@ def spherical(start: jax.Array, end: jax.Array, steps: int) -> jax.Array:
     return path.at[0].set(start).at[-1].set(end)
 
 
+@partial(jax.jit, static_argnames=("block", "relative"))
 def block_traversals(
     z: jax.Array, values: jax.Array, block: int, relative: bool = False
 ) -> jax.Array:
@@ -209,6 +213,7 @@ class Smoothness(NamedTuple):
     second_difference: jax.Array
 
 
+@jax.jit
 def smoothness(images: jax.Array) -> Smoothness:
     """Measure how smoothly decoded images change along one path (`jax.vmap` for many).
 

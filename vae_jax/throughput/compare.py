@@ -1,37 +1,33 @@
-"""Comparisons of training, decoding and preparing: what is measured, from config to summary."""
+"""Comparisons of training, decoding and preparing images, from config to summary."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
 from vae_jax.data import faces
-from vae_jax.data.splits import open_splits
-from vae_jax.losses import term_scales
 from vae_jax.throughput import layers as shapes
-from vae_jax.throughput.rounds import Program, Runner, check_agreement, run_rounds
-from vae_jax.throughput.side import Task
+from vae_jax.throughput import tasks
+from vae_jax.throughput.rounds import Program, Result, Runner, check_agreement, run_rounds
 from vae_jax.throughput.summary import OURS, summarize
 from vae_jax.types import UserError
 
-MACHINE = Program("machine", "vae_jax.throughput.machine", needs_extra=False)
-OUR_SIDE = Program(OURS, "vae_jax.throughput.ours", needs_extra=False)
-OUR_PREPARATION = Program(OURS, "vae_jax.throughput.preparing", "96", needs_extra=False)
-# Synthetic images: enough that every epoch has many steps, little enough for any machine.
-POOL_BYTES = {"cpu": 2**27}
-POOL_BYTES_ACCELERATED = 2**30
-MAX_POOL_BATCHES = 256
-LATENTS = 1024
+OUR_SIDE = Program(OURS, "vae_jax.throughput.ours")
+OUR_PREPARATION = Program(OURS, "vae_jax.throughput.preparing", "96")
+MACHINE = Program("machine", "vae_jax.throughput.machine")
+PROFILE = Program("profile", "vae_jax.throughput.profile")
+DISTINCT_FACES = 500
+# Largest relative differences; sums in another order explain no more in float32.
 TOLERANCES = {
     "float32": {"loss": 1e-4, "grad_norm": 1e-3, "pixel_std": 1e-4},
     "bfloat16": {"loss": 5e-3, "grad_norm": 0.1, "pixel_std": 2e-2},
@@ -50,11 +46,43 @@ class Comparison:
         real_data: take the images of `config.data`, not random ones.
     """
 
-    peers: Sequence[Program] = ()
-    rounds: int = 1
-    seconds: float = 10.0
-    peer_python: str = "python"
+    peers: Sequence[Program]
+    rounds: int
+    seconds: float
+    peer_python: str
     real_data: bool = False
+
+
+@contextmanager
+def prepared(config: ConfigDict, what: str, how: Comparison) -> Iterator[tuple[Runner, Result]]:
+    """A folder with the task and its data, for as long as the context lasts.
+
+    Args:
+        config: the whole config; it is validated here.
+        what: 'train' or 'decode'.
+        how: seconds, interpreter and data.
+
+    Yields:
+        What starts sides on the folder, and the machine's peaks.
+
+    Raises:
+        UserError: a config that cannot be measured.
+    """
+    configs.validate(config)
+    if configs.is_classifier(config):
+        raise UserError("this is the config of a classifier; give one of a VAE")
+    if how.peers:
+        tasks.refuse_beyond_peers(config)
+    with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
+        runner = Runner(Path(folder), how.peer_python)
+        runner.require(how.peers)
+        machine = runner.run(MACHINE, "time")
+        tasks.make_task(config, what, how.seconds).save(runner.folder)
+        if what == "train":
+            tasks.write_images(config, runner.folder, machine["backend"], how.real_data)
+        else:
+            tasks.write_latents(runner.folder, config.model.z_dim)
+        yield runner, machine
 
 
 def compare(config: ConfigDict, what: str, how: Comparison) -> dict[str, Any]:
@@ -66,47 +94,46 @@ def compare(config: ConfigDict, what: str, how: Comparison) -> dict[str, Any]:
         how: with whom and how long.
 
     Returns:
-        The summary of `summary.summarize` with the machine and its peaks, `flop_per_image` and
-        the numbers that the sides agreed on.
+        Medians and ratios as of `summarize`, the machine, operations and least memory traffic
+        per image, and the numbers that the sides agreed on.
 
     Raises:
         UserError: a config that peers do not cover, a missing library, or sides that disagree.
     """
-    configs.validate(config)
-    if configs.is_classifier(config):
-        raise UserError("the config is one of a classifier; give one of a VAE")
-    if how.peers:
-        refuse_beyond_peers(config)
-    layers = shapes.model_layers(config)
-    flop = shapes.training_flop(layers) if what == "train" else shapes.decoding_flop(layers)
-    with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
-        runner = Runner(Path(folder), how.peer_python)
-        machine = runner.run(MACHINE, "time")
-        make_task(config, what, how.seconds, layers).save(runner.folder)
-        if what == "train":
-            write_images(config, runner.folder, machine["backend"], how.real_data)
-        else:
-            write_latents(runner.folder, config.model.z_dim)
+    with prepared(config, what, how) as (runner, machine):
         agreed = {}
         if how.peers:
             tolerances = TOLERANCES[config.model.dtype]
             agreed = check_agreement(runner, OUR_SIDE, how.peers, tolerances)
         results = run_rounds(runner, (OUR_SIDE, *how.peers), how.rounds)
         machine = best_of(machine, runner.run(MACHINE, "time"))
-    peaks = machine["matmul_flop_per_second"]
-    return summarize(results) | {
+    facts = {
         "what": what,
         "batch_size": config.train.batch_size,
         "dtype": config.model.dtype,
-        "flop_per_image": flop,
-        "peak_flop_per_second": peaks.get(config.model.dtype, peaks["float32"]),
         "agreed": agreed,
         "machine": machine,
         "config": json.loads(configs.to_json(config)),
     }
+    return summarize(results) | limits(config, what, machine) | facts
 
 
-def best_of(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+def limits(config: ConfigDict, what: str, machine: Result) -> dict[str, float]:
+    """What an image costs at least, and what the machine could do, by arithmetic or memory."""
+    layers, dtype = shapes.model_layers(config), config.model.dtype
+    peaks = machine["matmul_flop_per_second"]
+    found = {"peak_flop_per_second": peaks.get(dtype, peaks["float32"])}
+    if what == "decode":
+        return found | {"flop_per_image": shapes.decoding_flop(layers)}
+    least = shapes.training_bytes(layers, config.train.batch_size, jnp.dtype(dtype).itemsize)
+    return found | {
+        "flop_per_image": shapes.training_flop(layers),
+        "bytes_per_image": least,
+        "images_per_second_at_bandwidth": machine["copy_bytes_per_second"] / least,
+    }
+
+
+def best_of(first: Result, second: Result) -> Result:
     """The higher peaks of two measurements of one machine, before and after the rounds."""
     peaks, others = first["matmul_flop_per_second"], second["matmul_flop_per_second"]
     bandwidth = "copy_bytes_per_second"
@@ -116,85 +143,13 @@ def best_of(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def refuse_beyond_peers(config: ConfigDict) -> None:
-    """Raise UserError for settings that the peers do not have."""
-    expected = {
-        "data.condition": ("none",),
-        "model.dropout": (0.0,),
-        "loss.likelihood": ("bernoulli", "squared_error"),
-        "loss.kl_schedule": ("constant",),
-        "loss.free_bits": (0.0,),
-        "optimizer.clip_norm": (0.0,),
-    }
-    flat = configs.flatten(config)
-    for name, values in expected.items():
-        if flat[name] not in values:
-            raise UserError(
-                f"config.{name} is {flat[name]!r}, but the peers only have "
-                f"{' and '.join(map(repr, values))}; change it, or leave out --against"
-            )
-
-
-def make_task(config: ConfigDict, what: str, seconds: float, layers: shapes.Layers) -> Task:
-    """What the sides are told."""
-    model, loss, optimizer = config.model, config.loss, config.optimizer
-    image_shape = tuple(config.data.image_shape)
-    rate = (optimizer.learning_rate, optimizer.b1, optimizer.b2, optimizer.epsilon)
-    return Task(
-        what=what,
-        seconds=seconds,
-        batch_size=config.train.batch_size,
-        image_shape=image_shape,
-        z_dim=model.z_dim,
-        layers={
-            network: [layer._asdict() for layer in part]
-            for network, part in layers._asdict().items()
-        },
-        negative_slope=model.negative_slope,
-        norm_epsilon=model.norm_epsilon,
-        norm_momentum=model.norm_momentum,
-        likelihood=loss.likelihood,
-        scales=term_scales(loss.reduction, loss.kl_weight, image_shape, model.z_dim),
-        adam=rate,
-        dtype=model.dtype,
-        config=configs.to_json(config),
-    )
-
-
-def write_images(config: ConfigDict, folder: Path, backend: str, real_data: bool) -> None:
-    """Write a pool of whole batches: random images, or the first ones of the training split."""
-    shape, batch_size = tuple(config.data.image_shape), config.train.batch_size
-    limit = POOL_BYTES.get(backend, POOL_BYTES_ACCELERATED)
-    batches = max(2, min(MAX_POOL_BATCHES, limit // (batch_size * math.prod(shape))))
-    count = batches * batch_size
-    if real_data:
-        train = open_splits(config.data).train
-        if len(train) < batch_size:
-            raise UserError(f"the training split has {len(train)} images, not even one batch")
-        count = min(count, len(train) // batch_size * batch_size)
-        images = train.take(np.arange(count))
-    else:
-        rng = np.random.default_rng(config.seed)
-        images = rng.integers(0, 256, (count, *shape), np.uint8)
-    np.save(folder / "images.npy", images)
-
-
-def write_latents(folder: Path, z_dim: int) -> None:
-    """Write points of the prior to decode."""
-    rng = np.random.default_rng(0)
-    np.save(folder / "latents.npy", rng.standard_normal((LATENTS, z_dim), np.float32))
-
-
-def compare_preparation(
-    pillow: Program, how: Comparison, distinct: int, count: int
-) -> dict[str, Any]:
+def compare_preparation(pillow: Program, how: Comparison, count: int) -> dict[str, Any]:
     """Compare preparing JPEGs with a bare Pillow loop on all cores.
 
     Args:
         pillow: the loop.
-        how: rounds and interpreter.
-        distinct: procedural faces to draw.
-        count: files, links to these in turn.
+        how: rounds.
+        count: files; they are links to `DISTINCT_FACES` procedural faces.
 
     Returns:
         The summary and the machine.
@@ -202,7 +157,7 @@ def compare_preparation(
     with tempfile.TemporaryDirectory(prefix="throughput-") as name:
         folder = Path(name)
         runner = Runner(folder, how.peer_python)
-        faces.write_faces(folder / "drawn", distinct, seed=0)
+        faces.write_faces(folder / "drawn", min(DISTINCT_FACES, count), seed=0)
         drawn = sorted((folder / "drawn" / faces.IMAGE_FOLDER).iterdir())
         jpegs = folder / faces.IMAGE_FOLDER
         jpegs.mkdir()
@@ -211,3 +166,9 @@ def compare_preparation(
         results = run_rounds(runner, (OUR_PREPARATION, pillow), how.rounds)
         machine = runner.run(MACHINE, "time")
     return summarize(results) | {"what": "prepare", "files": count, "machine": machine}
+
+
+def profile(config: ConfigDict, how: Comparison) -> dict[str, Any]:
+    """Where the time of a training step goes; see `vae_jax.throughput.profile`."""
+    with prepared(config, "train", how) as (runner, machine):
+        return runner.run(PROFILE, "time") | limits(config, "train", machine) | {"machine": machine}

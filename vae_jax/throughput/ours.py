@@ -13,13 +13,14 @@ from ml_collections import ConfigDict
 # The loop is not used, but a user's first step waits for all that it imports.
 import vae_jax.train.loop  # noqa: F401
 from vae_jax import config as configs
-from vae_jax.data.batches import ResidentFeed
+from vae_jax.data.batches import ResidentFeed, to_unit_range
 from vae_jax.latent.sampling import decode
 from vae_jax.streams import stream_key
 from vae_jax.throughput import side
 from vae_jax.throughput.side import Side, TaskFolder
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
 from vae_jax.train.setup import Experiment, make_experiment
+from vae_jax.train.state import TrainState
 from vae_jax.types import Batch, ImageSet
 
 
@@ -35,10 +36,9 @@ def training_calls(config: ConfigDict, split: ImageSet, epochs: int) -> Iterator
     carry, pace = experiment.init_state(), Pace()
     for epoch in range(epochs):
         means = EpochMeans()
-        calls = run_epoch(
-            program, carry, feed, experiment.run_key, experiment.hyper, pace, epoch
-        )
-        for carry, metrics in calls:
+        calls = run_epoch(program, carry, feed, experiment.run_key, experiment.hyper, pace, epoch)
+        for state, metrics in calls:
+            carry = state
             means.add(metrics)
             yield int(metrics["images"].sum())
 
@@ -57,12 +57,18 @@ class Training:
         """Loss and gradient norm of the first step; writes weights and noise for the others."""
         experiment = make_experiment(self._config, total_steps=1)
         images = jnp.asarray(self._folder.images()[: self._config.train.batch_size])
-        state = experiment.init_state()
-        noise = _noise_of_first_step(experiment, state, images)
-        self._folder.save_check(_by_path(state.params), noise)
         batch = Batch(images, jnp.ones(len(images)))
-        step = jax.jit(experiment.train_step)
-        _, metrics = step(state, batch, experiment.run_key, experiment.hyper)
+        state = experiment.init_state()
+
+        @jax.jit
+        def first_step(state: TrainState, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+            noise = _noise_of_first_step(experiment, state, batch.images)
+            return noise, experiment.train_step(state, batch, experiment.run_key, experiment.hyper)[
+                1
+            ]
+
+        noise, metrics = first_step(state, batch)
+        self._folder.save_check(_by_path(state.params), np.asarray(noise))
         return {name: float(metrics[name]) for name in ("loss", "grad_norm")}
 
     def step(self) -> int:
@@ -96,22 +102,18 @@ class Decoding:
         """`decode` returns arrays on the host."""
 
 
-def _noise_of_first_step(experiment: Experiment, state: Any, images: jax.Array) -> np.ndarray:
+def _noise_of_first_step(experiment: Experiment, state: TrainState, images: jax.Array) -> jax.Array:
     """What `reparameterize` draws in step 0, `[B, Z]`, recovered from the posterior and z."""
     key = jax.random.fold_in(experiment.run_key, 0)
-
-    def forward(state: Any, images: jax.Array) -> jax.Array:
-        output, _ = experiment.model.apply(
-            {"params": state.params, "batch_stats": state.batch_stats},
-            images.astype(jnp.float32) / 255.0,
-            train=True,
-            sample=True,
-            rngs={name: stream_key(key, name) for name in ("latent", "dropout")},
-            mutable=["batch_stats"],
-        )
-        return (output.z - output.mean) * jnp.exp(-0.5 * output.log_var)
-
-    return np.asarray(jax.jit(forward)(state, images))
+    output, _ = experiment.model.apply(
+        {"params": state.params, "batch_stats": state.batch_stats},
+        to_unit_range(images),
+        train=True,
+        sample=True,
+        rngs={name: stream_key(key, name) for name in ("latent", "dropout")},
+        mutable=["batch_stats"],
+    )
+    return (output.z - output.mean) * jnp.exp(-0.5 * output.log_var)
 
 
 def _by_path(params: Any) -> dict[str, np.ndarray]:

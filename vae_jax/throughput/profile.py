@@ -131,9 +131,7 @@ def profile_layers(config: ConfigDict) -> list[dict[str, Any]]:
     return rows
 
 
-def _layer_functions(
-    config: ConfigDict, layer: Layer, first: bool
-) -> dict[str, Callable[[], Any]]:
+def _layer_functions(config: ConfigDict, layer: Layer, first: bool) -> dict[str, Callable[[], Any]]:
     dtype = jnp.dtype(config.model.dtype)
     keys = jax.random.split(jax.random.key(0), 3)
     size, channels = (layer.kernel,) * 2, (layer.inputs[-1], layer.outputs[-1])

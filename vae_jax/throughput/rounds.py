@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -33,13 +32,13 @@ class Program:
         name: in the table.
         module: what `python -m` runs.
         variant: handed to it.
-        needs_extra: whether its libraries come with the extra `benchmark` only.
+        packages: that come with the extra `benchmark` only.
     """
 
     name: str
     module: str
     variant: str = ""
-    needs_extra: bool = True
+    packages: tuple[str, ...] = ()
 
 
 class Runner:
@@ -61,6 +60,18 @@ class Runner:
             if package.is_dir() and not link.exists():
                 link.symlink_to(package.resolve())
 
+    def require(self, programs: Sequence[Program]) -> None:
+        """Raise UserError, before anything long is started, if a package is missing."""
+        for program in programs:
+            for package in program.packages:
+                find = f"import importlib.util as u; raise SystemExit(not u.find_spec({package!r}))"
+                if self._start(program, "-c", find).returncode:
+                    raise UserError(
+                        f"{program.name} needs the package {package!r}, which "
+                        f"{self._python(program)} does not have: install the extra `benchmark`, "
+                        "or name another interpreter with --peer_python"
+                    )
+
     def run(self, program: Program, action: str) -> Result:
         """Run one side once.
 
@@ -72,13 +83,26 @@ class Runner:
             What it printed.
 
         Raises:
-            UserError: a library is missing, or the side failed.
+            UserError: the side cannot be started, fails, or takes too long.
         """
-        python = self.peer_python if program.needs_extra else sys.executable
         arguments = [str(self.folder), action, str(time.time()), program.variant]
+        done = self._start(program, "-m", program.module, *arguments, action=action)
+        for line in reversed(done.stdout.splitlines()):
+            if done.returncode == 0 and line.startswith(RESULT):
+                return json.loads(line.removeprefix(RESULT))
+        said = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        raise UserError(f"{program.name} failed with exit code {done.returncode}: {said[-1]}")
+
+    def _python(self, program: Program) -> str:
+        return self.peer_python if program.packages else sys.executable
+
+    def _start(
+        self, program: Program, *arguments: str, action: str = "check"
+    ) -> subprocess.CompletedProcess:
+        python = self._python(program)
         try:
-            done = subprocess.run(
-                [python, "-m", program.module, *arguments],
+            return subprocess.run(
+                [python, *arguments],
                 cwd=self.folder,
                 env=self._environment(action),
                 capture_output=True,
@@ -91,10 +115,6 @@ class Runner:
             raise UserError(
                 f"{program.name} took more than {TIMEOUT_SECONDS:.0f} s; give fewer --seconds"
             ) from None
-        for line in reversed(done.stdout.splitlines()):
-            if done.returncode == 0 and line.startswith(RESULT):
-                return json.loads(line.removeprefix(RESULT))
-        raise UserError(_failure(program, python, done))
 
     def _environment(self, action: str) -> dict[str, str]:
         tunables = [os.environ.get("GLIBC_TUNABLES"), HUGE_PAGES]
@@ -107,16 +127,6 @@ class Runner:
             "TORCHINDUCTOR_CACHE_DIR": str(cache / "torch"),
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
-
-
-def _failure(program: Program, python: str, done: subprocess.CompletedProcess) -> str:
-    if missing := re.search(r"No module named '([\w.]+)'", done.stderr):
-        return (
-            f"{program.name} needs the package {missing[1]!r}, which {python} does not have: "
-            "install the extra `benchmark`, or name another interpreter with --peer_python"
-        )
-    lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-    return f"{program.name} failed (exit code {done.returncode}): {lines[-1]}"
 
 
 def check_agreement(

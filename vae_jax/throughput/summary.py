@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 OURS = "ours"
+LEGEND = "cold, warm: from the start to the first step done, without and with kept programs"
 
 
 def summarize(results: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -49,32 +50,109 @@ def _side(rounds: list[dict[str, float]]) -> dict[str, Any]:
     return side
 
 
-def print_table(summary: dict[str, Any], title: str, caption: str) -> None:
-    """Show a summary; `flop_per_image` and `peak_flop_per_second` in it add the share of peak."""
-    table = Table(title=title, caption=caption, caption_justify="left")
-    table.add_column("side")
-    flop, peak = summary.get("flop_per_image"), summary.get("peak_flop_per_second")
-    columns = ["images/s", "lowest", "highest", "ours/side"]
-    columns += ["share of peak"] if flop and peak else []
-    details = ["first step cold, s", "warm, s", "memory, MiB"]
-    columns += details if "peak_memory_mib" in summary["sides"][OURS] else []
+def print_summary(summary: dict[str, Any]) -> None:
+    """Show a comparison on the terminal."""
+    console, flop = Console(), summary.get("flop_per_image")
+    timed = "peak_memory_mib" in summary["sides"][OURS]
+    columns = ["images/s", "lowest..highest", "ours/side"]
+    columns += ["of peak"] if flop else []
+    columns += ["cold, s", "warm, s", "MiB"] if timed else []
+    table = Table("side", title=_title(summary), caption=LEGEND if timed else None)
     for column in columns:
         table.add_column(column, justify="right")
     for name, side in summary["sides"].items():
         speeds = side["images_per_second"]
-        median = statistics.median(speeds)
-        ratio = summary["ratios"].get(name)
-        row = [_number(median), _number(min(speeds)), _number(max(speeds))]
+        median, ratio = statistics.median(speeds), summary["ratios"].get(name)
+        row = [_number(median), f"{_number(min(speeds))}..{_number(max(speeds))}"]
         row.append("" if ratio is None else f"{ratio:.2f}")
-        if flop and peak:
-            row.append(f"{median * flop / peak:.1%}")
-        if details[0] in columns:
+        if flop:
+            row.append(f"{median * flop / summary['peak_flop_per_second']:.1%}")
+        if timed:
             warm = side["first_step_seconds_warm"]
             row.append(f"{side['first_step_seconds_cold']:.1f}")
             row.append("" if warm is None else f"{warm:.1f}")
-            row.append(f"{side['peak_memory_mib']:.0f}")
+            row.append(f"{side['peak_memory_mib']:,.0f}")
         table.add_row(name, *row)
-    Console().print(table)
+    console.print(table)
+    _print_lines(console, machine_lines(summary))
+
+
+def _title(summary: dict[str, Any]) -> str:
+    if summary["what"] == "prepare":
+        return f"preparing {summary['files']:,} JPEGs"
+    config = summary["config"]
+    shape = "x".join(map(str, config["data"]["image_shape"]))
+    head = f"{shape}, Z = {config['model']['z_dim']}, {summary['dtype']}"
+    if summary["what"] == "decode":
+        return f"decoding, {head}"
+    return f"training, {head}, batches of {summary['batch_size']}"
+
+
+def machine_lines(summary: dict[str, Any]) -> list[str]:
+    """The machine, its peaks and what they would allow."""
+    machine = summary["machine"]
+    peaks = ", ".join(
+        f"{dtype} {value / 1e9:,.0f} GFLOP/s"
+        for dtype, value in machine["matmul_flop_per_second"].items()
+    )
+    bandwidth = machine["copy_bytes_per_second"] / 1e9
+    lines = [
+        f"machine: {machine['words']}; {machine['threads']} threads a side, huge pages",
+        f"measured peaks: matrix products {peaks}; memory {bandwidth:,.0f} GB/s",
+    ]
+    if flop := summary.get("flop_per_image"):
+        limit = summary["peak_flop_per_second"] / flop
+        lines.append(f"arithmetic: {flop / 1e6:,.1f} MFLOP an image, {limit:,.0f} images/s at peak")
+    if least := summary.get("bytes_per_image"):
+        limit = summary["images_per_second_at_bandwidth"]
+        line = f"memory: at least {least / 1e6:.2f} MB an image, {limit:,.0f} images/s at peak"
+        if speed := summary.get("images_per_second"):
+            line += f", of which ours reaches {speed / limit:.1%}"
+        lines.append(line)
+    return lines
+
+
+def print_profile(profile: dict[str, Any]) -> None:
+    """Show where the time of a step goes."""
+    console, step = Console(), profile["step"]["step"]
+    table = Table("part", title="one training step")
+    table.add_column("ms", justify="right")
+    table.add_column("of the step", justify="right")
+    for name, value in profile["step"].items():
+        table.add_row(name, f"{value:.1f}", f"{value / step:.1%}")
+    console.print(table)
+    table = Table("layer", title="every layer alone")
+    for column in ("forward, ms", "of peak", "gradients, ms", "of peak"):
+        table.add_column(column, justify="right")
+    peak, totals = profile["peak_flop_per_second"], [0.0, 0.0]
+    for layer in profile["layers"]:
+        row = []
+        for i, (name, factor) in enumerate((("forward", 1), ("gradients", 2 - layer["first"]))):
+            totals[i] += layer[name]
+            share = factor * layer["flop"] / (layer[name] / 1000) / peak
+            row += [f"{layer[name]:.1f}", f"{share:.0%}"]
+        table.add_row(layer["name"], *row)
+    table.add_row("all", f"{totals[0]:.1f}", "", f"{totals[1]:.1f}", "")
+    console.print(table)
+    rest = step - sum(totals)
+    line = f"the rest of the step: {rest:.1f} ms, {rest / step:.0%}"
+    _print_lines(console, [line, *machine_lines(profile)])
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Show what `report.report` adds to the comparisons."""
+    speeds = [f"{size}: {_number(speed)}" for size, speed in report["batch_sizes"].items()]
+    runs = [
+        f"whole run, {run['epochs']} epochs of {run['count']:,} images in batches of {size}: "
+        f"{run['seconds']:.1f} s from the start of the process"
+        for size, run in report["whole_runs"].items()
+    ]
+    _print_lines(Console(), [f"images/s by batch size: {', '.join(speeds)}", *runs])
+
+
+def _print_lines(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _number(value: float) -> str:

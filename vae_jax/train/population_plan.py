@@ -54,6 +54,20 @@ class Group(NamedTuple):
     memory: int
 
 
+class Outcome(NamedTuple):
+    """How a member stands.
+
+    Attributes:
+        status: 'finished', 'interrupted', 'diverged' or 'failed'.
+        reason: in words, empty when finished.
+        step: of its last checkpoint, 0 without one.
+    """
+
+    status: str
+    reason: str
+    step: int
+
+
 def sweep_members(config: ConfigDict) -> tuple[Member, ...]:
     """The members of `config.sweep`, largest z_dim first, since it is the slowest to fail.
 
@@ -95,7 +109,8 @@ def sweep_members(config: ConfigDict) -> tuple[Member, ...]:
 
 def _member(config: ConfigDict, values: dict[str, Any]) -> Member:
     own = config.copy_and_resolve_references()
-    del own["sweep"]
+    with own.unlocked():
+        del own["sweep"]
     for name, value in values.items():
         section = AXES[name][0]
         target = own if section is None else own[section]

@@ -19,7 +19,7 @@ def complete_row(
     Args:
         means: of `EpochMeans`, with `loss == recon + kl_weighted`.
         objective: reduction and likelihood.
-        kl_weight: w that the means were taken with.
+        kl_weight: w that the means were taken with, unless they have their own `kl_weight`.
         image_shape: `(H, W, C)`.
         z_dim: Z.
 
@@ -32,7 +32,8 @@ def complete_row(
     row = {"kl_weight": kl_weight} | means
     if "loss" not in means:
         return row
-    recon_scale, kl_scale = term_scales(objective.reduction, kl_weight, image_shape, z_dim)
+    weight = row["kl_weight"]  # With a schedule, the mean over the epoch.
+    recon_scale, kl_scale = term_scales(objective.reduction, weight, image_shape, z_dim)
     row["beta"] = kl_scale / recon_scale
     row["kl_share"] = _ratio(means["kl_weighted"], means["loss"])
     if "entropy_floor" in means:

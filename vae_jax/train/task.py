@@ -70,9 +70,7 @@ def total_steps(config: ConfigDict, splits: Splits) -> int:
     return -(-len(splits.train) // config.train.batch_size) * config.train.epochs
 
 
-def vae_task(
-    config: ConfigDict, splits: Splits, workdir: str, feeds: Feeds | None = None
-) -> Task:
+def vae_task(config: ConfigDict, splits: Splits, workdir: str, feeds: Feeds | None = None) -> Task:
     """A VAE with the objective of `config.loss`.
 
     Args:

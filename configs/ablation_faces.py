@@ -1,0 +1,43 @@
+"""How KL weight and latent size move reconstructions and samples, on procedural faces.
+
+python -m experiments.ablation --config=configs/ablation_faces.py --workdir=runs/ablation_faces
+
+24 models of 32x32 faces: six KL weights (beta 0 to 45) at four latent sizes, with one order of the
+images. Ends with runs/ablation_faces/report.html. More seeds train only what is new:
+--config.sweep.seed='(0, 1)'.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """A small model, so that the whole grid takes minutes on two CPU cores."""
+    config = default.get_config()
+    config.data.image_shape = (32, 32, 3)
+    config.model.encoder.filters = (24, 48, 96)
+    config.model.encoder.kernel_sizes = (3, 3, 3)
+    config.model.encoder.strides = (2, 2, 2)
+    config.model.encoder.padding = ("same", "same", "same")
+    config.model.decoder.filters = (48, 24)
+    config.model.decoder.kernel_sizes = (3, 3, 3)
+    config.model.decoder.strides = (2, 2, 2)
+    config.model.decoder.padding = ("same", "same", "same")
+    config.optimizer.learning_rate = 1.5e-3
+    config.optimizer.schedule = "cosine"
+    config.train.batch_size = 64
+    config.train.epochs = 6
+    config.checkpoint.every_epochs = 3
+    config.sweep = ConfigDict()
+    config.sweep.kl_weight = (0.0, 0.5, 1.5, 3.0, 5.0, 15.0)  # empty: that of config.loss
+    config.sweep.z_dim = (2, 16, 64, 200)  # empty: that of config.model
+    config.sweep.learning_rate = ()  # empty: that of config.optimizer
+    config.sweep.seed = (0,)  # empty: config.seed
+    config.sweep.mode = "grid"  # grid: all combinations | list: the i-th values of all fields
+    # in_turn | together: in one program, padded to the largest z_dim | mixed: together where z_dim
+    # is equal | auto: in_turn on a CPU, together elsewhere
+    config.sweep.schedule = "auto"
+    config.sweep.same_batches = True  # all see the images in the order of config.seed
+    config.sweep.memory_gib = 0.0  # of a group; 0 takes most of what there is
+    return config

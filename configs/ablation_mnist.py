@@ -1,0 +1,29 @@
+"""How KL weight and latent size move reconstructions and samples, on MNIST.
+
+python -m experiments.ablation --config=configs/ablation_mnist.py --workdir=runs/ablation_mnist \
+    --config.data.path=data/mnist
+
+24 models: six values of beta around the textbook's 1 at four latent sizes, with one order of the
+images. Ends with runs/ablation_mnist/report.html.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ablation_faces, mnist
+
+
+def get_config() -> ConfigDict:
+    """The model of configs/mnist.py with half the filters, on 20,000 images."""
+    config = mnist.get_config()
+    config.data.train_count = 20000
+    config.data.test_count = 2000
+    config.model.encoder.filters = (16, 32)
+    config.model.decoder.filters = (16,)
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.schedule = "cosine"
+    config.train.epochs = 3
+    config.checkpoint.every_epochs = 3
+    config.sweep = ablation_faces.get_config().sweep
+    config.sweep.kl_weight = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+    config.sweep.z_dim = (2, 8, 32, 128)
+    return config

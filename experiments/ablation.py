@@ -1,0 +1,84 @@
+"""Train every member of a sweep over KL weight, z_dim, learning rate and seed, and compare them.
+
+python -m experiments.ablation --config=configs/ablation_faces.py --workdir=runs/ablation_faces \
+    --config.sweep.kl_weight='(0.0, 0.5, 3.0)' --config.sweep.z_dim='(2, 64)'
+
+Leaves a run folder for each member in WORKDIR/members, and results.json, results.csv, report.html.
+The same command resumes, and adding a value trains only what is new.
+Exit codes: 0 done, 2 a user's error, 143 after SIGTERM and 130 after SIGINT (checkpoints saved).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from configs import default
+from experiments import app
+from vae_jax.config import flatten, validate
+from vae_jax.data.splits import open_splits
+from vae_jax.evaluate.member_metrics import MemberPictures
+from vae_jax.evaluate.sweep_results import collect_results, write_results
+from vae_jax.report.ablation import write_report
+from vae_jax.report.pictures import image_grid, paired_rows, save_png
+from vae_jax.train.population import fit_population, make_plan
+from vae_jax.train.population_estimate import describe_plan
+from vae_jax.workdir import Run
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file with a section `sweep`.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print members, groups, memory and time.")
+_MEASURE = flags.DEFINE_bool("measure", True, "Measure the members and write the report.")
+
+COLUMNS = 4
+
+
+def main() -> int:
+    """Train, measure, report."""
+    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+    if _DRY_RUN.value:
+        validate(config)
+        splits = open_splits(config.data)
+        print(describe_plan(make_plan(config, workdir, splits), splits))
+        return 0
+    result = fit_population(config, workdir)
+    if result.interrupted_by is not None:
+        print("stopped; the same command resumes")
+        return 128 + result.interrupted_by
+    if _MEASURE.value:
+        splits = open_splits(config.data)
+        results = collect_results(config, workdir, result, splits, draw_member)
+        results["differences_from_default"] = _differences(config)
+        for path in [
+            *write_results(workdir, results),
+            write_report([workdir], workdir / "report.html"),
+        ]:
+            print(f"wrote {path}")
+    return 0
+
+
+def draw_member(run: Run, pictures: MemberPictures) -> dict[str, str]:
+    """Write a member's samples.png and reconstructions.png; their names by kind."""
+    pairs = paired_rows([pictures.originals, pictures.reconstructions], COLUMNS)
+    facts = {
+        "samples": {"seed": str(pictures.seed)},
+        "reconstructions": {"rows": "original, reconstruction of the mean"},
+    }
+    for kind, pixels in (("samples", pictures.samples), ("reconstructions", pairs)):
+        path = run.workdir / f"{kind}.png"
+        save_png(path, image_grid(pixels, COLUMNS), run.provenance | facts[kind])
+    return {kind: f"{kind}.png" for kind in facts}
+
+
+def _differences(config: ConfigDict) -> dict[str, str]:
+    """Fields that configs/default.py has not or has otherwise."""
+    usual = flatten(default.get_config())
+    return {name: repr(value) for name, value in flatten(config).items()
+            if name not in usual or usual[name] != value}  # fmt: skip
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

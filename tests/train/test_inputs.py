@@ -1,0 +1,217 @@
+"""Inputs that differ from their targets, in the step, in validation, and in a run."""
+
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import tiny
+from vae_jax import config as vae_config
+from vae_jax.checkpoint import Checkpoints
+from vae_jax.data import inputs as stages
+from vae_jax.data.augmentation import Augmentation
+from vae_jax.data.corruption import Corruption
+from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage, training_pair
+from vae_jax.data.splits import open_splits
+from vae_jax.losses import bernoulli_nll
+from vae_jax.metrics_log import read_rows
+from vae_jax.streams import stream_key
+from vae_jax.train.epoch import EpochMeans
+from vae_jax.train.loop import fit
+from vae_jax.train.persistence import restore
+from vae_jax.train.setup import make_experiment
+from vae_jax.train.step import make_update_step, objective_terms
+from vae_jax.train.validation import Validator, make_feeds
+from vae_jax.types import Batch, UserError
+
+CORRUPTION = {
+    "data.corruption.gaussian_sigma": 0.2,
+    "data.corruption.drop_fraction": 0.5,
+    "data.corruption.mask": "rectangle",
+    "data.corruption.mask_size": 5,
+    "data.corruption.grey": True,
+}
+AUGMENTATION = {
+    "data.augmentation.flip": True,
+    "data.augmentation.shift": 2,
+    "data.augmentation.brightness": 0.3,
+}
+
+
+def configured(config=None, **fields):
+    config = config or tiny.get_config()
+    config.update_from_flattened_dict(fields)
+    vae_config.validate(config)
+    return config
+
+
+def batch(seed=0):
+    images = np.random.default_rng(seed).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
+    return Batch(jnp.asarray(images), jnp.ones(8))
+
+
+def plain_step(setup):
+    """The training step written without any stage between images and model."""
+
+    def loss_fn(params, batch_stats, batch, key, step, hyper):
+        targets = batch.images.astype(jnp.float32) / 255.0
+        output, mutated = setup.model.apply(
+            {"params": params, "batch_stats": batch_stats}, targets, train=True, sample=True,
+            mask=batch.weights > 0, mutable=["batch_stats"],
+            rngs={name: stream_key(key, name) for name in ("latent", "dropout")},
+        )  # fmt: skip
+        terms = objective_terms(
+            setup.objective, output, targets, batch.weights, hyper.kl_weight * 1.0
+        )
+        return terms["loss"], (terms, batch_stats | mutated["batch_stats"])
+
+    return make_update_step(loss_fn, setup.tx, lambda step: jnp.ones(()))
+
+
+def test_with_everything_off_the_step_is_the_plain_one_bit_for_bit():
+    setup = make_experiment(configured(), 10)
+    assert setup.stage == stages.CLEAN
+    states = []
+    for step in (setup.train_step, plain_step(setup)):
+        state, program = setup.init_state(), jax.jit(step)
+        for seed in range(2):
+            state, _ = program(state, batch(seed), setup.run_key, setup.hyper)
+        states.append(state)
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_the_loss_compares_with_the_clean_image():
+    setup = make_experiment(configured(**CORRUPTION, **{"loss.reduction": "sum"}), 10)
+    state, images = setup.init_state(), batch()
+    clean = images.images.astype(jnp.float32) / 255
+    _, metrics = jax.jit(setup.train_step)(state, images, setup.run_key, setup.hyper)
+    key = jax.random.fold_in(setup.run_key, 0)
+    corrupted, targets = training_pair(setup.stage, key, images.images)
+    np.testing.assert_array_equal(targets, clean)
+    assert float(jnp.mean(jnp.abs(corrupted - clean))) > 0.2
+    output, _ = setup.model.apply(
+        {"params": state.params, "batch_stats": state.batch_stats}, corrupted, train=True,
+        sample=True, rngs={"latent": stream_key(key, "latent")}, mutable=["batch_stats"],
+    )  # fmt: skip
+    expected = float(jnp.mean(bernoulli_nll(output.logits, clean)))
+    assert float(metrics["recon"]) == pytest.approx(expected, rel=1e-5)
+    assert abs(float(jnp.mean(bernoulli_nll(output.logits, corrupted))) / expected - 1) > 0.01
+
+
+def test_every_step_draws_anew_and_the_seed_decides():
+    stage = InputStage(corruption=Corruption(drop_fraction=0.5))
+    images = batch().images
+    drawn = [
+        np.asarray(training_pair(stage, jax.random.fold_in(jax.random.key(seed), step), images)[0])
+        for seed, step in ((0, 0), (0, 1), (1, 0), (0, 0))
+    ]
+    assert not np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+    np.testing.assert_array_equal(drawn[0], drawn[3])
+
+
+def test_augmentation_is_the_same_for_input_and_target():
+    stage = InputStage(Augmentation(True, 2, 0.3))
+    images, key = batch().images, jax.random.key(0)
+    inputs, targets = training_pair(stage, key, images)
+    assert inputs is targets
+    assert not np.allclose(targets, images.astype(jnp.float32) / 255)
+    both = stage._replace(corruption=Corruption(drop_fraction=0.5))
+    inputs, varied = training_pair(both, key, images)
+    np.testing.assert_array_equal(varied, targets)
+    kept = np.asarray(inputs).any(-1)
+    np.testing.assert_array_equal(np.asarray(inputs)[kept], np.asarray(varied)[kept])
+
+
+def test_evaluated_images_are_never_augmented():
+    stage = InputStage(Augmentation(True, 2, 0.3))
+    images = batch().images
+    inputs, targets = evaluation_pair(stage, jax.random.key(0), images, 0)
+    assert inputs is targets
+    np.testing.assert_array_equal(targets, images.astype(jnp.float32) / 255)
+
+
+@pytest.fixture
+def corrupted_config(tiny_config):
+    """The tiny config with every corruption and augmentation at once."""
+    return configured(tiny_config, **CORRUPTION, **AUGMENTATION)
+
+
+def test_validation_repeats_and_ignores_augmentation_and_batch_size(corrupted_config):
+    config = corrupted_config
+    splits = open_splits(config.data)
+    state = make_experiment(config, 10).init_state()
+
+    def evaluated():
+        setup = make_experiment(config, 10)
+        return Validator(config, setup, make_feeds(config, splits)).evaluate(state)
+
+    first = evaluated()
+    assert first == evaluated()
+    config.data.augmentation = ConfigDict({"flip": False, "shift": 0, "brightness": 0.0})
+    assert first == evaluated()
+    config.eval.batch_size = 4  # The latent noise differs, the corrupted inputs do not.
+    assert first["kl"] == pytest.approx(evaluated()["kl"], rel=1e-5)
+    config.data.corruption.drop_fraction = 0.0
+    assert abs(first["kl"] / evaluated()["kl"] - 1) > 1e-3
+
+
+def final_state(workdir, config):
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return restore(checkpoints, make_experiment(config, 10))[0]
+
+
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
+    corrupted_config, tmp_path, monkeypatch
+):
+    said = []
+    fit(corrupted_config, tmp_path / "whole", said.append)
+    assert "inputs     grey, Gaussian noise of sigma 0.2, 50% of the pixels" in said[0]
+    assert "mirrored, shifted by up to 2 pixels" in said[0]
+    add, seen = EpochMeans.add, 0
+
+    def stopping(self, metrics):
+        nonlocal seen
+        seen += len(metrics["images"])
+        if seen == 3:
+            signal.raise_signal(signal.SIGTERM)
+        add(self, metrics)
+
+    monkeypatch.setattr(EpochMeans, "add", stopping)
+    monkeypatch.setattr("vae_jax.train.epoch.MAX_STEPS_A_CALL", 1)
+    stopped = fit(corrupted_config, tmp_path / "parts", said.append)
+    assert stopped.interrupted_by == signal.SIGTERM and stopped.step == 3
+    monkeypatch.undo()
+    fit(corrupted_config, tmp_path / "parts", said.append)
+    states = (final_state(tmp_path / name, corrupted_config) for name in ("whole", "parts"))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    losses = [[row["loss"] for row in read_rows(tmp_path / name)] for name in ("whole", "parts")]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data.corruption.drop_fraction": 1.5}, "config.data.corruption.drop_fraction is 1.5"),
+        ({"data.corruption.mask": "middle"}, "valid are none, rectangle, left"),
+        ({"data.corruption.mask": "rectangle"}, "'rectangle' needs a side in pixels"),
+        ({"data.corruption.mask_size": 4}, "any other mask 0"),
+        ({"data.corruption.mask": "rectangle", "data.corruption.mask_size": 17}, "have only 16"),
+        ({"data.augmentation.shift": 17}, "config.data.augmentation.shift is 17 pixels"),
+        (
+            {"data.corruption.grey": True, "data.image_shape": (16, 16, 1)},
+            "config.data.corruption.grey is True, but the images have no colour",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_images_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        configured(**fields)
+
+
+def test_the_stage_of_a_config():
+    stage = make_input_stage(configured(**CORRUPTION, **AUGMENTATION).data)
+    assert stage.corruption == Corruption(True, 0.2, 0.5, "black", "rectangle", 5)
+    assert stage.augmentation == Augmentation(True, 2, 0.3)

@@ -1,0 +1,183 @@
+"""The compiled program behind `vae_jax.filters.excite`.
+
+Maps converge after very different numbers of steps. The program therefore has a fixed number of
+lanes, each climbing for one map at a time: a lane whose map has ended takes the next one, so that
+none computes in vain, and a map's result does not depend on the maps beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vae_jax.filter_starts import standardise
+
+
+class Results(NamedTuple):
+    """What is known of M maps, in rows 0 to M - 1; row M is where idle lanes write.
+
+    Attributes:
+        patterns: `[M + 1, H, W, C]`.
+        converged: `[M + 1]` bool.
+        steps: `[M + 1]` int32, changes of the image.
+        curves: `[T, M + 1]`, response before each step; NaN after the last.
+        snapshots: `[K, M + 1, H, W, C]`.
+    """
+
+    patterns: jax.Array
+    converged: jax.Array
+    steps: jax.Array
+    curves: jax.Array
+    snapshots: jax.Array
+
+
+class _Lanes(NamedTuple):
+    """`[L, ...]`: the row that each lane works on, its image, and how far it has come."""
+
+    row: jax.Array
+    images: jax.Array
+    previous: jax.Array  # response one step ago
+    quiet: jax.Array  # steps in a row without change
+    stage: jax.Array
+    stage_step: jax.Array
+    step: jax.Array
+    moves: jax.Array
+
+
+@partial(jax.jit, static_argnames=("project", "step_size", "tolerance", "patience", "sizes"))
+def climb_all(
+    layer: jax.tree_util.Partial,
+    starts: jax.Array,
+    maps: jax.Array,
+    stage_steps: jax.Array,
+    snapshot_steps: jax.Array,
+    *,
+    project: Callable[[jax.Array], jax.Array],
+    step_size: float,
+    tolerance: float,
+    patience: int,
+    sizes: tuple[int, int],
+) -> tuple[Results, jax.Array]:
+    """Climb for every map.
+
+    Args:
+        layer: `[B, H, W, C]` to feature maps `[B, h, w, F]`.
+        starts: `[S, M, H, W, C]`, what each stage adds.
+        maps: `[M]` int32.
+        stage_steps: `[S]` int32.
+        snapshot_steps: `[K]` int32.
+        project: onto the images that are allowed.
+        step_size: factor of the gradient after its division by its RMS.
+        tolerance: relative change of the response that counts as none.
+        patience: so many steps without change end a stage.
+        sizes: number of lanes L and most steps of a map T.
+
+    Returns:
+        The results, and the response `[M]` to every pattern.
+    """
+    lanes_count, total = sizes
+    stages, count = starts.shape[:2]
+    image_shape, dtype = starts.shape[2:], starts.dtype
+
+    def response_of(images: jax.Array, rows: jax.Array) -> jax.Array:
+        means = jnp.mean(layer(images), axis=(1, 2))
+        return jnp.take_along_axis(means, maps[rows][:, None], axis=1)[:, 0].astype(dtype)
+
+    def start_of(stage: jax.Array, row: jax.Array, images: jax.Array) -> jax.Array:
+        noise = starts[jnp.minimum(stage, stages - 1), jnp.minimum(row, count - 1)]
+        return project(standardise(images) + noise)
+
+    def body(loop: tuple[_Lanes, Results, jax.Array]) -> tuple[_Lanes, Results, jax.Array]:
+        lanes, results, next_row = loop
+        rows = jnp.minimum(lanes.row, count - 1)
+        # Images are independent, so the gradient of the sum is every image's own gradient.
+        response, pull_back = jax.vjp(lambda images: response_of(images, rows), lanes.images)
+        (gradient,) = pull_back(jnp.ones_like(response))
+        change = jnp.abs(response - lanes.previous)
+        still = change <= tolerance * jnp.abs(lanes.previous)  # False where that is NaN.
+        quiet = jnp.where(still, lanes.quiet + 1, 0)
+        converged = quiet >= patience
+        moved = project(lanes.images + step_size * _over_rms(gradient))
+        images = jnp.where(_per_image(converged), lanes.images, moved)
+        step, moves = lanes.step + 1, lanes.moves + ~converged
+        stage_step = lanes.stage_step + 1
+
+        stage_over = converged | (stage_step >= stage_steps[lanes.stage])
+        done = stage_over & (lanes.stage == stages - 1)
+        finished = jnp.where(done, lanes.row, count)
+        results = Results(
+            patterns=results.patterns.at[finished].set(images),
+            converged=results.converged.at[finished].set(converged),
+            steps=results.steps.at[finished].set(moves),
+            curves=results.curves.at[lanes.step, lanes.row].set(response),
+            snapshots=_keep(results.snapshots, snapshot_steps, step, lanes.row, images),
+        )
+        taken = next_row + jnp.cumsum(done) - 1
+        row = jnp.where(done, jnp.minimum(taken, count), lanes.row)
+        stage = jnp.where(done, 0, lanes.stage + stage_over)
+        blank = jnp.where(_per_image(done), 0.0, images)
+        fresh = partial(jnp.where, done, 0)
+        lanes = _Lanes(
+            row=row,
+            images=jnp.where(_per_image(stage_over), start_of(stage, row, blank), images),
+            previous=jnp.where(stage_over, jnp.nan, response),
+            quiet=jnp.where(stage_over, 0, quiet),
+            stage=stage,
+            stage_step=jnp.where(stage_over, 0, stage_step),
+            step=fresh(step),
+            moves=fresh(moves),
+        )
+        return lanes, results, next_row + jnp.sum(done)
+
+    row, zeros = jnp.arange(lanes_count), jnp.zeros(lanes_count, jnp.int32)
+    blank = jnp.zeros((lanes_count, *image_shape), dtype)
+    lanes = _Lanes(
+        row=row,
+        images=start_of(zeros, row, blank),
+        previous=jnp.full(lanes_count, jnp.nan, dtype),
+        quiet=zeros,
+        stage=zeros,
+        stage_step=zeros,
+        step=zeros,
+        moves=zeros,
+    )
+    first = project(starts[0])
+    results = Results(
+        patterns=jnp.zeros((count + 1, *image_shape), dtype),
+        converged=jnp.zeros(count + 1, bool),
+        steps=jnp.zeros(count + 1, jnp.int32),
+        curves=jnp.full((total, count + 1), jnp.nan, dtype),
+        snapshots=jnp.broadcast_to(
+            jnp.pad(first, ((0, 1), (0, 0), (0, 0), (0, 0))),
+            (len(snapshot_steps), count + 1, *image_shape),
+        ),
+    )
+    loop = (lanes, results, jnp.asarray(lanes_count))
+    _, results, _ = jax.lax.while_loop(lambda loop: jnp.any(loop[0].row < count), body, loop)
+    return results, response_of(results.patterns[:-1], jnp.arange(count))
+
+
+def _over_rms(gradient: jax.Array) -> jax.Array:
+    """`[L, H, W, C]` with a root mean square of 1 for each image; 0 stays 0."""
+    rms = jnp.sqrt(jnp.mean(jnp.square(gradient), axis=(1, 2, 3), keepdims=True))
+    return gradient / jnp.where(rms > 0, rms, 1.0)
+
+
+def _keep(
+    snapshots: jax.Array,
+    snapshot_steps: jax.Array,
+    step: jax.Array,
+    row: jax.Array,
+    images: jax.Array,
+) -> jax.Array:
+    due = (snapshot_steps[:, None] == step[None, :])[..., None, None, None]
+    return snapshots.at[:, row].set(jnp.where(due, images[None], snapshots[:, row]))
+
+
+def _per_image(flags: jax.Array) -> jax.Array:
+    """`[L]` to `[L, 1, 1, 1]`."""
+    return flags[:, None, None, None]

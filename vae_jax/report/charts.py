@@ -1,0 +1,38 @@
+"""What every chart shares: one look, no display, PNG bytes out."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+STYLE = {
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#888888",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+}
+COLOURS = ("#1f6fb4", "#d9542b", "#3a9457", "#8659b5", "#b08a1e", "#5b5b5b")
+
+
+def new_chart(width: float, height: float, rows: int = 1, columns: int = 1):
+    """A figure of `width` x `height` inches and its axes `[rows, columns]`."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def drawn(figure: Figure) -> Image.Image:
+    """The figure as a picture; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")

@@ -1,0 +1,183 @@
+"""Several members at once: their states stacked, and every program mapped over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from vae_jax.data.batches import Feed, ResidentFeed, Segment
+from vae_jax.streams import stream_key
+from vae_jax.train.epoch import EpochMeans, Pace, RunSteps, make_run_steps, run_epoch
+from vae_jax.train.padding import pad_latent, unpad_latent
+from vae_jax.train.setup import Experiment
+from vae_jax.train.state import Hyper, TrainState
+from vae_jax.train.step import Step
+from vae_jax.train.validation import (
+    EvalCarry,
+    Feeds,
+    make_eval_step,
+    make_statistics_step,
+    order_seed,
+    pooled_statistics,
+    start_statistics,
+)
+from vae_jax.types import UserError
+
+SHARED = Segment(*[None] * len(Segment._fields))
+OWN_ORDER = SHARED._replace(rows=0)
+
+
+class Stacked(NamedTuple):
+    """What the members of a group differ in, with a leading axis for the K members.
+
+    Attributes:
+        widest: the experiment whose model and step serve all of them.
+        experiments: of the members alone.
+        keys: `[K]` run keys.
+        hyper: `[K]` KL weights and learning rates, `[K, Z]` masks.
+    """
+
+    widest: Experiment
+    experiments: tuple[Experiment, ...]
+    keys: jax.Array
+    hyper: Hyper
+
+
+def stack_experiments(experiments: Sequence[Experiment]) -> Stacked:
+    """Bring experiments that differ in KL weight, learning rate, seed and z_dim side by side."""
+    widest = max(experiments, key=lambda experiment: experiment.model.z_dim)
+    z_dims = np.array([experiment.model.z_dim for experiment in experiments])
+    masks = np.arange(widest.model.z_dim)[None, :] < z_dims[:, None]
+    hyper = Hyper(
+        *(
+            jnp.array([getattr(e.hyper, name) for e in experiments], jnp.float32)
+            for name in ("kl_weight", "learning_rate")
+        ),
+        jnp.asarray(masks, jnp.float32),
+    )
+    keys = jnp.stack([experiment.run_key for experiment in experiments])
+    return Stacked(widest, tuple(experiments), keys, hyper)
+
+
+def stack_states(stacked: Stacked, states: Sequence[TrainState]) -> TrainState:
+    """Pad the members' own states to the widest model and stack them, `[K, ...]`."""
+    shapes = jax.eval_shape(stacked.widest.init_state)
+    padded = [
+        pad_latent(state, shapes, experiment.model.z_dim)
+        for state, experiment in zip(states, stacked.experiments, strict=True)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *padded)
+
+
+def unstack_states(stacked: Stacked, state: TrainState) -> list[TrainState]:
+    """The members' own states on the host: the inverse of `stack_states`."""
+    own = each_member(state, len(stacked.experiments))
+    return [
+        unpad_latent(padded, jax.eval_shape(experiment.init_state), experiment.model.z_dim)
+        for padded, experiment in zip(own, stacked.experiments, strict=True)
+    ]
+
+
+def each_member(tree: Any, count: int) -> list[Any]:
+    """Trees on the host without the leading axis of `count` members."""
+    host = jax.device_get(tree)
+    return [jax.tree.map(lambda leaf, k=k: leaf[k], host) for k in range(count)]
+
+
+def mapped_steps(step: Step, axes: Segment = SHARED, donate: bool = False) -> RunSteps:
+    """The jitted `run_steps` of all members at once.
+
+    Args:
+        step: of one member.
+        axes: 0 for the fields of the segment that have a leading axis K.
+        donate: the carry's memory is reused for the result.
+
+    Returns:
+        `run_steps(carry, segment, start, count, key, hyper) -> (carry, metrics)`, where carry, key
+        and hyper have a leading axis K and each metric is `[steps, K]`.
+    """
+    mapped = jax.vmap(make_run_steps(step), (0, axes, None, None, 0, 0), (0, 1))
+    return jax.jit(mapped, donate_argnums=(0,) if donate else ())
+
+
+class OrderedFeed:
+    """The batches of K members that draw the same images, each in its own order.
+
+    Args:
+        feed: the images; they must lie on the device.
+        seeds: of the members' orders.
+    """
+
+    def __init__(self, feed: Feed, seeds: Sequence[int]) -> None:
+        if not isinstance(feed, ResidentFeed):
+            raise UserError(
+                "config.sweep.same_batches is off, and members that are trained together then "
+                "need the images on the device: set config.data.resident to 'always', or "
+                "config.sweep.schedule to 'in_turn'"
+            )
+        self._feeds = [feed.reordered(seed) for seed in seeds]
+        self.steps_per_epoch, self.seconds_waited = feed.steps_per_epoch, 0.0
+
+    def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
+        """Segments with rows `[K, S, B]`."""
+        for some in zip(*(feed.segments(epoch, start) for feed in self._feeds), strict=True):
+            yield some[0]._replace(rows=jnp.stack([segment.rows for segment in some]))
+
+
+def group_feed(feed: Feed, group: Sequence[ConfigDict]) -> tuple[Feed, Segment]:
+    """The training batches of some configs, and which fields of a segment have an axis K."""
+    seeds = [order_seed(config) for config in group]
+    if len(set(seeds)) == 1:
+        return feed.reordered(seeds[0]), SHARED
+    return OrderedFeed(feed, seeds), OWN_ORDER
+
+
+class GroupValidator:
+    """Evaluates all members of a group on the test split, as `Validator` does one."""
+
+    def __init__(self, config: ConfigDict, stacked: Stacked, feeds: Feeds) -> None:
+        self._reestimate = config.eval.batch_stats == "reestimated" and config.model.norm == "batch"
+        self._stacked, self._feeds = stacked, feeds
+        self._keys = jnp.stack([stream_key(e.run_key, "evaluation") for e in stacked.experiments])
+        model, objective = stacked.widest.model, stacked.widest.objective
+        stage = stacked.widest.stage
+        self._eval_program = mapped_steps(make_eval_step(model, objective, stage))
+        self._statistics_program = mapped_steps(make_statistics_step(model, stage))
+        self._paces = (Pace(), Pace())
+        self._measured: tuple[int, Any] = (-1, None)
+
+    def batch_stats(self, state: TrainState) -> Any:
+        """The statistics to evaluate the members with, a tree like `state.batch_stats`."""
+        if not self._reestimate:
+            return state.batch_stats
+        step = int(state.step[0])
+        if self._measured[0] != step:
+            start = jax.vmap(start_statistics)(state.params, state.batch_stats)
+            *_, (carry, _) = self._run(self._statistics_program, start, self._feeds.statistics, 0)
+            self._measured = (step, jax.vmap(pooled_statistics)(carry))
+        return self._measured[1]
+
+    def evaluate(self, state: TrainState) -> list[dict[str, float]]:
+        """Each member's means over the test split."""
+        count = len(self._stacked.experiments)
+        variables = {"params": state.params, "batch_stats": self.batch_stats(state)}
+        means = [EpochMeans() for _ in range(count)]
+        start = EvalCarry(variables, jnp.zeros(count, jnp.int32))
+        for _, metrics in self._run(self._eval_program, start, self._feeds.test, 1):
+            for k, own in enumerate(means):
+                own.add(member_metrics(metrics, k))
+        return [own.means() for own in means]
+
+    def _run(self, program: RunSteps, carry: Any, feed: Feed, pace: int) -> Iterator[Any]:
+        hyper = self._stacked.hyper
+        return run_epoch(program, carry, feed, self._keys, hyper, self._paces[pace])
+
+
+def member_metrics(metrics: dict[str, np.ndarray], k: int) -> dict[str, np.ndarray]:
+    """The metrics `[steps]` of one member from those of all, `[steps, K]`."""
+    return {name: values[:, k] for name, values in metrics.items()}
