@@ -2,9 +2,9 @@
 
 python -m experiments.ablation --config=configs/ablation_faces.py --workdir=runs/ablation_faces
 
-24 models of 32x32 faces: six KL weights (beta 0 to 45) at four latent sizes, with one order of the
-images. Ends with runs/ablation_faces/report.html. More seeds train only what is new:
---config.sweep.seed='(0, 1)'.
+48 models of 32x32 faces: six KL weights (beta 0 to 45) at four latent sizes and two seeds, with one
+order of the images. Ends with runs/ablation_faces/report.html. More values train only what is new:
+--config.sweep.seed='(0, 1, 2)'.
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.sweep.kl_weight = (0.0, 0.5, 1.5, 3.0, 5.0, 15.0)  # empty: that of config.loss
     config.sweep.z_dim = (2, 16, 64, 200)  # empty: that of config.model
     config.sweep.learning_rate = ()  # empty: that of config.optimizer
-    config.sweep.seed = (0,)  # empty: config.seed
+    config.sweep.seed = (0, 1)  # empty: config.seed
     config.sweep.mode = "grid"  # grid: all combinations | list: the i-th values of all fields
     # in_turn | together: in one program, padded to the largest z_dim | mixed: together where z_dim
     # is equal | auto: in_turn on a CPU, together elsewhere

@@ -3,8 +3,8 @@
 python -m experiments.ablation --config=configs/ablation_mnist.py --workdir=runs/ablation_mnist \
     --config.data.path=data/mnist
 
-24 models: six values of beta around the textbook's 1 at four latent sizes, with one order of the
-images. Ends with runs/ablation_mnist/report.html.
+48 models: six values of beta around the textbook's 1 at four latent sizes and two seeds, with one
+order of the images. Ends with runs/ablation_mnist/report.html.
 """
 
 from ml_collections import ConfigDict
@@ -21,8 +21,8 @@ def get_config() -> ConfigDict:
     config.model.decoder.filters = (16,)
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
-    config.train.epochs = 3
-    config.checkpoint.every_epochs = 3
+    config.train.epochs = 4
+    config.checkpoint.every_epochs = 4
     config.sweep = ablation_faces.get_config().sweep
     config.sweep.kl_weight = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
     config.sweep.z_dim = (2, 8, 32, 128)

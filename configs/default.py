@@ -38,6 +38,9 @@ def get_config() -> ConfigDict:
     config.data.augmentation.flip = False  # mirror half of the images left to right
     config.data.augmentation.shift = 0  # pixels along each axis at most
     config.data.augmentation.brightness = 0.0  # b of a factor in [1 - b, 1 + b]
+    # Grey images to black and white, by the Bernoulli law of each pixel's grey level: none |
+    # stochastic (anew in every step) | fixed (once for every image, by data.generate_seed).
+    config.data.binarize = "none"
     config.data.resident = "auto"  # auto | always | never: the split as uint8 on the device
     config.data.resident_gib = 6.0  # GiB a split may take on the device under 'auto'
 
@@ -54,8 +57,8 @@ def get_config() -> ConfigDict:
     config.model.decoder.kernel_sizes = (3, 3, 3, 3)
     config.model.decoder.strides = (2, 2, 2, 2)
     config.model.decoder.padding = ("same", "same", "same", "same")
-    config.model.decoder_dense_activation = "none"  # none | leaky_relu | relu | selu
-    config.model.activation = "leaky_relu"  # leaky_relu | relu | selu | none
+    config.model.decoder_dense_activation = "none"  # none | leaky_relu | relu | selu | tanh
+    config.model.activation = "leaky_relu"  # leaky_relu | relu | selu | tanh | none
     config.model.negative_slope = 0.2  # of leaky_relu
     config.model.norm = "batch"  # batch | none
     config.model.norm_epsilon = 1e-3

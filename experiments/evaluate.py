@@ -51,11 +51,12 @@ def main() -> None:
     back = reconstructions(subject, seen, np.arange(len(seen.mean)), sample_key)
     facts = run.provenance | {
         "split": _SPLIT.value,
-        "images": str(len(subject.images)),
+        "images": f"{len(subject.images):,}",
         "seed": str(seed),
         "reconstructions": f"of the {_BY.value}",
     }
-    metrics = dict(facts) | run_metrics.reconstruction_metrics(seen.targets, back)
+    metrics = dict(facts) | {"images": len(seen.mean), "seed": seed, "step": run.step}
+    metrics |= run_metrics.reconstruction_metrics(seen.targets, back)
     metrics |= run_metrics.likelihood_metrics(subject, seen, _SAMPLES.value, seed)
     scores, samples = run_metrics.sample_metrics(subject, seed, _GENERATED.value, _FEATURES.value)
     metrics = run_metrics.finite_or_none(metrics | scores | fid)

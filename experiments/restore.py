@@ -20,7 +20,7 @@ from experiments import app
 from experiments.drawing import COLUMNS, evaluated_inputs
 from vae_jax.data.inputs import make_input_stage
 from vae_jax.data.splits import Splits, condition_labels, first_images, open_splits
-from vae_jax.evaluate.recognition import classify
+from vae_jax.evaluate.recognition import predict
 from vae_jax.evaluate.restoration import baselines, score
 from vae_jax.latent.sampling import decode, encode
 from vae_jax.report.page import Section, text_table, write_page
@@ -91,7 +91,7 @@ def _scores(
     for name, images in results.items():
         scores[name] = score(images, results["clean"], erased)._asdict() | {"recognised": math.nan}
         if judge is not None:
-            found = classify(judge.model, judge.variables, images).argmax(1)
+            found = predict(judge, images).argmax(1)
             scores[name]["recognised"] = float(np.mean(found == test.labels))
     return scores
 

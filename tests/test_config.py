@@ -8,6 +8,7 @@ import pytest
 import configs
 from configs import default
 from vae_jax import config as vae_config
+from vae_jax.models.classifier import make_classifier
 from vae_jax.models.vae import make_vae
 from vae_jax.types import UserError
 
@@ -25,7 +26,10 @@ def test_every_config_validates_builds_and_survives_json(name):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config()
     vae_config.validate(config)
-    make_vae(config.model, config.data.image_shape)
+    if vae_config.is_classifier(config):
+        make_classifier(config.classifier, config.data.image_shape, labels=2)
+    else:
+        make_vae(config.model, config.data.image_shape)
     assert vae_config.from_json(vae_config.to_json(config)).to_dict() == config.to_dict()
     assert f"--config=configs/{name}.py" in module.__doc__ or "Not a study" in module.__doc__
 

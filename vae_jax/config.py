@@ -11,7 +11,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vae_jax.data.corruption import DROP_VALUES, MASKS
+from vae_jax.data.corruption import DROP_VALUES, MASKS, make_corruption
+from vae_jax.data.inputs import BINARIZE
 from vae_jax.losses import LIKELIHOODS, REDUCTIONS, term_scales
 from vae_jax.models.blocks import ACTIVATIONS, DTYPES, KERNEL_INITS, NORMS
 from vae_jax.schedules import KL_SCHEDULES, LEARNING_RATE_SCHEDULES
@@ -76,6 +77,7 @@ FIELDS: dict[str, Field] = {
     "data.augmentation.flip": Field(bool),
     "data.augmentation.shift": COUNT_OR_NONE,
     "data.augmentation.brightness": FRACTION,
+    "data.binarize": _choice(*BINARIZE),
     "data.resident": _choice("auto", "always", "never"),
     "data.resident_gib": Field(float, low=0.0),
     "model.z_dim": COUNT,
@@ -246,10 +248,19 @@ def _check_across_fields(config: ConfigDict) -> None:
         )
 
     _check_inputs(config.data)
+    if is_classifier(config) and not make_corruption(config.data).is_off:
+        raise UserError(
+            "config.data.corruption is of no use here: a classifier is trained on clean images"
+        )
 
 
 def _check_inputs(data: ConfigDict) -> None:
-    """Corruption and augmentation must fit the images."""
+    """Corruption, augmentation and binarisation must fit the images."""
+    if data.binarize != "none" and data.image_shape[2] != 1:
+        raise UserError(
+            f"config.data.binarize is {data.binarize!r}, but only grey images, such as those of "
+            "mnist, become black and white"
+        )
     corruption, size = data.corruption, min(data.image_shape[:2])
     if corruption.grey and data.image_shape[2] != 3:
         raise UserError("config.data.corruption.grey is True, but the images have no colour")

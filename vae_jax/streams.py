@@ -13,6 +13,7 @@ STREAMS = {
     "augmentation": 4,
     "evaluation": 5,
     "order": 6,
+    "binarization": 7,
 }
 
 

@@ -142,7 +142,7 @@ class FlaxSide:
             gradient = jax.value_and_grad(loss_fn, has_aux=True)
             (loss, batch_stats), grads = gradient(state.params)
             state = state.apply_gradients(grads=grads, batch_stats=batch_stats)
-            return state, {"loss": loss, "grad_norm": optax.global_norm(grads)}
+            return state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
 
         return train_step
 

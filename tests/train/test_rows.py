@@ -1,6 +1,7 @@
 """The rows of a run: what epoch means are means of, and the labels of likelihoods and shares."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +27,11 @@ def draw(count, seed=0):
     return [a.astype(np.float32) for a in (logits, targets, mean, log_var)]
 
 
+@partial(jax.jit, static_argnums=0)
 def terms(objective, arrays, weights, kl_weight=2.0):
-    logits, targets, mean, log_var = (jnp.asarray(a) for a in arrays)
+    logits, targets, mean, log_var = arrays
     output = VAEOutput(logits, mean, log_var, mean)
-    return objective_terms(objective, output, targets, jnp.asarray(weights), kl_weight)
+    return objective_terms(objective, output, targets, weights, kl_weight)
 
 
 def row_of(objective, arrays, kl_weight=2.0):

@@ -47,10 +47,31 @@ def open_splits(data: Mapping[str, Any]) -> Splits:
                 f"config.data.image_shape is {tuple(data['image_shape'])}, but the images in "
                 f"{data['path']} are {split.image_shape}; set it to that, or prepare them anew"
             )
-    return Splits(
-        first_images(train, data["train_count"], "config.data.train_count"),
-        first_images(test, data["test_count"], "config.data.test_count"),
-    )
+    train = first_images(train, data["train_count"], "config.data.train_count")
+    test = first_images(test, data["test_count"], "config.data.test_count")
+    if data.get("binarize", "none") == "fixed":
+        seed = data["generate_seed"]
+        train, test = fixed_binarized(train, (seed, 0)), fixed_binarized(test, (seed, 1))
+    return Splits(train, test)
+
+
+def fixed_binarized(split: ImageSet, seed: tuple[int, ...]) -> ImageSet:
+    """Black and white images, the same ones every time: each pixel by its grey level's Bernoulli.
+
+    Args:
+        split: grey images.
+        seed: of the draw; image i depends on (seed, i) alone.
+
+    Returns:
+        The split with images of 0 and 255 in memory.
+    """
+    generator = np.random.default_rng(seed)
+    images = np.empty((len(split), *split.image_shape), np.uint8)
+    for i in range(len(split)):
+        image = split.images[split.rows[i]]
+        # A pixel of 255 is always white, one of 0 never.
+        images[i] = np.where(generator.random(image.shape) * 255 < image, 255, 0)
+    return replace(split, images=images, rows=np.arange(len(split)))
 
 
 def _prepared(data: Mapping[str, Any]) -> Path:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vae_jax.evaluate.recognition import classify, confusion_matrix
+from vae_jax.evaluate.recognition import predict
 from vae_jax.latent.conditions import class_grid, with_attribute
 from vae_jax.latent.sampling import decode
 from vae_jax.models.classifier import Classifier
@@ -53,7 +53,7 @@ def class_confusion(run: Run[VAE], judge: Run[Classifier], z: np.ndarray) -> np.
         )
     points, labels = class_grid(z, len(run.label_names))
     images = decode(run.model, run.variables, points, labels)
-    recognised = classify(judge.model, judge.variables, images).argmax(1)
+    recognised = predict(judge, images).argmax(1)
     return confusion_matrix(labels.argmax(1), recognised, len(run.label_names))
 
 
@@ -103,8 +103,24 @@ def attribute_rates(
 
 
 def _found(judge: Run[Classifier], images: np.ndarray) -> np.ndarray:
-    """`[N, L]` bool: attributes with a positive logit."""
-    return classify(judge.model, judge.variables, images) > 0
+    """`[N, L]` bool: attributes that are more likely than not."""
+    return predict(judge, images) > 0.5
+
+
+def confusion_matrix(asked: np.ndarray, recognised: np.ndarray, count: int) -> np.ndarray:
+    """How often each class was recognised where another was asked for.
+
+    Args:
+        asked: `[N]` class ids.
+        recognised: `[N]` class ids.
+        count: L classes.
+
+    Returns:
+        `[L, L]` int64; row: asked, column: recognised.
+    """
+    matrix = np.zeros((count, count), np.int64)
+    np.add.at(matrix, (asked, recognised), 1)
+    return matrix
 
 
 def confusion_table(matrix: np.ndarray, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:

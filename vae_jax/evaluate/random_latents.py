@@ -7,13 +7,14 @@ the prior, of spheres, and of densities fitted to the aggregate posterior.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vae_jax.evaluate.feature_spaces import small_pixels
+from vae_jax.evaluate.manifold_metrics import frechet_distance
 from vae_jax.evaluate.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_floor
 from vae_jax.evaluate.subject import Subject, encode_subject
 from vae_jax.latent import densities, mixture, posterior
@@ -123,10 +124,13 @@ def all_rows(
     return [codes, *reference, *fitted], held_out
 
 
-def floor(subject: Subject, key: jax.Array, count: int) -> float:
-    """Sliced Wasserstein distance of `count` real images to as many others."""
+def floor(subject: Subject, key: jax.Array, count: int) -> dict[str, float]:
+    """`sliced_wasserstein` and `frechet_pixels` of `count` real images to as many others."""
     options = {"patches": PATCHES, "directions": DIRECTIONS}
-    return sliced_wasserstein_floor(subject.images[: 2 * count], key, **options)["mean"]
+    halves = subject.images[:count], subject.images[count : 2 * count]
+    distance = sliced_wasserstein_floor(subject.images[: 2 * count], key, **options)
+    pixels = (small_pixels(subject, half, None) for half in halves)
+    return {"sliced_wasserstein": distance["mean"], "frechet_pixels": frechet_distance(*pixels)}
 
 
 def measure(subject: Subject, row: Row, key: jax.Array) -> tuple[dict[str, Any], np.ndarray]:
@@ -140,7 +144,9 @@ def measure(subject: Subject, row: Row, key: jax.Array) -> tuple[dict[str, Any],
 
     Returns:
         `name`, `kind`; `radius`, mean of |z|; `sliced_wasserstein` to the real images, mean over
-        pyramid levels; `re_encoded`, root-mean-square distance of E(D(z)) from z, and
+        pyramid levels, which judges texture whatever the contrast; `frechet_pixels`, the Frechet
+        distance of images averaged to 8 x 8 pixels, which judges colour, contrast and layout
+        (biased upwards for few images: compare with `floor`); `re_encoded`, root-mean-square distance of E(D(z)) from z, and
         `re_encoded_relative`, in units of the points' own root-mean-square radius. And the images.
     """
     labels = None
@@ -149,7 +155,9 @@ def measure(subject: Subject, row: Row, key: jax.Array) -> tuple[dict[str, Any],
     images = decode(subject.model, subject.variables, row.z, labels)
     again, _ = encode(subject.model, subject.variables, images, labels)
     options = {"patches": PATCHES, "directions": DIRECTIONS}
-    distance = sliced_wasserstein(subject.images[-len(row.z) :], images, key, **options)
+    real = subject.images[-len(row.z) :]
+    distance = sliced_wasserstein(real, images, key, **options)
+    pixels = (small_pixels(subject, some, None) for some in (real, images))
     z = row.z.astype(np.float64)
     moved = np.sqrt(np.mean(np.sum((again - z) ** 2, axis=1)))
     size = np.sqrt(np.mean(np.sum(z**2, axis=1)))
@@ -158,12 +166,9 @@ def measure(subject: Subject, row: Row, key: jax.Array) -> tuple[dict[str, Any],
         "kind": row.kind,
         "radius": float(np.linalg.norm(z, axis=1).mean()),
         "sliced_wasserstein": distance["mean"],
+        "frechet_pixels": frechet_distance(*pixels),
         "re_encoded": float(moved),
         "re_encoded_relative": float(moved / size),
     }
     return figures, images
 
-
-def best_of(figures: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
-    """The row of a kind whose images are nearest to real ones."""
-    return min((f for f in figures if f["kind"] == kind), key=lambda f: f["sliced_wasserstein"])

@@ -1,4 +1,4 @@
-"""What an independently trained classifier sees in images, against what was asked for."""
+"""What a trained classifier makes of images."""
 
 from __future__ import annotations
 
@@ -11,40 +11,29 @@ import numpy as np
 from vae_jax.data.batches import to_unit_range
 from vae_jax.latent.sampling import in_batches
 from vae_jax.models.classifier import Classifier
+from vae_jax.workdir import Run
 
 
-def classify(model: Classifier, variables: Any, images: np.ndarray) -> np.ndarray:
-    """Logits of a classifier.
+def predict(run: Run[Classifier], images: np.ndarray) -> np.ndarray:
+    """Probabilities of the labels of a classifier.
 
     Args:
-        model: the module.
-        variables: of its run, with the subtree `classifier`.
+        run: of `open_classifier`.
         images: `[N, H, W, C]`, uint8 or float in [0, 1].
 
     Returns:
-        `[N, L]` float32.
+        `[N, L]` float32, in the order of `run.label_names`: of exclusive classes (they add to 1),
+        or of independent binary attributes.
     """
-    params = {"params": variables["params"]["classifier"]}
-    (logits,) = in_batches(partial(_classify, model, params), images)
-    return logits
+    exclusive = run.config.data.condition == "class"
+    program = partial(_probabilities, run.model, exclusive, run.variables["params"]["classifier"])
+    (probabilities,) = in_batches(program, images)
+    return probabilities
 
 
-@partial(jax.jit, static_argnums=0)
-def _classify(model: Classifier, params: Any, images: jax.Array) -> tuple[jax.Array]:
-    return (model.apply(params, to_unit_range(images), train=False),)
-
-
-def confusion_matrix(asked: np.ndarray, recognised: np.ndarray, count: int) -> np.ndarray:
-    """How often each class was recognised where another was asked for.
-
-    Args:
-        asked: `[N]` class ids.
-        recognised: `[N]` class ids.
-        count: L classes.
-
-    Returns:
-        `[L, L]` int64; row: asked, column: recognised.
-    """
-    matrix = np.zeros((count, count), np.int64)
-    np.add.at(matrix, (asked, recognised), 1)
-    return matrix
+@partial(jax.jit, static_argnums=(0, 1))
+def _probabilities(
+    model: Classifier, exclusive: bool, params: Any, images: jax.Array
+) -> tuple[jax.Array]:
+    logits = model.apply({"params": params}, to_unit_range(images), train=False)
+    return (jax.nn.softmax(logits) if exclusive else jax.nn.sigmoid(logits),)

@@ -12,7 +12,7 @@ from flax.linen.dtypes import promote_dtype
 
 from vae_jax.models.convolution import conv, conv_transpose
 
-ACTIVATIONS = ("leaky_relu", "relu", "selu", "none")
+ACTIVATIONS = ("leaky_relu", "relu", "selu", "tanh", "none")
 NORMS = ("batch", "none")
 # Scale, fan and distribution of Glorot & Bengio 2010, He et al. 2015, LeCun et al. 1998.
 KERNEL_INITS = {
@@ -90,6 +90,7 @@ class BlockStyle:
             "leaky_relu": lambda v: jax.nn.leaky_relu(v, self.negative_slope),
             "relu": jax.nn.relu,
             "selu": jax.nn.selu,
+            "tanh": jnp.tanh,
             "none": lambda v: v,
         }
         return functions[activation or self.activation](x)

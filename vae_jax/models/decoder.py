@@ -81,7 +81,7 @@ class Decoder(nn.Module):
         x = z if labels is None else jnp.concatenate([z, labels.astype(z.dtype)], axis=-1)
         x = dense(math.prod(self.start_shape), self.style, "dense")(x)
         x = self.style.activate(x, self.dense_activation)
-        x = x.reshape(len(x), *self.start_shape)
+        x = x.reshape(x.shape[0], *self.start_shape)
         widths = (*stack.filters, self.channels)
         for i, filters in enumerate(widths):
             layer = block(

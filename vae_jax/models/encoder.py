@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         """
         stack = self.stack
         x = conv_layers(stack, self.style, images, train, mask, remat=self.remat)
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)  # len() would refuse the symbolic size of an export
         for i, width in enumerate(stack.dense):
             x = self.style.activate(dense(width, self.style, f"dense_{i}")(x))
         if labels is not None:

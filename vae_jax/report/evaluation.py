@@ -48,6 +48,11 @@ SAMPLES = (
     ("fid", "FID, of the Inception activations given", "{:.2f}"),
 )
 
+LEVELS_NOTE = (
+    "These images have grey levels. Their Bernoulli cross-entropy is a bound between models, not "
+    "the log-likelihood of 8-bit pixels: compare it with its floor."
+)
+
 
 def metric_rows(
     metrics: Mapping[str, Any], table: Sequence[tuple[str, str, str]]
@@ -89,8 +94,9 @@ def write_evaluation(
         "Reconstructions": RECONSTRUCTION,
         "Prior samples against real images": SAMPLES,
     }
+    notes = {"Likelihood and posterior": LEVELS_NOTE} if metrics.get("entropy_floor", 0) > 1 else {}
     sections = [
-        Section(heading, header=header, rows=metric_rows(metrics, table))
+        Section(heading, notes.get(heading, ""), header=header, rows=metric_rows(metrics, table))
         for heading, table in tables.items()
     ]
     published = [

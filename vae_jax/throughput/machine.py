@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from vae_jax.throughput.side import print_result
 
 TRIALS = 3
-SECONDS_A_TRIAL = 0.3
+SECONDS_A_TRIAL = 0.15
 
 
 def machine_in_words() -> str:

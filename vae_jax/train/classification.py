@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from vae_jax.config import is_classifier
 from vae_jax.data.batches import to_unit_range
+from vae_jax.data.inputs import InputStage, make_input_stage, training_pair
 from vae_jax.data.splits import Splits, condition_labels, condition_names
 from vae_jax.losses import weighted_mean
 from vae_jax.models.classifier import Classifier, make_classifier
@@ -83,7 +84,9 @@ def classifier_task(config: ConfigDict, splits: Splits, workdir: str) -> Task:
     feeds = make_feeds(config, splits)
     return Task(
         init_state=partial(_init_state, model, tx, run_key),
-        train_step=make_update_step(_make_loss(model, attributes), tx, learning_rate_factor),
+        train_step=make_update_step(
+            _make_loss(model, attributes, make_input_stage(config.data)), tx, learning_rate_factor
+        ),
         hyper=_hyper(config),
         run_key=run_key,
         feeds=feeds,
@@ -137,11 +140,12 @@ def _init_state(
     return start_state({NETWORK: variables["params"]}, {NETWORK: {}}, tx)
 
 
-def _make_loss(model: Classifier, attributes: Sequence[str]) -> Any:
+def _make_loss(model: Classifier, attributes: Sequence[str], stage: InputStage) -> Any:
     def loss_fn(params, batch_stats, batch: Batch, key, step, hyper: Hyper):
+        images, _ = training_pair(stage, key, batch.images)
         logits = model.apply(
             {"params": params[NETWORK]},
-            to_unit_range(batch.images),
+            images,
             train=True,
             rngs={"dropout": stream_key(key, "dropout")},
         )

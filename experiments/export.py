@@ -1,0 +1,37 @@
+"""Export decoder and encoder as jax.export artifacts that run without this package.
+
+python -m experiments.export --workdir=runs/faces --out=exported
+
+Writes OUT/decoder.jax, OUT/encoder.jax and a JSON of the meaning beside each. To run one, with JAX
+and NumPy alone:
+
+    import jax, numpy as np
+    from jax import export
+    decode = export.deserialize(open("exported/decoder.jax", "rb").read()).call
+    images = decode(np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32))
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from experiments import app
+from vae_jax.latent.export import write_artifact
+from vae_jax.workdir import NETWORKS, open_run
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_STEP = flags.DEFINE_integer("step", None, "Checkpoint step; the newest by default.")
+_OUT = flags.DEFINE_string("out", "exported", "Folder to write.")
+
+
+def main() -> None:
+    """Export both networks."""
+    run = open_run(_WORKDIR.value, _STEP.value)
+    for network in NETWORKS:
+        for path in write_artifact(run, network, _OUT.value):
+            print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("workdir")
+    app.run(main)

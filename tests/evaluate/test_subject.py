@@ -1,0 +1,60 @@
+"""Choice of images, spaces of features, and the Inception hook."""
+
+import numpy as np
+import pytest
+
+from vae_jax.evaluate.feature_spaces import inception_activations, small_pixels
+from vae_jax.evaluate.run_metrics import fid_of_file, finite_or_none, reconstruction_metrics
+from vae_jax.evaluate.subject import chosen_images
+from vae_jax.types import UserError
+
+
+REFERENCE_33 = [1460, 4686, 6268, 2663, 4776]
+
+
+def test_the_reference_choice_is_reproduced():
+    wanted = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(33))).randint(0, 99, 8)
+    np.testing.assert_array_equal(chosen_images(8, 99, 33, reference=True), wanted)
+    # Recorded once: neither NumPy's nor our choice may drift.
+    assert chosen_images(5, 10_000, 33, reference=True).tolist() == REFERENCE_33
+
+
+def test_our_choice_has_no_repetitions_and_extends():
+    many = chosen_images(50, 50, 1)
+    assert sorted(many) == list(range(50))
+    np.testing.assert_array_equal(chosen_images(7, 50, 1), many[:7])
+    assert len(chosen_images(9, 4, 0)) == 4
+
+
+def test_small_pixels_are_averages():
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    small = small_pixels(None, images, None).reshape(3, 8, 8, 3)
+    assert small.min() >= 0 and small.max() <= 1
+    np.testing.assert_allclose(small.mean((1, 2)), images.mean((1, 2)) / 255, atol=0.02)
+    flat = np.full((2, 16, 16, 1), 51, np.uint8)
+    np.testing.assert_allclose(small_pixels(None, flat, None), 0.2, rtol=1e-5)
+
+
+def test_equal_images_and_a_known_error():
+    x = np.full((70, 16, 16, 1), 0.5, np.float32)
+    y = x.copy()
+    y[:35] += 0.1
+    metrics = reconstruction_metrics(x, y)
+    assert metrics["mse"] == pytest.approx(0.005)
+    assert set(metrics) == {"mse", "psnr", "ssim"}
+    assert finite_or_none({"a": [float("inf"), 1.0], "b": float("nan")}) == {
+        "a": [None, 1.0], "b": None,
+    }  # fmt: skip
+
+
+def test_fid_only_of_inception_activations(tmp_path):
+    rng = np.random.default_rng(0)
+    real = np.zeros((4, 2048), np.float32)
+    real[:, :3] = rng.normal(size=(4, 3))
+    np.savez(tmp_path / "a.npz", real=real, fake=real + np.eye(1, 2048, dtype=np.float32))
+    assert fid_of_file(tmp_path / "a.npz")["fid"] == pytest.approx(1.0, abs=1e-6)
+    np.savez(tmp_path / "b.npz", real=real[:, :64], fake=real[:, :64])
+    with pytest.raises(UserError, match="2048 pool3 features"):
+        inception_activations(tmp_path / "b.npz")
+    with pytest.raises(UserError, match="arrays real and fake"):
+        inception_activations(tmp_path / "absent.npz")

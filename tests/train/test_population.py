@@ -1,0 +1,150 @@
+"""A whole sweep: resumes, adds, reports what failed; a member is what it would be alone."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from vae_jax.checkpoint import Checkpoints
+from vae_jax.data.splits import open_splits
+from vae_jax.metrics_log import read_rows
+from vae_jax.train import task
+from vae_jax.train.epoch import EpochMeans
+from vae_jax.train.loop import fit
+from vae_jax.train.persistence import restore
+from vae_jax.train.population import fit_population, make_plan, member_folder
+from vae_jax.train.population_estimate import describe_plan
+from vae_jax.train.setup import make_experiment
+from vae_jax.types import UserError
+from vae_jax.workdir import open_run
+
+SPEED = ("images_per_second", "share_waiting")
+
+
+@pytest.fixture
+def sweep_config(tiny_config):
+    with tiny_config.unlocked():
+        tiny_config.sweep = ConfigDict(
+            {"kl_weight": (0.5, 3.0), "z_dim": (2, 4), "learning_rate": (), "seed": (1,),
+             "mode": "grid", "schedule": "in_turn", "same_batches": True, "memory_gib": 0.0}
+        )  # fmt: skip
+    return tiny_config
+
+
+def quiet(*_):
+    pass
+
+
+def final_state(folder, config):
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        return restore(checkpoints, make_experiment(config, 10))[0]
+
+
+def rows_without_speed(folder):
+    return [{k: v for k, v in row.items() if k not in SPEED} for row in read_rows(folder)]
+
+
+def test_a_member_in_turn_is_its_solo_run_bit_for_bit(sweep_config, tmp_path):
+    result = fit_population(sweep_config, tmp_path / "sweep", quiet)
+    assert {outcome.status for outcome in result.outcomes.values()} == {"finished"}
+    for member in result.members:
+        folder, alone = member_folder(tmp_path / "sweep", member), tmp_path / member.name
+        fit(member.config, alone, quiet)
+        states = (final_state(path, member.config) for path in (folder, alone))
+        jax.tree.map(np.testing.assert_array_equal, *states)
+        assert rows_without_speed(folder) == rows_without_speed(alone)
+        assert open_run(folder).model.z_dim == member.config.model.z_dim
+
+
+def test_a_finished_sweep_is_left_alone_and_a_new_value_trains_only_what_is_new(
+    sweep_config, tmp_path, monkeypatch
+):
+    fit_population(sweep_config, tmp_path, quiet)
+    said, trained = [], []
+    monkeypatch.setattr(
+        "vae_jax.train.population.fit",
+        lambda config, *rest: trained.append(config.loss.kl_weight) or fit(config, *rest),
+    )
+    result = fit_population(sweep_config, tmp_path, said.append)
+    assert not trained and "4 done" in said[0]
+    assert {outcome.status for outcome in result.outcomes.values()} == {"finished"}
+    sweep_config.sweep.kl_weight = (0.5, 1.0, 3.0)
+    result = fit_population(sweep_config, tmp_path, quiet)
+    assert trained == [1.0, 1.0] and len(result.outcomes) == 6
+    sweep_config.train.batch_size = 4
+    with pytest.raises(UserError, match="config.train.batch_size is 4"):
+        fit_population(sweep_config, tmp_path, quiet)
+
+
+@pytest.mark.parametrize("schedule", ["in_turn", "together"])
+def test_an_interrupted_sweep_resumes(sweep_config, tmp_path, monkeypatch, schedule):
+    sweep_config.sweep.schedule = schedule
+    sweep_config.sweep.kl_weight = (3.0,)
+    reference = fit_population(sweep_config, tmp_path / "reference", quiet)
+    seen = 0
+    add = EpochMeans.add
+
+    def stopping(self, metrics):
+        nonlocal seen
+        if "finite" in metrics:
+            seen += 1
+            if seen == 4:
+                signal.raise_signal(signal.SIGTERM)
+        add(self, metrics)
+
+    monkeypatch.setattr(EpochMeans, "add", stopping)
+    result = fit_population(sweep_config, tmp_path / "cut", quiet)
+    assert result.interrupted_by == signal.SIGTERM
+    assert "interrupted" in {outcome.status for outcome in result.outcomes.values()}
+    monkeypatch.undo()
+    result = fit_population(sweep_config, tmp_path / "cut", quiet)
+    assert result.interrupted_by is None
+    assert {outcome.status for outcome in result.outcomes.values()} == {"finished"}
+    for member in reference.members:
+        folders = [member_folder(tmp_path / name, member) for name in ("reference", "cut")]
+        states = (final_state(folder, member.config) for folder in folders)
+        jax.tree.map(np.testing.assert_array_equal, *states)
+        assert rows_without_speed(folders[0]) == rows_without_speed(folders[1])
+
+
+@pytest.mark.parametrize("schedule", ["in_turn", "together"])
+def test_a_diverged_member_is_reported_and_the_others_finish(
+    sweep_config, tmp_path, monkeypatch, schedule
+):
+    sweep_config.sweep.schedule, sweep_config.train.max_skipped = schedule, 3
+    original = task.make_experiment
+
+    def poisoned(config, *rest):
+        experiment = original(config, *rest)
+        if config.loss.kl_weight == 0.5 and config.model.z_dim == 2:
+            hyper = experiment.hyper._replace(kl_weight=float("inf"))
+            return experiment._replace(hyper=hyper)
+        return experiment
+
+    for module in ("task", "population_together"):
+        monkeypatch.setattr(f"vae_jax.train.{module}.make_experiment", poisoned)
+    said = []
+    result = fit_population(sweep_config, tmp_path, said.append)
+    ends = {name: outcome.status for name, outcome in result.outcomes.items()}
+    assert sorted(ends.values()) == ["diverged", "finished", "finished", "finished"]
+    bad = result.outcomes["w0.5-z2-lr0.001-s1"]
+    assert bad.status == "diverged" and "were not finite" in bad.reason
+    assert any("w0.5-z2-lr0.001-s1 diverged" in line for line in said)
+    record = json.loads((tmp_path / "members" / "w0.5-z2-lr0.001-s1" / "member.json").read_text())
+    assert record["status"] == "diverged" and record["seconds"] > 0
+    # It is not tried again, and not forgotten.
+    assert fit_population(sweep_config, tmp_path, quiet).outcomes == result.outcomes
+
+
+def test_a_dry_run_tells_members_groups_memory_and_time_and_leaves_nothing(sweep_config, tmp_path):
+    for schedule, groups in (("in_turn", 4), ("together", 1)):
+        sweep_config.sweep.schedule = schedule
+        splits = open_splits(sweep_config.data)
+        text = describe_plan(make_plan(sweep_config, tmp_path, splits), splits)
+        assert "4 members of 10 steps, 0 of them done" in text
+        assert text.count("\ngroup ") == groups and "MiB: w0.5-z4" in text
+        assert "estimated time: " in text and "ms a step" in text
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,114 @@
+"""Sweeps: which members there are, how they are grouped, what they need."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from vae_jax.train.padding import pad_latent, unpad_latent
+from vae_jax.train.population_plan import (
+    make_groups,
+    member_memory,
+    resolve_schedule,
+    sweep_members,
+)
+from vae_jax.train.setup import make_experiment
+from vae_jax.types import UserError
+
+
+def with_sweep(config, **fields):
+    empty = {name: () for name in ("kl_weight", "z_dim", "learning_rate", "seed")}
+    how = {"mode": "grid", "schedule": "auto", "same_batches": True, "memory_gib": 0.0}
+    with config.unlocked():
+        config.sweep = ConfigDict(empty | how | fields)
+    return config
+
+
+def test_a_grid_has_all_combinations_and_every_member_is_a_config_of_its_own(tiny_config):
+    config = with_sweep(tiny_config, kl_weight=(0.5, 2.0), z_dim=(2, 8), seed=(0, 7))
+    members = sweep_members(config)
+    assert len({member.name for member in members}) == len(members) == 8
+    assert [member.config.model.z_dim for member in members] == [8] * 4 + [2] * 4
+    last = members[-1]
+    assert last.name == "w2-z2-lr0.001-s7"
+    assert last.values() == {"kl_weight": 2.0, "z_dim": 2, "learning_rate": 1e-3, "seed": 7}
+    assert "sweep" not in last.config and last.config.train.order_seed == 0
+    config.sweep.same_batches = False
+    assert sweep_members(config)[-1].config.train.order_seed == -1
+
+
+def test_a_list_pairs_the_values(tiny_config):
+    config = with_sweep(tiny_config, kl_weight=(0.5, 2.0), z_dim=(2, 8), mode="list")
+    assert {member.name for member in sweep_members(config)} == {
+        "w0.5-z2-lr0.001-s0", "w2-z8-lr0.001-s0",
+    }  # fmt: skip
+    config.sweep.seed = (1, 2, 3)
+    with pytest.raises(UserError, match="their lengths differ"):
+        sweep_members(config)
+
+
+def test_mistakes_are_named(tiny_config):
+    with pytest.raises(UserError, match="no section `sweep`"):
+        sweep_members(tiny_config)
+    with pytest.raises(UserError, match="w1-z4-lr0.001-s0 twice"):
+        sweep_members(with_sweep(tiny_config, kl_weight=(1.0, 1.0)))
+    with pytest.raises(UserError, match="config.model.z_dim"):
+        sweep_members(with_sweep(tiny_config, z_dim=(0,)))
+
+
+def test_groups_fit_the_budget_and_mix_only_what_may_be_mixed(tiny_config):
+    config = with_sweep(tiny_config, kl_weight=(0.0, 1.0, 2.0), z_dim=(2, 8))
+    members = sweep_members(config)
+    each = member_memory(config, 8)
+
+    def sizes(schedule, budget=100 * each, position=lambda member: 0, members=members):
+        groups = make_groups(members, schedule, budget, position)
+        assert {m.name for g in groups for m in g.members} == {m.name for m in members}
+        assert all(group.memory <= budget for group in groups)
+        return [len(group.members) for group in groups]
+
+    assert sizes("in_turn") == [1] * 6
+    assert sizes("together") == [6]
+    assert sizes("together", budget=4 * each + 1) == [4, 2]
+    assert sizes("mixed") == [3, 3]
+    halfway = {members[0].name, members[5].name}
+    assert sizes("together", position=lambda m: 5 * (m.name in halfway)) == [2, 4]
+    with pytest.raises(UserError, match="raise it, or lower config.train.batch_size"):
+        sizes("together", budget=each - 1)
+    config.loss.free_bits = 0.1
+    assert sizes("together", members=sweep_members(config)) == [3, 3]
+
+
+def test_auto_is_in_turn_on_a_cpu_only():
+    assert resolve_schedule("auto", "cpu")[0] == "in_turn"
+    assert resolve_schedule("auto", "gpu")[0] == "together"
+    assert resolve_schedule("mixed", "cpu") == ("mixed", "as asked")
+
+
+def test_memory_counts_four_copies_of_the_state_and_every_output(tiny_config):
+    one, two = (member_memory(tiny_config, z) for z in (4, 5))
+    # A dimension more: 2 columns of 4*4*8 weights with a bias each, a row of 4*4*8 weights.
+    parameters = 2 * (4 * 4 * 8 + 1) + 4 * 4 * 8
+    # Its outputs: mean and log_var twice (layer and encoder), z is no module's output.
+    values = (two - one) / 4 - 4 * parameters
+    assert values % (2 * tiny_config.train.batch_size) == 0
+    assert 2 <= values / (2 * tiny_config.train.batch_size) <= 8
+    tiny_config.train.batch_size *= 2
+    assert one < member_memory(tiny_config, 4) < 2 * one
+
+
+def test_padding_inserts_zeros_behind_the_own_dimensions_and_is_undone(tiny_config):
+    states = []
+    for z_dim in (3, 5):
+        tiny_config.model.z_dim = z_dim
+        states.append(make_experiment(tiny_config, 10, label_dim=2).init_state())
+    small, large = states
+    padded = pad_latent(small, large, 3)
+    jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), padded, large)
+    kernel = np.asarray(padded.params["decoder"]["dense"]["kernel"])  # [Z + L, features]
+    own = np.asarray(small.params["decoder"]["dense"]["kernel"])
+    np.testing.assert_array_equal(kernel[:3], own[:3])
+    np.testing.assert_array_equal(kernel[3:5], 0)
+    np.testing.assert_array_equal(kernel[5:], own[3:])  # The rows of the condition.
+    np.testing.assert_array_equal(padded.params["encoder"]["mean"]["kernel"][:, 3:], 0)
+    jax.tree.map(np.testing.assert_array_equal, unpad_latent(padded, small, 3), small)
