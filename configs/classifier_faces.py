@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     config.classifier.kernel_sizes = (3, 3, 3, 3)
     config.classifier.strides = (2, 2, 2, 2)
     config.classifier.padding = ("same", "same", "same", "same")
+    config.classifier.norm = "batch"  # Without it the smile is never found.
     config.train.batch_size = 64
-    config.train.epochs = 20
+    config.train.epochs = 12
     return config

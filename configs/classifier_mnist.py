@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.classifier.strides = (2, 2, 1)
     config.classifier.padding = ("same", "same", "same")  # same | valid
     config.classifier.dense = (100,)  # widths between the features and the logits
+    config.classifier.norm = "none"  # batch | none
     config.classifier.dropout = 0.3  # rate after the dense layers
     config.classifier.convolution = "auto"  # auto | xla | matmul
 

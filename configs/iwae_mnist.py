@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     config.model.activation = "tanh"
     config.model.norm = "none"
     config.model.conv_bias = True
+    config.model.convolution = "xla"  # as matrix products, 28 x 28 kernels compile for minutes
     config.loss.reduction = "sum"
     config.loss.kl_weight = 1.0
     config.optimizer.learning_rate = 1e-3

@@ -2,6 +2,8 @@
 
 python -m experiments.train --config=configs/recolor_faces.py --workdir=runs/recolor_faces
 python -m experiments.restore --workdir=runs/recolor_faces
+
+Colour that the grey image does not tell, such as the background's, comes back as its mean.
 """
 
 from ml_collections import ConfigDict

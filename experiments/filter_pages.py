@@ -206,7 +206,8 @@ def _figures(study: Study) -> dict[str, Any]:
     maps = [
         {
             "map": int(study.maps[i]),
-            "loss": float(found.responses[i]),
+            "response": float(found.responses[i]),
+            "loss": -float(found.responses[i]),
             "steps": int(found.steps[i]),
             "converged": bool(found.converged[i]),
             "best_test_image": int(best[i]),

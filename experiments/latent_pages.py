@@ -88,9 +88,7 @@ def _plane(mean: np.ndarray, log_var: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return offset, axes, ("principal component 1", "principal component 2")
 
 
-def _groups(
-    subject: Subject, points: np.ndarray
-) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _groups(subject: Subject, points: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Classes, or the attribute that the points `[N, 2]` separate best."""
     split = subject.split
     if split.labels is None:
@@ -117,7 +115,9 @@ def paths_page(
     mean = study.seen.mean
     pairs = min(pairs, len(mean) // 2)
     chosen = chosen_images(2 * pairs, len(mean), study.seed)
-    between = path_study.interpolate(study.decode, mean[chosen[:pairs]], mean[chosen[pairs:]], steps)
+    between = path_study.interpolate(
+        study.decode, mean[chosen[:pairs]], mean[chosen[pairs:]], steps
+    )
     ends = prior_latents(study.seed, 2 * pairs, mean.shape[1])
     prior = path_study.interpolate(study.decode, ends[:pairs], ends[pairs:], steps)
     sections = [
@@ -146,7 +146,9 @@ def _interpolation(heading: str, result: path_study.Interpolation, pairs: int) -
     ]
     sheet = labelled_sheet(rows, rows[0][1].shape[0])
     text = f"Figures are means over {pairs} pairs; a step is the RMS change of pixels in [0, 1]."
-    return Section(heading, text, embedded(sheet), SMOOTHNESS_HEADER, smoothness_rows(result.figures))
+    return Section(
+        heading, text, embedded(sheet), SMOOTHNESS_HEADER, smoothness_rows(result.figures)
+    )
 
 
 def _components(
@@ -162,9 +164,7 @@ def _components(
     single = np.asarray(paths.traversals(start, values, relative=True))[strongest]
     block = -(-z_dim // TRAVERSALS)
     blocks = np.asarray(paths.block_traversals(start, values, block, relative=True))
-    rows = [
-        (f"component {d}", study.decode(z)) for d, z in zip(strongest, single, strict=True)
-    ] + [
+    rows = [(f"component {d}", study.decode(z)) for d, z in zip(strongest, single, strict=True)] + [
         (f"{i * block} to {min((i + 1) * block, z_dim) - 1}", study.decode(z))
         for i, z in enumerate(blocks)
     ]
@@ -211,7 +211,7 @@ def _attributes(
         z = mean[image][None] + strengths[:, None] * vector[None]
         rows.append((name, study.decode(z)))
     text = (
-        f"Image {image} with each attribute's vector times {-strength:g} to {strength:g} added. The "
+        f"Image {image} plus each attribute's vector times {-strength:g} to {strength:g}. The "
         "share of images on the right side of the plane halfway along the vector is in the table: "
         "0.5 is chance."
     )

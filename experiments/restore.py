@@ -18,6 +18,7 @@ from absl import flags
 
 from experiments import app
 from experiments.drawing import COLUMNS, evaluated_inputs
+from vae_jax.data.corruption import luminance
 from vae_jax.data.inputs import make_input_stage
 from vae_jax.data.splits import Splits, condition_labels, first_images, open_splits
 from vae_jax.evaluate.recognition import predict
@@ -37,6 +38,9 @@ _CLASSIFIER = flags.DEFINE_string("classifier", None, "Run folder of a classifie
 _OUT = flags.DEFINE_string("out", None, "Folder to write; WORKDIR/restoration by default.")
 # Images of the training split that the mean image is taken over.
 MEAN_OF = 10_000
+KEPT = "restored, kept pixels as they were"
+LUMINANCE = "restored, luminance as it was"
+MIXED = (KEPT, LUMINANCE)
 
 
 def main() -> None:
@@ -51,7 +55,8 @@ def main() -> None:
     scores = _scores(results, erased, test)
     out = Path(_OUT.value or Path(_WORKDIR.value) / "restoration")
     facts = run.provenance | {"corruption": str(corruption), "test images": f"{len(test):,}"}
-    rows = [results[name][: _SHOWN.value] for name in ("clean", "corrupted input", "restored")]
+    shown = [name for name in ("clean", "corrupted input", "restored", *MIXED) if name in results]
+    rows = [results[name][: _SHOWN.value] for name in shown]
     save_png(out / "restoration.png", image_grid(paired_rows(rows, COLUMNS), COLUMNS), facts)
     known = {
         name: {key: value for key, value in values.items() if not math.isnan(value)}
@@ -60,7 +65,7 @@ def main() -> None:
     (out / "restoration.json").write_text(json.dumps(facts | {"scores": known}, indent=2) + "\n")
     header, table = restoration_table(scores)
     sections = [
-        Section("Clean, corrupted, restored", picture="restoration.png"),
+        Section("Test images", f"Rows: {'; '.join(shown)}.", "restoration.png"),
         Section("In numbers", "Means over the test images.", header=header, rows=table),
     ]
     write_page(out / "index.html", "Restored test images", facts, sections)
@@ -77,7 +82,9 @@ def _results(run: Run, splits: Splits, test: ImageSet) -> tuple[dict[str, np.nda
     restored = decode(run.model, run.variables, mean, labels)
     results = {"clean": pixels.astype(np.float32) / 255, "restored": restored}
     if erased.any():
-        results["restored, kept pixels as they were"] = np.where(erased, restored, inputs)
+        results[KEPT] = np.where(erased, restored, inputs)
+    elif make_input_stage(run.config.data).corruption.grey:
+        results[LUMINANCE] = np.clip(restored - np.asarray(luminance(restored)) + inputs, 0, 1)
     some = splits.train.take(np.arange(min(MEAN_OF, len(splits.train))))
     mean_image = (some.mean(0, dtype=np.float64) / 255).astype(np.float32)
     return results | baselines(inputs, erased, mean_image), erased

@@ -10,6 +10,7 @@ first proves that it computes the same loss and gradient norm from the same weig
     --what=decode   images/s of decoding
     --what=prepare  images/s of preparing JPEGs, against a bare Pillow loop
     --what=profile  where the time of a training step goes
+    --what=ablation a sweep as one command against its members one by one
     --what=report   all that a GPU's owner wants to know: best batch size, the whole run
 """
 
@@ -27,6 +28,7 @@ from experiments import app
 from vae_jax.throughput import compare, summary
 from vae_jax.throughput.report import report
 from vae_jax.throughput.rounds import Program
+from vae_jax.throughput.sweep import compare_sweep
 from vae_jax.types import UserError
 
 _TORCH, _KERAS = ("torch",), ("keras", "tensorflow")
@@ -80,11 +82,12 @@ def _measure(what: str, how: compare.Comparison) -> dict[str, Any]:
         return result
     if _CONFIG.value is None:
         raise UserError(f"--what={what} needs --config")
-    if what == "ablation":
-        raise UserError("--what=ablation needs vae_jax/train/population.py, which is not there yet")
     if what == "profile":
         result = compare.profile(_CONFIG.value, how)
         summary.print_profile(result)
+    elif what == "ablation":
+        result = compare_sweep(_CONFIG.value, how)
+        summary.print_summary(result)
     elif what == "report":
         result = report(_CONFIG.value, how, summary.print_summary)
         summary.print_report(result)

@@ -63,7 +63,7 @@ def correlation(a, b):
 @pytest.mark.parametrize("shape", [(28, 28, 1), (20, 12, 3)])
 def test_the_pattern_is_the_filter_whose_response_it_is(shape):
     wanted = templates(3, shape)
-    starts = start_images(jax.random.key(0), 3, shape)
+    starts = start_images(jax.random.key(0), 3, shape, (3, 0))
     found = excite(matching_layer(wanted), starts[None], [0, 1, 2], FREE, (400,), FINE)
     for pattern, template in zip(found.patterns, wanted, strict=True):
         assert correlation(pattern, template) > 0.98

@@ -144,6 +144,7 @@ FIELDS: dict[str, Field] = {
     "classifier.strides": _layers(optional=True),
     "classifier.padding": Field(str, choices=("same", "valid"), many=True, optional=True),
     "classifier.dense": _layers(optional=True),
+    "classifier.norm": Field(str, choices=NORMS, optional=True),
     "classifier.dropout": Field(float, low=0.0, high=0.99, optional=True),
     "classifier.convolution": Field(str, choices=("auto", "xla", "matmul"), optional=True),
 }

@@ -155,7 +155,7 @@ def open_classifier(workdir: str | Path, step: int | None = None) -> Run[Classif
         model = make_classifier(config.classifier, config.data.image_shape, len(label_names))
         images = jnp.zeros((1, *model.image_shape))
         shapes = jax.eval_shape(lambda key: model.init(key, images, False), jax.random.key(0))
-        item = {"params": shapes["params"], "batch_stats": {}}
+        item = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
         restored = checkpoints.restore({"classifier": item}, step)
     variables = network_variables(restored.items)
     return Run(Path(workdir), config, restored.step, model, variables, label_names)

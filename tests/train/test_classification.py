@@ -14,7 +14,7 @@ from vae_jax.train.classification import accuracy_table, classification_terms, c
 from vae_jax.train.loop import fit
 from vae_jax.train.persistence import restore
 from vae_jax.types import UserError
-from vae_jax.workdir import open_classifier, open_run
+from vae_jax.workdir import open_classifier, open_run, write_config
 
 
 def quiet(*_):
@@ -101,9 +101,9 @@ def test_the_wrong_kind_of_config_is_refused_in_both_directions(config, tiny_con
         fit(config, tmp_path / "a", quiet)
     with pytest.raises(UserError, match="no section `classifier`"):
         fit(tiny_config, tmp_path / "b", quiet, make_task=classifier_task)
-    fit(tiny_config, tmp_path / "c", quiet)
+    write_config(tmp_path, tiny_config)
     with pytest.raises(UserError, match="holds a VAE"):
-        open_classifier(tmp_path / "c")
+        open_classifier(tmp_path)
     config.data.condition, config.data.attributes = "none", ()
     with pytest.raises(UserError, match="'class' or 'attributes'"):
         fit(config, tmp_path / "d", quiet, make_task=classifier_task)

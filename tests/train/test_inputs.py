@@ -5,6 +5,7 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import tiny
@@ -14,17 +15,23 @@ from vae_jax.data import inputs as stages
 from vae_jax.data.augmentation import Augmentation
 from vae_jax.data.corruption import Corruption
 from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage, training_pair
-from vae_jax.data.splits import open_splits
-from vae_jax.losses import bernoulli_nll
+from vae_jax.losses import Objective
 from vae_jax.metrics_log import read_rows
+from vae_jax.models.blocks import BlockStyle
 from vae_jax.streams import stream_key
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.loop import fit
 from vae_jax.train.persistence import restore
 from vae_jax.train.setup import make_experiment
-from vae_jax.train.step import make_update_step, objective_terms
-from vae_jax.train.validation import Validator, make_feeds
-from vae_jax.types import Batch, UserError
+from vae_jax.train.state import Hyper, start_state
+from vae_jax.train.step import make_train_step, make_update_step, objective_terms
+from vae_jax.train.validation import (
+    EvalCarry,
+    make_eval_step,
+    make_statistics_step,
+    start_statistics,
+)
+from vae_jax.types import Batch, UserError, VAEOutput
 
 CORRUPTION = {
     "data.corruption.gaussian_sigma": 0.2,
@@ -38,6 +45,7 @@ AUGMENTATION = {
     "data.augmentation.shift": 2,
     "data.augmentation.brightness": 0.3,
 }
+NOISE = {"data.corruption.gaussian_sigma": 0.2, "data.augmentation.flip": True}
 
 
 def configured(config=None, **fields):
@@ -82,31 +90,47 @@ def test_with_everything_off_the_step_is_the_plain_one_bit_for_bit():
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
+jitted_pair = jax.jit(training_pair, static_argnums=0)
+
+
+class Echo:
+    """Stands in for a model: its logits are a function of the inputs alone."""
+
+    style = BlockStyle()
+
+    def clone(self, style):
+        return self
+
+    def apply(self, variables, images, mutable=(), **rest):
+        logits = variables["params"]["gain"] * (images - 0.5)
+        zeros = jnp.zeros((len(images), 2))
+        output = VAEOutput(logits, zeros, zeros, zeros)
+        return (output, {"batch_stats": {"mean": images.mean()}}) if mutable else output
+
+
+SUM = Objective("bernoulli", "sum")
+PARAMS = {"gain": jnp.float32(3.0)}
+
+
+def naive_nll(inputs, targets):
+    logits = 3.0 * (np.asarray(inputs, np.float64) - 0.5)
+    p, x = 1 / (1 + np.exp(-logits)), np.asarray(targets, np.float64)
+    return -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum((1, 2, 3))
+
+
 def test_the_loss_compares_with_the_clean_image():
-    setup = make_experiment(configured(**CORRUPTION, **{"loss.reduction": "sum"}), 10)
-    state, images = setup.init_state(), batch()
-    clean = images.images.astype(jnp.float32) / 255
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-
-    @jax.jit
-    def by_hand(key):
-        corrupted, targets = training_pair(setup.stage, key, images.images)
-        output, _ = setup.model.apply(
-            variables, corrupted, train=True, sample=True, mutable=["batch_stats"],
-            rngs={"latent": stream_key(key, "latent")},
-        )  # fmt: skip
-        nll = [jnp.mean(bernoulli_nll(output.logits, x)) for x in (clean, corrupted)]
-        return corrupted, targets, nll
-
-    corrupted, targets, nll = by_hand(jax.random.fold_in(setup.run_key, 0))
+    stage = InputStage(corruption=Corruption(drop_fraction=0.5))
+    tx, run_key, hyper = optax.sgd(1.0), jax.random.key(5), Hyper(1.0, 0.0)
+    step = make_train_step(Echo(), SUM, tx, jnp.ones_like, jnp.ones_like, stage)
+    state = start_state(PARAMS, {"mean": jnp.float32(0.0)}, tx)
+    _, metrics = jax.jit(step)(state, batch(), run_key, hyper)
+    clean = np.asarray(batch().images, np.float32) / 255
+    corrupted, targets = jitted_pair(stage, jax.random.fold_in(run_key, 0), batch().images)
     np.testing.assert_allclose(targets, clean, atol=1e-7)
     assert float(np.mean(np.abs(corrupted - clean))) > 0.2
-    _, metrics = jax.jit(setup.train_step)(state, images, setup.run_key, setup.hyper)
-    assert float(metrics["recon"]) == pytest.approx(float(nll[0]), rel=1e-5)
-    assert abs(float(nll[1] / nll[0]) - 1) > 0.01
-
-
-jitted_pair = jax.jit(training_pair, static_argnums=0)
+    expected = naive_nll(corrupted, clean).mean()
+    assert float(metrics["recon"]) == pytest.approx(expected, rel=1e-5)
+    assert abs(naive_nll(corrupted, corrupted).mean() / expected - 1) > 0.01
 
 
 def test_every_step_draws_anew_and_the_seed_decides():
@@ -121,7 +145,7 @@ def test_every_step_draws_anew_and_the_seed_decides():
 
 
 def test_augmentation_is_the_same_for_input_and_target():
-    stage = InputStage(Augmentation(True, 2, 0.3))
+    stage = InputStage(Augmentation(brightness=0.3))
     images, key = batch().images, jax.random.key(0)
     inputs, targets = jitted_pair(stage, key, images)
     np.testing.assert_array_equal(inputs, targets)
@@ -142,24 +166,33 @@ def test_evaluated_images_are_never_augmented():
     np.testing.assert_array_equal(targets, images.astype(jnp.float32) / 255)
 
 
-@pytest.fixture
-def corrupted_config(tiny_config):
-    """The tiny config with every corruption and augmentation at once."""
-    return configured(tiny_config, **CORRUPTION, **AUGMENTATION)
+def test_validation_compares_with_clean_images_whatever_the_batch_size():
+    stage = InputStage(Augmentation(True, 2, 0.3), Corruption(drop_fraction=0.5))
+    key, hyper = jax.random.key(9), Hyper(1.0, 0.0)
+    images = np.concatenate([batch(seed).images for seed in range(2)])
+    sums = {}
+    for size in (8, 4):
+        step, losses = jax.jit(make_eval_step(Echo(), SUM, stage)), []
+        carry = EvalCarry({"params": PARAMS}, jnp.int32(0))
+        for start in range(0, 16, size):
+            piece = Batch(jnp.asarray(images[start : start + size]), jnp.ones(size))
+            carry, metrics = step(carry, piece, key, hyper)
+            losses.append(float(metrics["recon"]))
+        sums[size] = np.mean(losses)
+    assert sums[8] == pytest.approx(sums[4], rel=1e-6)
+    inputs, _ = evaluation_pair(stage, key, jnp.asarray(images), 0)
+    clean = images.astype(np.float32) / 255  # No trace of the augmentation.
+    assert sums[8] == pytest.approx(naive_nll(inputs, clean).mean(), rel=1e-5)
 
 
-def test_validation_repeats_and_ignores_augmentation(corrupted_config):
-    config = corrupted_config
-    feeds = make_feeds(config, open_splits(config.data))
-    setup = make_experiment(config, 10)
-    state, validator = setup.init_state(), Validator(config, setup, feeds)
-    first = validator.evaluate(state)
-    assert first == validator.evaluate(state)
-    plain = setup._replace(stage=setup.stage._replace(augmentation=Augmentation()))
-    assert first == Validator(config, plain, feeds).evaluate(state)
-    clean = Validator(config, setup._replace(stage=stages.CLEAN), feeds)
-    assert abs(first["kl"] / clean.evaluate(state)["kl"] - 1) > 1e-3
-    assert first["entropy_floor"] == clean.evaluate(state)["entropy_floor"]
+def test_batch_statistics_are_measured_on_corrupted_inputs():
+    stage = InputStage(Augmentation(brightness=0.5), Corruption(drop_fraction=0.5))
+    start = start_statistics(PARAMS, {"mean": jnp.float32(0.0)})
+    step = jax.jit(make_statistics_step(Echo(), stage))
+    carry, _ = step(start, batch(), jax.random.key(9), Hyper(1.0, 0.0))
+    inputs, targets = evaluation_pair(stage, jax.random.key(9), batch().images, 0)
+    assert float(carry.total["mean"]) == pytest.approx(float(inputs.mean()), rel=1e-5)
+    assert float(inputs.mean()) < 0.6 * float(targets.mean())
 
 
 def final_state(workdir, config):
@@ -168,13 +201,12 @@ def final_state(workdir, config):
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
-    corrupted_config, tmp_path, monkeypatch
+    tiny_config, tmp_path, monkeypatch
 ):
-    said = []
+    corrupted_config, said = configured(tiny_config, **NOISE), []
     corrupted_config.train.epochs, corrupted_config.eval.batch_stats = 1, "running"
     fit(corrupted_config, tmp_path / "whole", said.append)
-    assert "inputs     grey, Gaussian noise of sigma 0.2, 50% of the pixels" in said[0]
-    assert "mirrored, shifted by up to 2 pixels" in said[0]
+    assert "Gaussian noise of sigma 0.2; augmentation in training: mirrored" in said[0]
     add, seen = EpochMeans.add, 0
 
     def stopping(self, metrics):

@@ -98,10 +98,11 @@ def test_memory_counts_four_copies_of_the_state_and_every_output(tiny_config):
 
 
 def test_padding_inserts_zeros_behind_the_own_dimensions_and_is_undone(tiny_config):
-    states = []
+    rng, states = np.random.default_rng(0), []
     for z_dim in (3, 5):
         tiny_config.model.z_dim = z_dim
-        states.append(make_experiment(tiny_config, 10, label_dim=2).init_state())
+        shapes = jax.eval_shape(make_experiment(tiny_config, 10, label_dim=2).init_state)
+        states.append(jax.tree.map(lambda s: np.asarray(rng.normal(size=s.shape)), shapes))
     small, large = states
     padded = pad_latent(small, large, 3)
     jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), padded, large)

@@ -44,8 +44,8 @@ NO_AUGMENTATION = Augmentation()
 
 
 def make_augmentation(data: Mapping[str, Any]) -> Augmentation:
-    """The augmentation of `config.data`."""
-    return Augmentation(**data["augmentation"])
+    """The augmentation of `config.data`; none in runs from before the fields existed."""
+    return Augmentation(**data.get("augmentation", {}))
 
 
 def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> jax.Array:

@@ -72,8 +72,8 @@ NO_CORRUPTION = Corruption()
 
 
 def make_corruption(data: Mapping[str, Any]) -> Corruption:
-    """The corruption of `config.data`."""
-    return Corruption(**data["corruption"])
+    """The corruption of `config.data`; none in runs from before the fields existed."""
+    return Corruption(**data.get("corruption", {}))
 
 
 def evaluation_key(key: jax.Array) -> jax.Array:

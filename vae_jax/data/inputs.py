@@ -24,7 +24,6 @@ from vae_jax.data.corruption import (
 )
 from vae_jax.streams import stream_key
 
-
 # none: grey levels; stochastic: anew in every step; fixed: once and for all, seeded per image.
 BINARIZE = ("none", "stochastic", "fixed")
 

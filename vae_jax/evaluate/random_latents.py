@@ -146,7 +146,8 @@ def measure(subject: Subject, row: Row, key: jax.Array) -> tuple[dict[str, Any],
         `name`, `kind`; `radius`, mean of |z|; `sliced_wasserstein` to the real images, mean over
         pyramid levels, which judges texture whatever the contrast; `frechet_pixels`, the Frechet
         distance of images averaged to 8 x 8 pixels, which judges colour, contrast and layout
-        (biased upwards for few images: compare with `floor`); `re_encoded`, root-mean-square distance of E(D(z)) from z, and
+        (biased upwards for few images: compare with `floor`); `re_encoded`,
+        root-mean-square distance of E(D(z)) from z, and
         `re_encoded_relative`, in units of the points' own root-mean-square radius. And the images.
     """
     labels = None
@@ -171,4 +172,3 @@ def measure(subject: Subject, row: Row, key: jax.Array) -> tuple[dict[str, Any],
         "re_encoded_relative": float(moved / size),
     }
     return figures, images
-

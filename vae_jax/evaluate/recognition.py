@@ -26,14 +26,15 @@ def predict(run: Run[Classifier], images: np.ndarray) -> np.ndarray:
         or of independent binary attributes.
     """
     exclusive = run.config.data.condition == "class"
-    program = partial(_probabilities, run.model, exclusive, run.variables["params"]["classifier"])
+    variables = {kind: trees["classifier"] for kind, trees in run.variables.items()}
+    program = partial(_probabilities, run.model, exclusive, variables)
     (probabilities,) = in_batches(program, images)
     return probabilities
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _probabilities(
-    model: Classifier, exclusive: bool, params: Any, images: jax.Array
+    model: Classifier, exclusive: bool, variables: Any, images: jax.Array
 ) -> tuple[jax.Array]:
-    logits = model.apply({"params": params}, to_unit_range(images), train=False)
+    logits = model.apply(variables, to_unit_range(images), train=False)
     return (jax.nn.softmax(logits) if exclusive else jax.nn.sigmoid(logits),)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.evaluate import likelihood
@@ -24,8 +23,6 @@ from vae_jax.types import UserError
 
 # Below this many images in a set, neighbours and covariances say little.
 FEWEST = 8
-# A Frechet distance of fewer images than features in a set is that of singular covariances.
-NEIGHBOURS = (3, 5)
 
 
 def likelihood_metrics(subject: Subject, seen: Seen, samples: int, seed: int) -> dict[str, Any]:
@@ -78,9 +75,7 @@ def reconstruction_metrics(targets: np.ndarray, images: np.ndarray) -> dict[str,
     functions = {"mse": mse, "psnr": psnr, "ssim": ssim}
     measure = jax.jit(lambda x, y: tuple(functions[name](x, y) for name in names))
     values = in_batches(measure, targets, images)
-    return {
-        name: float(v.mean(dtype=np.float64)) for name, v in zip(names, values, strict=True)
-    }
+    return {name: float(v.mean(dtype=np.float64)) for name, v in zip(names, values, strict=True)}
 
 
 def sample_metrics(
@@ -133,7 +128,7 @@ def sample_metrics(
         for images in (subject.images[half], fake):
             features.append(FEATURE_SPACES[space](subject, images, labels))
             advance()
-    result |= precision_recall(*features, NEIGHBOURS[0]) | density_coverage(*features, NEIGHBOURS[1])
+    result |= precision_recall(*features) | density_coverage(*features)
     return result | {"frechet_distance": frechet_distance(*features)}, fake
 
 

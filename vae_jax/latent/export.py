@@ -48,9 +48,7 @@ def network_function(run: Run[VAE], network: str) -> Callable[..., Any]:
     def decoder(z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         return jax.nn.sigmoid(model.apply(run.variables, z, labels, method="decode"))
 
-    def encoder(
-        images: jax.Array, labels: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
+    def encoder(images: jax.Array, labels: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         return model.apply(run.variables, images, labels, method="encode")
 
     return {"decoder": decoder, "encoder": encoder}[network]

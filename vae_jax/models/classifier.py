@@ -20,7 +20,7 @@ class Classifier(nn.Module):
         image_shape: `(H, W, C)`.
         labels: L, number of classes or of attributes.
         stack: the layers, named `conv_0`, `conv_1`, ... and `dense_0`, ...
-        style: what the convolutional layers share; no norm.
+        style: what the convolutional layers share.
         dropout: rate after each dense layer.
     """
 
@@ -31,17 +31,18 @@ class Classifier(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, images: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
         """Classify images.
 
         Args:
             images: `[B, H, W, C]` in [0, 1].
-            train: use dropout (stream `dropout`).
+            train: use batch statistics and dropout (stream `dropout`).
+            mask: `[B]` bool, images that count for the batch statistics.
 
         Returns:
             Logits `[B, L]`, at least float32.
         """
-        x = conv_layers(self.stack, self.style, images, train)
+        x = conv_layers(self.stack, self.style, images, train, mask)
         x = x.reshape(len(x), -1)
         for i, width in enumerate(self.stack.dense):
             x = self.style.activate(dense(width, self.style, f"dense_{i}")(x))
@@ -53,7 +54,7 @@ class Classifier(nn.Module):
 def make_classifier(
     classifier: Mapping[str, Any], image_shape: tuple[int, int, int], labels: int
 ) -> Classifier:
-    """Build the model of `config.classifier`: ReLU, He initialisation, no norm.
+    """Build the model of `config.classifier`: ReLU, He initialisation.
 
     Args:
         classifier: the fields of `config.classifier`; an unknown one raises.
@@ -64,11 +65,12 @@ def make_classifier(
         The module.
     """
     fields = dict(classifier)
-    dropout, convolution = fields.pop("dropout"), fields.pop("convolution")
+    dropout = fields.pop("dropout")
+    style = {name: fields.pop(name) for name in ("norm", "convolution")}
     return Classifier(
         image_shape=tuple(image_shape),
         labels=labels,
         stack=Stack(**{name: tuple(value) for name, value in fields.items()}),
-        style=BlockStyle("relu", norm="none", kernel_init="he_normal", convolution=convolution),
+        style=BlockStyle("relu", norm_momentum=0.9, kernel_init="he_normal", **style),
         dropout=dropout,
     )

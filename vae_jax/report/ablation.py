@@ -113,7 +113,7 @@ def _charts(rows: Sequence[dict[str, Any]], floor: float) -> list[tuple[str, str
         ("Rate and distortion over the KL weight", figures.rate_distortion(rows)),
         (
             "KL against its weight",
-            figures.against_weight(rows, "kl", "KL [nats per image]", log=True),
+            figures.against_weight(rows, "kl", "KL [nats per image]"),
         ),
         (
             "Active units against the KL weight",

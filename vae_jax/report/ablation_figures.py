@@ -35,6 +35,13 @@ def _svg(figure: Figure) -> str:
     return text.getvalue()
 
 
+def _scale(set_scale: Any, axis: Any, values: Sequence[float]) -> None:
+    """A logarithmic axis, linear below 1, where values differ by more than a decade or so."""
+    if max(values, default=1.0) > 20 * max(1.0, min(values, default=1.0)):
+        set_scale("symlog", linthresh=1.0)
+        axis.set_major_formatter("{x:g}")
+
+
 def _colours(count: int) -> list[Any]:
     scale = matplotlib.colormaps["viridis"]
     return [scale(0.88 * k / max(1, count - 1)) for k in range(count)]
@@ -92,16 +99,14 @@ def rate_distortion(rows: Sequence[Row]) -> str:
                 fontsize=7,
                 color="0.35",
             )
-        axes.set_xscale("symlog", linthresh=1.0)
+        _scale(axes.set_xscale, axes.xaxis, [row["kl"]["mean"] for row in rows])
         axes.set_xlabel("rate: KL [nats per image]")
         axes.set_ylabel("distortion: R [nats per image]")
         axes.legend(loc="best", fontsize=8)
         return _svg(figure)
 
 
-def against_weight(
-    rows: Sequence[Row], name: str, label: str, floor: float | None = None, log: bool = False
-) -> str:
+def against_weight(rows: Sequence[Row], name: str, label: str, floor: float | None = None) -> str:
     """A figure against the KL weight, one line a z_dim.
 
     Args:
@@ -109,7 +114,6 @@ def against_weight(
         name: of the figure.
         label: of the vertical axis.
         floor: drawn as a dashed line.
-        log: logarithmic vertical axis, linear below 1.
 
     Returns:
         SVG. The weights stand side by side at equal distances, since 0 may be among them.
@@ -132,8 +136,8 @@ def against_weight(
             )
         if floor is not None:
             axes.axhline(floor, color="0.4", linestyle="--", linewidth=1, label="real vs. real")
-        if log:
-            axes.set_yscale("symlog", linthresh=1.0)
+        if name == "kl":
+            _scale(axes.set_yscale, axes.yaxis, [row[name]["mean"] for row in rows])
         axes.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
         axes.set_xlabel("KL weight")
         axes.set_ylabel(label)
@@ -170,7 +174,11 @@ def training_curves(members: Sequence[Row], title: str) -> str:
         upper.set_title(title, fontsize=9)
         upper.set_ylabel("R [nats]")
         lower.set_ylabel("KL [nats]")
-        lower.set_yscale("symlog", linthresh=1.0)
+        _scale(
+            lower.set_yscale,
+            lower.yaxis,
+            [v for m in members for v in m["curves"]["test"]["kl"] if v],
+        )
         lower.set_xlabel("epoch")
         lower.xaxis.get_major_locator().set_params(integer=True)
         upper.legend(fontsize=7, ncols=2)
@@ -199,6 +207,7 @@ def kl_spectra(members: Sequence[Row]) -> str:
             )
         axes.set_title(f"Z = {members[0]['z_dim']}", fontsize=9)
         axes.set_yscale("symlog", linthresh=0.01)
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("latent dimension, by KL")
         axes.set_ylabel("KL [nats per image]")
         axes.legend(fontsize=7, ncols=2)

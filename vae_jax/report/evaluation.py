@@ -99,9 +99,7 @@ def write_evaluation(
         Section(heading, notes.get(heading, ""), header=header, rows=metric_rows(metrics, table))
         for heading, table in tables.items()
     ]
-    published = [
-        [name, f"{value:.2f}"] for name, value in metrics.get("published_nll", {}).items()
-    ]
+    published = [[name, f"{value:.2f}"] for name, value in metrics.get("published_nll", {}).items()]
     if published:
         ours = [f"here, k = {metrics['iw_samples']:,}", f"{-metrics['iw_bound']:.2f}"]
         note = "Published bounds on the negative log-likelihood, nats per image, and ours."

@@ -69,6 +69,8 @@ def prepared(config: ConfigDict, what: str, how: Comparison) -> Iterator[tuple[R
         UserError: a config that cannot be measured.
     """
     configs.validate(config)
+    config = config.copy_and_resolve_references()
+    config.data.path = str(Path(config.data.path).absolute())  # Sides run in another folder.
     if configs.is_classifier(config):
         raise UserError("this is the config of a classifier; give one of a VAE")
     if how.peers:

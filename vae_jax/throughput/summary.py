@@ -46,6 +46,7 @@ def _side(rounds: list[dict[str, float]]) -> dict[str, Any]:
         warm = [result["first_step_seconds"] for result in rounds[1:]]
         side["first_step_seconds_cold"] = rounds[0]["first_step_seconds"]
         side["first_step_seconds_warm"] = statistics.median(warm) if warm else None
+    if "peak_memory_mib" in rounds[0]:
         side["peak_memory_mib"] = max(result["peak_memory_mib"] for result in rounds)
     return side
 
@@ -53,7 +54,7 @@ def _side(rounds: list[dict[str, float]]) -> dict[str, Any]:
 def print_summary(summary: dict[str, Any]) -> None:
     """Show a comparison on the terminal."""
     console, flop = Console(), summary.get("flop_per_image")
-    timed = "peak_memory_mib" in summary["sides"][OURS]
+    timed = "first_step_seconds_cold" in summary["sides"][OURS]
     columns = ["images/s", "lowest..highest", "ours/side"]
     columns += ["of peak"] if flop else []
     columns += ["cold, s", "warm, s", "MiB"] if timed else []
@@ -80,6 +81,9 @@ def print_summary(summary: dict[str, Any]) -> None:
 def _title(summary: dict[str, Any]) -> str:
     if summary["what"] == "prepare":
         return f"preparing {summary['files']:,} JPEGs"
+    if summary["what"] == "ablation":
+        seconds = statistics.median(summary["seconds"][OURS])
+        return f"{summary['members']} members, {seconds:.0f} s as one command"
     config = summary["config"]
     shape = "x".join(map(str, config["data"]["image_shape"]))
     head = f"{shape}, Z = {config['model']['z_dim']}, {summary['dtype']}"

@@ -137,29 +137,34 @@ def _init_state(
 ) -> TrainState:
     images = jnp.zeros((1, *model.image_shape))
     variables = jax.jit(lambda key: model.init(key, images, False))(stream_key(run_key, "init"))
-    return start_state({NETWORK: variables["params"]}, {NETWORK: {}}, tx)
+    stats = variables.get("batch_stats", {})
+    return start_state({NETWORK: variables["params"]}, {NETWORK: stats}, tx)
 
 
 def _make_loss(model: Classifier, attributes: Sequence[str], stage: InputStage) -> Any:
     def loss_fn(params, batch_stats, batch: Batch, key, step, hyper: Hyper):
         images, _ = training_pair(stage, key, batch.images)
-        logits = model.apply(
-            {"params": params[NETWORK]},
+        logits, mutated = model.apply(
+            {"params": params[NETWORK], "batch_stats": batch_stats[NETWORK]},
             images,
             train=True,
+            mask=batch.weights > 0,
             rngs={"dropout": stream_key(key, "dropout")},
+            mutable=["batch_stats"],
         )
         metrics = classification_terms(logits, batch.labels, batch.weights, attributes)
-        return metrics["loss"], (metrics, batch_stats)
+        return metrics["loss"], (metrics, {NETWORK: mutated.get("batch_stats", {})})
 
     return loss_fn
 
 
 def _make_eval_step(model: Classifier, attributes: Sequence[str]) -> Step:
-    def eval_step(params: Any, batch: Batch, key: jax.Array, hyper: Hyper) -> tuple[Any, Metrics]:
-        logits = model.apply({"params": params[NETWORK]}, to_unit_range(batch.images), train=False)
+    def eval_step(
+        variables: Any, batch: Batch, key: jax.Array, hyper: Hyper
+    ) -> tuple[Any, Metrics]:
+        logits = model.apply(variables, to_unit_range(batch.images), train=False)
         terms = classification_terms(logits, batch.labels, batch.weights, attributes)
-        return params, terms | {"images": jnp.sum(batch.weights)}
+        return variables, terms | {"images": jnp.sum(batch.weights)}
 
     return eval_step
 
@@ -179,9 +184,11 @@ class _Validator:
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         means = EpochMeans()
-        calls = run_epoch(
-            self._program, state.params, self._feed, self._key, self._hyper, self._pace
-        )
+        variables = {
+            "params": state.params[NETWORK],
+            "batch_stats": state.batch_stats[NETWORK],
+        }
+        calls = run_epoch(self._program, variables, self._feed, self._key, self._hyper, self._pace)
         for _, metrics in calls:
             means.add(metrics)
         return means.means()

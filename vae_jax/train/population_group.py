@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 
 from vae_jax.data.batches import Feed, ResidentFeed, Segment
 from vae_jax.streams import stream_key
+from vae_jax.train import epoch
 from vae_jax.train.epoch import EpochMeans, Pace, RunSteps, make_run_steps, run_epoch
 from vae_jax.train.padding import pad_latent, unpad_latent
 from vae_jax.train.setup import Experiment
@@ -101,6 +103,11 @@ def mapped_steps(step: Step, axes: Segment = SHARED, donate: bool = False) -> Ru
         `run_steps(carry, segment, start, count, key, hyper) -> (carry, metrics)`, where carry, key
         and hyper have a leading axis K and each metric is `[steps, K]`.
     """
+    return _mapped_steps(step, axes, donate, epoch.MAX_STEPS_A_CALL)
+
+
+@lru_cache(maxsize=32)
+def _mapped_steps(step: Step, axes: Segment, donate: bool, length: int) -> RunSteps:
     mapped = jax.vmap(make_run_steps(step), (0, axes, None, None, 0, 0), (0, 1))
     return jax.jit(mapped, donate_argnums=(0,) if donate else ())
 

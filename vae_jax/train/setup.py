@@ -64,9 +64,10 @@ def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) ->
         UserError: the model's layers do not fit the image shape.
     """
     hyper = Hyper(float(config.loss.kl_weight), float(config.optimizer.learning_rate))
-    static = config.copy_and_resolve_references()
-    static.seed, static.loss.kl_weight, static.optimizer.learning_rate = 0, 0.0, 1.0
-    model, objective, tx, train_step, stage = _static_parts(to_json(static), total_steps)
+    sections = {name: config[name].to_dict() for name in ("data", "model", "loss", "optimizer")}
+    del sections["loss"]["kl_weight"], sections["optimizer"]["learning_rate"]
+    text = to_json(ConfigDict(sections))
+    model, objective, tx, train_step, stage = _static_parts(text, total_steps)
     run_key = jax.random.key(config.seed)
     return Experiment(model, objective, tx, train_step, hyper, run_key, label_dim, stage)
 

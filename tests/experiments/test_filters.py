@@ -1,0 +1,69 @@
+"""`experiments.filters` on a classifier and on an encoder, through the functions it calls."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import filter_pages
+from vae_jax.filter_study import Settings
+from vae_jax.train.loop import fit
+from vae_jax.types import UserError
+
+SETTINGS = Settings(scales=(3, 0), steps=(12,), precursors=4)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, tiny_store):
+    """One epoch of the tiny VAE."""
+    from configs import tiny
+
+    config = tiny.get_config()
+    config.data.name, config.data.path, config.train.epochs = "celeba", str(tiny_store), 1
+    folder = tmp_path_factory.mktemp("run")
+    fit(config, folder, lambda _: None)
+    return folder
+
+
+def test_pages_of_an_encoder_layer(workdir, tmp_path):
+    layer = filter_pages.open_layer(workdir, None, "conv_1")
+    study = filter_pages.make_study(layer, None, SETTINGS, seed=3, image_count=100)
+    assert study.found.patterns.shape == (8, 16, 16, 3) and len(study.images) == 11
+    paths = filter_pages.write_pages(study, tmp_path / "filters.png", evolve=None, seeds=2)
+    assert [path.name for path in paths] == [
+        "filters.png", "filters-evolution.png", "filters-curves.png", "filters-images.png",
+        "filters-seeds.png", "filters.json",
+    ]  # fmt: skip
+    with Image.open(paths[0]) as sheet:
+        assert sheet.text["layer"] == "conv_1" and sheet.text["seed"] == "3"
+
+    figures = json.loads(paths[-1].read_text())
+    responses = [entry["response"] for entry in figures["maps"]]
+    assert responses == sorted(responses, reverse=True)
+    alive = [entry["map"] for entry in figures["maps"]]
+    assert sorted(alive + figures["dead"]) == list(range(8))
+    assert figures["projection"]["low"] == 0.0 and figures["projection"]["high"] == 1.0
+    for entry in figures["maps"]:
+        pattern = study.found.patterns[entry["map"]][None]
+        again = np.asarray(layer.features(pattern))[..., entry["map"]].mean()
+        assert entry["response"] == pytest.approx(float(again), rel=1e-4)
+        assert entry["loss"] == -entry["response"]
+        image = study.images[[entry["best_test_image"]]].astype(np.float32) / 255
+        best = np.asarray(layer.features(image))[..., entry["map"]].mean()
+        assert entry["best_test_response"] == pytest.approx(float(best), rel=1e-4)
+
+
+def test_chosen_maps_in_the_order_given(workdir):
+    layer = filter_pages.open_layer(workdir, None, "conv_0")
+    study = filter_pages.make_study(layer, (3, 1), SETTINGS, seed=3, image_count=5)
+    again = filter_pages.make_study(layer, (1,), SETTINGS, seed=3, image_count=5)
+    assert len(study.images) == 5
+    np.testing.assert_allclose(study.found.patterns[1], again.found.patterns[0], atol=1e-4)
+    with pytest.raises(UserError, match="conv_0 has no map 4; valid are 0 to 3"):
+        filter_pages.make_study(layer, (4,), SETTINGS, seed=3, image_count=5)
+
+
+def test_an_unknown_layer_is_answered_with_the_valid_ones(workdir):
+    with pytest.raises(UserError, match="'conv_7' is not a layer.*conv_0, conv_1"):
+        filter_pages.open_layer(workdir, None, "conv_7")
