@@ -66,7 +66,11 @@ def _plain_lines(total: int, label: str, unit: str, start: int) -> Advance:
             return  # Short work ends with the caller's own result line.
         last_line = now
         rate = (done - start) / max(now - began, 1e-9)
-        parts = (f"{label}: {done}/{total} {unit}".rstrip(), f"{rate:.3g}/s" if rate < 100 else f"{rate:,.0f}/s", note)
+        parts = (
+            f"{label}: {done}/{total} {unit}".rstrip(),
+            f"{rate:.3g}/s" if rate < 100 else f"{rate:,.0f}/s",
+            note,
+        )
         print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     return advance

@@ -14,7 +14,13 @@ STREAMS = {
     "evaluation": 5,
     "order": 6,
     "binarization": 7,
+    "step": 8,
 }
+
+
+def step_key(run_key: jax.Array, step: jax.Array | int) -> jax.Array:
+    """The key of a training step; its streams share no key with those of the whole run."""
+    return jax.random.fold_in(stream_key(run_key, "step"), step)
 
 
 def stream_key(key: jax.Array, stream: str) -> jax.Array:

@@ -18,7 +18,7 @@ from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage, t
 from vae_jax.losses import Objective
 from vae_jax.metrics_log import read_rows
 from vae_jax.models.blocks import BlockStyle
-from vae_jax.streams import stream_key
+from vae_jax.streams import step_key, stream_key
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.loop import fit
 from vae_jax.train.persistence import restore
@@ -125,7 +125,7 @@ def test_the_loss_compares_with_the_clean_image():
     state = start_state(PARAMS, {"mean": jnp.float32(0.0)}, tx)
     _, metrics = jax.jit(step)(state, batch(), run_key, hyper)
     clean = np.asarray(batch().images, np.float32) / 255
-    corrupted, targets = jitted_pair(stage, jax.random.fold_in(run_key, 0), batch().images)
+    corrupted, targets = jitted_pair(stage, step_key(run_key, 0), batch().images)
     np.testing.assert_allclose(targets, clean, atol=1e-7)
     assert float(np.mean(np.abs(corrupted - clean))) > 0.2
     expected = naive_nll(corrupted, clean).mean()
@@ -137,7 +137,7 @@ def test_every_step_draws_anew_and_the_seed_decides():
     stage = InputStage(corruption=Corruption(drop_fraction=0.5))
     images = batch().images
     drawn = [
-        np.asarray(jitted_pair(stage, jax.random.fold_in(jax.random.key(seed), step), images)[0])
+        np.asarray(jitted_pair(stage, step_key(jax.random.key(seed), step), images)[0])
         for seed, step in ((0, 0), (0, 1), (1, 0), (0, 0))
     ]
     assert not np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])

@@ -8,7 +8,7 @@ import pytest
 
 from configs import tiny
 from vae_jax.models.vae import make_vae
-from vae_jax.streams import stream_key
+from vae_jax.streams import step_key, stream_key
 from vae_jax.train.setup import make_experiment
 from vae_jax.types import Batch
 
@@ -31,7 +31,7 @@ def test_one_step_is_adam_on_the_gradient_of_reconstruction_plus_kl():
     x = images.images.astype(jnp.float32) / 255
 
     def loss(params):  # Written out, sharing nothing with losses.py.
-        key = jax.random.fold_in(setup.run_key, 0)
+        key = step_key(setup.run_key, 0)
         output, _ = setup.model.apply(
             {"params": params, "batch_stats": state.batch_stats}, x, train=True, sample=True,
             rngs={"latent": stream_key(key, "latent")}, mutable=["batch_stats"],

@@ -40,9 +40,7 @@ def image_grid(images: np.ndarray, columns: int) -> Image.Image:
     pixels = pixels.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     count, height, width, _ = pixels.shape
     rows = -(-count // columns)
-    sheet = np.full(
-        (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, np.uint8
-    )
+    sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, np.uint8)
     for i, image in enumerate(pixels):
         top = GAP + (i // columns) * (height + GAP)
         left = GAP + (i % columns) * (width + GAP)

@@ -15,7 +15,7 @@ import vae_jax.train.loop  # noqa: F401
 from vae_jax import config as configs
 from vae_jax.data.batches import ResidentFeed, to_unit_range
 from vae_jax.latent.sampling import decode
-from vae_jax.streams import stream_key
+from vae_jax.streams import step_key, stream_key
 from vae_jax.throughput import side
 from vae_jax.throughput.side import Side, TaskFolder
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
@@ -104,7 +104,7 @@ class Decoding:
 
 def _noise_of_first_step(experiment: Experiment, state: TrainState, images: jax.Array) -> jax.Array:
     """What `reparameterize` draws in step 0, `[B, Z]`, recovered from the posterior and z."""
-    key = jax.random.fold_in(experiment.run_key, 0)
+    key = step_key(experiment.run_key, 0)
     output, _ = experiment.model.apply(
         {"params": state.params, "batch_stats": state.batch_stats},
         to_unit_range(images),

@@ -14,7 +14,7 @@ from vae_jax.data.inputs import CLEAN, InputStage, training_pair
 from vae_jax.losses import Objective, weighted_mean
 from vae_jax.models.vae import VAE
 from vae_jax.schedules import Schedule
-from vae_jax.streams import stream_key
+from vae_jax.streams import step_key, stream_key
 from vae_jax.train.state import Hyper, TrainState
 from vae_jax.types import Batch, VAEOutput
 
@@ -92,7 +92,7 @@ def make_update_step(
     """
 
     def train_step(state: TrainState, batch: Batch, run_key: jax.Array, hyper: Hyper):
-        key = jax.random.fold_in(run_key, state.step)
+        key = step_key(run_key, state.step)
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (metrics, batch_stats)), grads = gradient(
             state.params, state.batch_stats, batch, key, state.step, hyper

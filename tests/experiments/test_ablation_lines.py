@@ -1,0 +1,52 @@
+"""experiments.ablation and experiments.report as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+SWEEP = """
+from ml_collections import ConfigDict
+from configs import ablation_faces, tiny
+
+def get_config():
+    config = tiny.get_config()
+    config.sweep = ablation_faces.get_config().sweep
+    config.sweep.z_dim, config.sweep.seed = (), ()
+    return config
+"""
+
+
+def command(module, *arguments, expect=0):
+    done = subprocess.run(
+        [sys.executable, "-m", f"experiments.{module}", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_sweep_is_trained_measured_and_reported(tiny_store, tmp_path):
+    config, workdir = tmp_path / "sweep.py", tmp_path / "sweep"
+    config.write_text(SWEEP)
+    arguments = (
+        f"--config={config}", f"--workdir={workdir}", "--config.data.name=celeba",
+        f"--config.data.path={tiny_store}", "--config.sweep.kl_weight=(0.0, 3)",
+        "--config.train.epochs=1",
+    )  # fmt: skip
+    output = command("ablation", *arguments)
+    for text in ("2/2 members", "measured 2/2", "results.csv", "report.html"):
+        assert text in output
+    results = json.loads((workdir / "results.json").read_text())
+    assert [row["beta"] for row in results["members"]] == [0.0, 9.0]
+    assert results["differences_from_default"]["train.epochs"] == "1"
+    assert "2 members: 2 done" in command("ablation", *arguments)
+    out = tmp_path / "again.html"
+    command("report", f"--workdir={workdir}", f"--out={out}")
+    assert out.read_text() == (workdir / "report.html").read_text()
+    bad = command("report", f"--workdir={tmp_path / 'none'}", f"--out={out}", expect=2)
+    assert "has no results.json" in bad and "Traceback" not in bad
