@@ -14,9 +14,10 @@ from vae_jax.types import UserError
 
 USER_ERROR_CODE = 2
 
+_USER_CACHE = str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "vae_jax" / "programs")
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
-    str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "vae_jax" / "programs"),
+    os.environ.get("JAX_COMPILATION_CACHE_DIR", _USER_CACHE),
     "Folder where compiled programs are kept for the next start; empty for none.",
 )
 

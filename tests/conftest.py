@@ -1,5 +1,17 @@
 """Strict JAX for every test: silent broadcasting raises, and warnings are errors (pyproject)."""
 
+import os
+import tempfile
+
+# Tests spend most of their time compiling: less optimisation, and one cache of programs for all
+# workers and for the command lines that they start. Set before JAX is imported.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+_CACHE = tempfile.TemporaryDirectory(prefix="vae_jax_tests_", ignore_cleanup_errors=True)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
 import jax
 import numpy as np
 import pytest

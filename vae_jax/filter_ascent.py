@@ -80,8 +80,7 @@ def climb_all(
         The results, and the response `[M]` to every pattern.
     """
     lanes_count, total = sizes
-    stages, count = starts.shape[:2]
-    image_shape, dtype = starts.shape[2:], starts.dtype
+    (stages, count), dtype = starts.shape[:2], starts.dtype
 
     def response_of(images: jax.Array, rows: jax.Array) -> jax.Array:
         means = jnp.mean(layer(images), axis=(1, 2))
@@ -134,31 +133,26 @@ def climb_all(
         return lanes, results, next_row + jnp.sum(done)
 
     row, zeros = jnp.arange(lanes_count), jnp.zeros(lanes_count, jnp.int32)
-    blank = jnp.zeros((lanes_count, *image_shape), dtype)
-    lanes = _Lanes(
-        row=row,
-        images=start_of(zeros, row, blank),
-        previous=jnp.full(lanes_count, jnp.nan, dtype),
-        quiet=zeros,
-        stage=zeros,
-        stage_step=zeros,
-        step=zeros,
-        moves=zeros,
-    )
-    first = project(starts[0])
-    results = Results(
-        patterns=jnp.zeros((count + 1, *image_shape), dtype),
-        converged=jnp.zeros(count + 1, bool),
-        steps=jnp.zeros(count + 1, jnp.int32),
-        curves=jnp.full((total, count + 1), jnp.nan, dtype),
-        snapshots=jnp.broadcast_to(
-            jnp.pad(first, ((0, 1), (0, 0), (0, 0), (0, 0))),
-            (len(snapshot_steps), count + 1, *image_shape),
-        ),
-    )
+    images = start_of(zeros, row, jnp.zeros((lanes_count, *starts.shape[2:]), dtype))
+    unknown = jnp.full(lanes_count, jnp.nan, dtype)
+    lanes = _Lanes(row, images, unknown, zeros, zeros, zeros, zeros, zeros)
+    results = _no_results(project(starts[0]), total, len(snapshot_steps))
     loop = (lanes, results, jnp.asarray(lanes_count))
     _, results, _ = jax.lax.while_loop(lambda loop: jnp.any(loop[0].row < count), body, loop)
     return results, response_of(results.patterns[:-1], jnp.arange(count))
+
+
+def _no_results(first: jax.Array, total: int, snapshots: int) -> Results:
+    """Room for the results of M maps that start from `first` `[M, H, W, C]`."""
+    rows = len(first) + 1
+    patterns = jnp.pad(first, ((0, 1), (0, 0), (0, 0), (0, 0)))
+    return Results(
+        patterns=patterns,
+        converged=jnp.zeros(rows, bool),
+        steps=jnp.zeros(rows, jnp.int32),
+        curves=jnp.full((total, rows), jnp.nan, first.dtype),
+        snapshots=jnp.broadcast_to(patterns, (snapshots, *patterns.shape)),
+    )
 
 
 def _over_rms(gradient: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from vae_jax.throughput.summary import machine_lines, print_summary, summarize
 MACHINE = {
     "words": "a computer",
     "threads": 2,
+    "load_before": 0.4,
     "matmul_flop_per_second": {"float32": 100e9},
     "copy_bytes_per_second": 30e9,
 }
@@ -51,3 +52,9 @@ def test_limits_are_told():
     lines = "\n".join(machine_lines({"machine": MACHINE} | limits))
     assert "2,000 images/s at peak" in lines
     assert "10,000 images/s at peak, of which ours reaches 5.0%" in lines
+
+
+def test_a_busy_machine_is_told():
+    assert "WARNING" not in "".join(machine_lines({"machine": MACHINE}))
+    lines = machine_lines({"machine": MACHINE | {"load_before": 3.0}})
+    assert any("load 3.0 on 2 cores" in line for line in lines)

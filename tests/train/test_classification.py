@@ -84,7 +84,7 @@ def test_a_run_learns_is_logged_and_opens(config, tmp_path):
 
 
 def test_resumed_equals_uninterrupted_bit_for_bit(config, tmp_path):
-    config.classifier.dropout, states = 0.5, []
+    config.classifier.dropout, config.classifier.norm, states = 0.5, "batch", []
     for name, epochs in (("whole", (2,)), ("resumed", (1, 2))):
         for count in epochs:
             config.train.epochs = count

@@ -217,7 +217,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
         add(self, metrics)
 
     monkeypatch.setattr(EpochMeans, "add", stopping)
-    monkeypatch.setattr("vae_jax.train.epoch.MAX_STEPS_A_CALL", 1)
+    monkeypatch.setattr("vae_jax.train.epoch.Pace.count", lambda self, remaining: 1)
     stopped = fit(corrupted_config, tmp_path / "parts", said.append)
     assert stopped.interrupted_by == signal.SIGTERM and stopped.step == 3
     monkeypatch.undo()

@@ -98,7 +98,7 @@ def stop_in_calls(monkeypatch, steps):
         add(self, metrics)
 
     monkeypatch.setattr(EpochMeans, "add", counting)
-    monkeypatch.setattr("vae_jax.train.epoch.MAX_STEPS_A_CALL", 1)
+    monkeypatch.setattr("vae_jax.train.epoch.Pace.count", lambda self, remaining: 1)
 
 
 def test_more_epochs_train_on(uninterrupted, tiny_config, tmp_path):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from vae_jax.models.convolution import conv, conv_transpose
+from vae_jax.models.norm import BatchNorm
 
 ACTIVATIONS = ("leaky_relu", "relu", "selu", "tanh", "none")
 NORMS = ("batch", "none")
@@ -159,14 +160,10 @@ class ConvBlock(nn.Module):
             return x
         style = self.style
         if style.norm == "batch":
-            norm = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=style.norm_momentum,
-                epsilon=style.norm_epsilon,
-                dtype=style.compute_dtype,
-                name="norm",
+            norm = BatchNorm(
+                style.norm_momentum, style.norm_epsilon, style.compute_dtype, name="norm"
             )
-            x = norm(x, mask=None if mask is None else mask[:, None, None, None])
+            x = norm(x, train, mask)
         x = style.activate(x)
         dropout = AlphaDropout if style.activation == "selu" else nn.Dropout
         return dropout(style.dropout, name="dropout")(x, deterministic=not train)

@@ -208,6 +208,7 @@ def kl_spectra(members: Sequence[Row]) -> str:
         axes.set_title(f"Z = {members[0]['z_dim']}", fontsize=9)
         axes.set_yscale("symlog", linthresh=0.01)
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("latent dimension, by KL")
         axes.set_ylabel("KL [nats per image]")
         axes.legend(fontsize=7, ncols=2)

@@ -71,7 +71,8 @@ def _best_seconds(function: Callable[[], jax.Array]) -> float:
 
 
 def measure_machine() -> dict[str, Any]:
-    """The machine in words, its peaks in operations and bytes per second, and its threads."""
+    """The machine in words, its peaks in operations and bytes per second, and how busy it was."""
+    load = os.getloadavg()[0]
     accelerated = jax.default_backend() != "cpu"
     size = 8192 if accelerated else 2048
     peaks = {"float32": matmul_peak("float32", size)}
@@ -81,6 +82,7 @@ def measure_machine() -> dict[str, Any]:
         "words": machine_in_words(),
         "backend": jax.default_backend(),
         "threads": threads(),
+        "load_before": load,
         "matmul_flop_per_second": peaks,
         "copy_bytes_per_second": copy_bandwidth(2**30 if accelerated else 2**28),
     }

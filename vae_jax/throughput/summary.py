@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 OURS = "ours"
-LEGEND = "cold, warm: from the start to the first step done, without and with kept programs"
+LEGEND = "cold, warm: process start to first step done, without and with programs kept from before"
+BUSY = 0.75  # Load on a core from which on ratios mean little.
 
 
 def summarize(results: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     columns = ["images/s", "lowest..highest", "ours/side"]
     columns += ["of peak"] if flop else []
     columns += ["cold, s", "warm, s", "MiB"] if timed else []
-    table = Table("side", title=_title(summary), caption=LEGEND if timed else None)
+    table = Table("side", title=_title(summary), box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, justify="right")
     for name, side in summary["sides"].items():
@@ -75,7 +77,7 @@ def print_summary(summary: dict[str, Any]) -> None:
             row.append(f"{side['peak_memory_mib']:,.0f}")
         table.add_row(name, *row)
     console.print(table)
-    _print_lines(console, machine_lines(summary))
+    _print_lines(console, [LEGEND] * timed + machine_lines(summary))
 
 
 def _title(summary: dict[str, Any]) -> str:
@@ -104,6 +106,11 @@ def machine_lines(summary: dict[str, Any]) -> list[str]:
         f"machine: {machine['words']}; {machine['threads']} threads a side, huge pages",
         f"measured peaks: matrix products {peaks}; memory {bandwidth:,.0f} GB/s",
     ]
+    if machine["load_before"] > BUSY * machine["threads"]:
+        lines.append(
+            f"WARNING: the machine was busy before (load {machine['load_before']:.1f} on "
+            f"{machine['threads']} cores): these figures mean little"
+        )
     if flop := summary.get("flop_per_image"):
         limit = summary["peak_flop_per_second"] / flop
         lines.append(f"arithmetic: {flop / 1e6:,.1f} MFLOP an image, {limit:,.0f} images/s at peak")

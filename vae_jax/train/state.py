@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vae_jax.models.vae import VAE
@@ -69,8 +70,8 @@ def init_variables(model: VAE, key: jax.Array, label_dim: int = 0) -> dict[str, 
 
 @lru_cache(maxsize=32)
 def _init_program(model: VAE, label_dim: int) -> Callable[[jax.Array], Any]:
-    images = jnp.zeros((1, *model.image_shape))
-    labels = jnp.zeros((1, label_dim)) if label_dim else None
+    images = np.zeros((1, *model.image_shape), np.float32)
+    labels = np.zeros((1, label_dim), np.float32) if label_dim else None
     return jax.jit(lambda key: model.init(key, images, False, False, labels))
 
 
