@@ -36,7 +36,7 @@ def convolution(layer: dict[str, Any]) -> nn.Module:
         extra.add(large - ((small - 1) * stride - 2 * front + kernel))
     padding, output_padding = paddings.pop(), extra.pop()
     if paddings or extra or padding < 0 or not 0 <= output_padding < stride:
-        raise NotImplementedError(f"the PyTorch peer has no form of kernel {kernel}, {stride=}")
+        raise ValueError(f"the PyTorch peer has no form of kernel {kernel}, {stride=}")
     channels = (layer["inputs"][-1], layer["outputs"][-1])
     if layer["kind"] == "conv":
         return nn.Conv2d(*channels, kernel, stride, padding, bias=layer["bias"])
