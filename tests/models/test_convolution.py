@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from vae_jax.models import convolution
-from vae_jax.models.convolution import (
-    conv,
+from vae_jax.models import convolution, convolution_matmul
+from vae_jax.models.convolution import conv, conv_transpose
+from vae_jax.models.convolution_geometry import (
+    conv_axis,
     conv_output_size,
-    conv_transpose,
     conv_transpose_output_size,
 )
 
@@ -192,8 +192,9 @@ def test_vmap_over_kernels_and_scan_equal_a_loop(function):
     assert_close(jax.lax.map(gradient, kernels), looped)
 
 
-@pytest.mark.parametrize("channels", [3, 8])
-def test_chunks_of_images_equal_the_whole_batch(monkeypatch, channels):
+@pytest.mark.parametrize("channels", [3, 8, 128])
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_chunks_of_images_equal_the_whole_batch(monkeypatch, channels, lanes):
     x, kernel = normal(0, 6, 6, 5, channels), normal(1, 3, 3, channels, 4)
     small = normal(2, 6, 3, 3, 4)
 
@@ -207,10 +208,12 @@ def test_chunks_of_images_equal_the_whole_batch(monkeypatch, channels):
 
     whole = results()
     patches = 3 * 3 * 9 * channels * 8  # bytes an image
-    monkeypatch.setattr(convolution, "_WHOLE_BYTES", patches)
-    monkeypatch.setattr(convolution, "_CHUNK_BYTES", 4 * patches)
-    geometry = tuple(convolution._conv_axis(size, 3, 2, "same") for size in (6, 5))
-    assert convolution._chunk(geometry, 6, channels, jnp.dtype("float64")) == 3
+    monkeypatch.setattr(convolution_matmul, "_WHOLE_BYTES", patches)
+    monkeypatch.setattr(convolution_matmul, "_CHUNK_BYTES", 4 * patches)
+    monkeypatch.setattr(convolution_matmul, "_LANES", lanes)
+    monkeypatch.setattr(convolution_matmul, "_LANE_BYTES", patches)
+    geometry = tuple(conv_axis(size, 3, 2, "same") for size in (6, 5))
+    assert convolution_matmul._chunk(geometry, 6, channels, jnp.dtype("float64")) == (3, lanes)
     for a, b in zip(results(), whole, strict=True):
         assert_close(a, b)
 

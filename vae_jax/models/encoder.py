@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.models.blocks import BlockStyle, Stack, dense
-from vae_jax.models.convolution import conv_output_size
+from vae_jax.models.convolution_geometry import conv_output_size
 from vae_jax.models.features import conv_layers
 
 LOG_VAR_LINEAR = 20.0
