@@ -2,7 +2,7 @@
 
 python -m experiments.ablation --config=configs/ablation_faces.py --workdir=runs/ablation_faces
 
-48 models of 32x32 faces: six KL weights (beta 0 to 15) at four latent sizes and two seeds, with one
+48 models of 32x32 faces: six KL weights (beta 0 to 45) at four latent sizes and two seeds, with one
 order of the images. Ends with runs/ablation_faces/report.html. More values train only what is new:
 --config.sweep.seed='(0, 1, 2)'.
 """
@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     config.train.epochs = 6
     config.checkpoint.every_epochs = 3
     config.sweep = ConfigDict()
-    config.sweep.kl_weight = (0.0, 0.05, 0.2, 0.5, 1.5, 5.0)  # empty: that of config.loss
+    config.sweep.kl_weight = (0.0, 0.1, 0.5, 1.5, 5.0, 15.0)  # empty: that of config.loss
     config.sweep.z_dim = (2, 16, 64, 200)  # empty: that of config.model
     config.sweep.learning_rate = ()  # empty: that of config.optimizer
     config.sweep.seed = (0, 1)  # empty: config.seed
