@@ -67,16 +67,17 @@ def fit(
     """
     configs.validate(config)
     workdir = Path(workdir)
-    with run_lock(workdir), StopSignals() as stop:
+    with run_lock(workdir):
         if (workdir / folders.CONFIG_FILE).exists():
             configs.check_resumable(folders.read_config(workdir), config)
+        # Preparing data may take long and can be killed at any time, so signals end it as usual.
         splits = splits or open_splits(config.data)
         checkpoints = Checkpoints(
             workdir / folders.CHECKPOINTS,
             keep_latest=config.checkpoint.keep_latest,
             keep_best=config.checkpoint.keep_best,
         )
-        with checkpoints:
+        with checkpoints, StopSignals() as stop:
             task = make_task(config, splits, str(workdir))
             return _Trainer(config, workdir, task, checkpoints, stop, say).run()
 
