@@ -375,3 +375,13 @@ def test_command_line(tmp_path):
     done = run_command(*arguments, "--on_bad_file=skip", "--verify")
     assert done.returncode == 0, done.stderr
     assert "10 images of 8x8 pixels" in done.stdout and "skipped: 2" in done.stdout
+    capped = run_command(f"--source={raw}", f"--out={tmp_path / 't'}", "--size=8",
+                         "--on_bad_file=skip", "--max_bad=1")  # fmt: skip
+    assert capped.returncode == 2 and "more than 1 bad files (max_bad)" in capped.stderr
+    images = bytearray((tmp_path / "s" / "images.npy").read_bytes())
+    images[-5] ^= 1
+    (tmp_path / "s" / "images.npy").write_bytes(images)
+    assert run_command(*arguments, "--on_bad_file=skip").returncode == 0  # sizes alone
+    damaged = run_command(*arguments, "--on_bad_file=skip", "--verify")
+    assert damaged.returncode == 2 and "Traceback" not in damaged.stderr
+    assert "images.npy was changed after it was written: SHA-256" in damaged.stderr
