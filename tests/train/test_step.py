@@ -126,7 +126,15 @@ def test_bfloat16_losses_and_gradients_survive_extreme_images():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("likelihood", ["bernoulli", "squared_error", "gaussian", "optimal_sigma"])
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        "bernoulli",
+        "optimal_sigma",
+        pytest.param("squared_error", marks=pytest.mark.slow),
+        pytest.param("gaussian", marks=pytest.mark.slow),
+    ],
+)
 def test_extreme_log_var_and_logits_have_finite_loss_and_gradients(likelihood, dtype):
     """The layers that give log_var and the logits are biased by +-1e4."""
     setup = experiment(**{"model.dtype": dtype, "loss.likelihood": likelihood})

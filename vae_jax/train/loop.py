@@ -106,8 +106,7 @@ class _Trainer:
     def run(self) -> FitResult:
         step, per_epoch = int(self.state.step), self.task.feeds.train.steps_per_epoch
         last = per_epoch * self.config.train.epochs
-        # An epoch that was stopped while it was evaluated is trained, but has no rows yet.
-        untested = bool(self.saved.epoch_sums) and step % per_epoch == 0
+        untested = self.saved.untested(step, per_epoch)
         if step >= last and not untested:
             self.say(
                 f"finished already at step {step} (epoch {step // per_epoch}); "
