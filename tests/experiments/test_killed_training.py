@@ -125,7 +125,7 @@ def kill_again_and_again(plan, folder, uninterrupted):
             check_end(workdir, bool(saved), uninterrupted)
             runs, acknowledged = runs + 1, 0
             if phase != "never":
-                plan.append((phase, event, seconds))  # the run was over before: in the next one
+                plan.append((phase, event, 0.7 * seconds))  # it was over before: in the next run
     return deaths
 
 

@@ -2,8 +2,9 @@
 
 It dies by SIGKILL at the EVENT-th change of the file system that is made in PHASE (saving,
 deleting, logging), counted over all its windows; or, if EVENT is 0, SECONDS after a window of that
-phase was entered and before it is left. PHASE `anywhere` dies SECONDS after the imports, `never`
-does not die. On stdout: `saved STEP` once a checkpoint is on disk, `dies PHASE` at the end.
+phase was entered and before it is left (sooner in each later window, if it was too short).
+PHASE `anywhere` dies SECONDS after the imports, `never` does not die. On stdout: `saved STEP` once
+a checkpoint is on disk, `dies PHASE` at the end.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.
 PHASE, EVENT, SECONDS = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 
 windows: list[str] = []  # the phases that the process is in: training logs while a save runs
-seen = 0
+seen = opened = 0
 
 
 def dying() -> bool:
@@ -41,9 +42,9 @@ def die() -> None:
 
 def count(event: str, arguments: tuple) -> None:
     global seen
-    opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_ACCMODE
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_ACCMODE
     on_main_thread = threading.current_thread() is threading.main_thread()
-    if (opened or event in CHANGES) and on_main_thread == (PHASE == "logging") and dying():
+    if (writes or event in CHANGES) and on_main_thread == (PHASE == "logging") and dying():
         seen += 1
         if seen == EVENT:
             die()
@@ -51,10 +52,12 @@ def count(event: str, arguments: tuple) -> None:
 
 @contextlib.contextmanager
 def window(phase: str):
+    global opened
     windows.append(phase)
-    timer = threading.Timer(SECONDS, die)
+    timer = threading.Timer(SECONDS * 0.7**opened, die)
     timer.daemon = True
     if phase == PHASE and EVENT == 0:
+        opened += 1
         timer.start()
     try:
         yield
