@@ -145,6 +145,25 @@ def test_a_killed_trainer_leaves_no_stale_lock(tiny_store, tiny_config, tmp_path
     assert fit(tiny_config, tmp_path, lambda line: None).step >= 5
 
 
+def test_an_interrupt_while_data_are_prepared_ends_it(tmp_path, processes):
+    faces = tmp_path / "faces"
+    command = [
+        sys.executable, "-m", "experiments.train", "--config=configs/tiny.py",
+        f"--workdir={tmp_path / 'run'}", f"--config.data.path={faces}",
+        "--config.data.generate_count=20000",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    processes.append(process)
+    while not list(faces.rglob("*.jpg*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    output = end(process, signal.SIGINT, within=10)
+    assert process.returncode == 130 and "Traceback" not in output
+    assert output.endswith("interrupted\n") and "checkpoint" not in output
+
+
 BUSY = """
 import jax, jax.numpy as jnp
 from vae_jax.train.interruption import StopSignals
