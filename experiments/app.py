@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from absl import app, flags, logging
 from vae_jax.types import UserError
 
 USER_ERROR_CODE = 2
+INTERRUPTED_CODE = 128 + signal.SIGINT
 
 _USER_CACHE = str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "vae_jax" / "programs")
 _COMPILATION_CACHE = flags.DEFINE_string(
@@ -36,5 +38,8 @@ def run(main: Callable[[], int | None]) -> None:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return USER_ERROR_CODE
+        except KeyboardInterrupt:  # Not while training: that saves a checkpoint first.
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED_CODE
 
     app.run(guarded)

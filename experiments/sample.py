@@ -17,9 +17,8 @@ from absl import flags
 
 from experiments import app
 from vae_jax.data.conditions import asked_condition
-from vae_jax.latent.sampling import decode, prior_latents
+from vae_jax.latent.sampling import decode, prior_latents, read_latents
 from vae_jax.report.pictures import image_grid, save_png, sharpened
-from vae_jax.types import UserError
 from vae_jax.workdir import open_run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -42,7 +41,7 @@ def main() -> None:
     z_dim, asked = run.model.z_dim, (_LABEL.value, _ATTRIBUTES.value)
     condition = asked_condition(run.config.data.condition, run.label_names, *asked)
     if _LATENTS_IN.value:
-        z, facts = _read_latents(_LATENTS_IN.value, z_dim), {"latents": _LATENTS_IN.value}
+        z, facts = read_latents(_LATENTS_IN.value, z_dim), {"latents": _LATENTS_IN.value}
     else:
         z, facts = prior_latents(_SEED.value, _COUNT.value, z_dim), {"seed": str(_SEED.value)}
     labels = None
@@ -64,19 +63,6 @@ def main() -> None:
     for path, write in written.items():
         write(path)
         print(f"wrote {path}")
-
-
-def _read_latents(path: str, z_dim: int) -> np.ndarray:
-    try:
-        z = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--latents_in={path} is not a readable .npy file ({error})") from None
-    if z.ndim != 2 or z.shape[1] != z_dim or not np.issubdtype(z.dtype, np.floating):
-        raise UserError(
-            f"--latents_in={path} holds {z.dtype} of shape {z.shape}, but this model decodes "
-            f"floats of shape [N, {z_dim}]"
-        )
-    return z.astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # Tests spend most of their time compiling: less optimisation, and one cache of programs for all
 # workers and for the command lines that they start. Set before JAX is imported.
@@ -44,6 +45,22 @@ def tiny_store(tmp_path_factory):
         label_names=("Red", "Green", "Blue"),
     )
     return directory
+
+
+@pytest.fixture
+def little_memory():
+    """Fails the test if the process's memory grows by more than 200 MB at any moment of it."""
+
+    def kilobytes(name):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("memory is measured on Linux only")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak up to now
+    before = kilobytes("VmRSS:")
+    yield
+    assert kilobytes("VmHWM:") - before < 200_000
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from jax.test_util import check_grads
 from vae_jax import losses
 from vae_jax.config import convert_kl_weight
 from vae_jax.losses import Objective
+from vae_jax.models.encoder import soft_limit
 from vae_jax.train.step import objective_terms
 from vae_jax.types import VAEOutput
 
@@ -84,13 +85,33 @@ def test_bernoulli_entropy_is_the_floor_of_the_cross_entropy():
     assert losses.bernoulli_entropy(jnp.ones((1, 2, 2, 1))).tolist() == [0.0]
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("value", [-1e4, 1e4])
-def test_saturated_logits_have_finite_loss_and_gradient(value):
-    logits = jnp.full((1, 2, 2, 1), value)
-    targets = jnp.full((1, 2, 2, 1), 0.5)
-    loss, gradient = jax.value_and_grad(lambda x: losses.bernoulli_nll(x, targets).sum())(logits)
-    assert float(loss) == pytest.approx(4 * 0.5e4)
-    np.testing.assert_allclose(gradient, np.full((1, 2, 2, 1), np.sign(value) * 0.5))
+def test_saturated_logits_have_finite_loss_and_gradient(value, dtype):
+    logits = jnp.full((1, 2, 2, 1), value, dtype)
+    targets = jnp.full((1, 2, 2, 1), 0.5, dtype)
+
+    def gradient(nll):
+        return jax.value_and_grad(lambda x: nll(x, targets).sum())(logits)
+
+    loss, slope = gradient(losses.bernoulli_nll)
+    assert float(loss) == pytest.approx(4 * 0.5e4, rel=1e-2 if dtype == jnp.bfloat16 else 1e-6)
+    np.testing.assert_array_equal(slope, np.full((1, 2, 2, 1), np.sign(value) * 0.5))
+    loss, slope = gradient(losses.squared_error)
+    assert float(loss) == 4 * 0.25 and not np.any(slope)  # Saturated: flat, but no NaN.
+    loss, slope = gradient(lambda x, y: losses.gaussian_nll(x, y, 0.5))
+    assert np.isfinite(loss) and not np.any(slope)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("value", [-1e4, 1e4])
+def test_limited_log_var_has_finite_kl_and_gradient(value, dtype):
+    def kl(log_var):
+        limited = soft_limit(log_var).astype(jnp.float32)
+        return losses.gaussian_kl(jnp.zeros((1, 2)), limited).sum()
+
+    value, slope = jax.value_and_grad(kl)(jnp.full((1, 2), value, dtype))
+    assert np.isfinite(value) and float(value) > 14 and np.isfinite(slope).all()
 
 
 def test_free_bits_floor_and_gradient():

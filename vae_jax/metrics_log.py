@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from vae_jax.data.durable import sync_directory
 from vae_jax.types import UserError
 
 FILE_NAME = "metrics.jsonl"
@@ -50,6 +51,7 @@ class MetricsLog:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._path)
+        sync_directory(self._path.parent)
         self._file = self._path.open("a")
         self._events = _event_writer(Path(workdir), step) if tensorboard else None
 

@@ -70,7 +70,7 @@ class StepFolders:
     def sync(self, step: int) -> None:
         """Makes all files of a step, and its name, survive a power failure (fsync)."""
         folder = self.directory / str(step)
-        for path in [*folder.rglob("*"), folder, self.directory]:
+        for path in [*folder.rglob("*"), folder, self.directory, self.directory.parent]:
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

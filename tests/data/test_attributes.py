@@ -101,9 +101,10 @@ def test_find_table_prefers_the_nearest(tmp_path):
 
 
 def mutations(tmp_path, count):
+    """As many tables of attributes and, besides, as many of partitions."""
     rng = np.random.default_rng(4)
-    texts = {**ATTRIBUTES, **PARTITIONS}
-    for _ in range(count):
+    for number in range(2 * count):
+        texts = (ATTRIBUTES, PARTITIONS)[number % 2]
         name = sorted(texts)[rng.integers(len(texts))]
         data = bytearray(texts[name].format(*NAMES).encode())
         for _ in range(rng.integers(1, 4)):
@@ -116,10 +117,10 @@ def mutations(tmp_path, count):
                 assert name in str(error)
 
 
-def test_mutated_tables_raise_only_user_errors(tmp_path):
+def test_mutated_tables_raise_only_user_errors(tmp_path, little_memory):
     mutations(tmp_path, 40)
 
 
 @pytest.mark.slow
-def test_mutated_tables_raise_only_user_errors_in_full(tmp_path):
+def test_mutated_tables_raise_only_user_errors_in_full(tmp_path, little_memory):
     mutations(tmp_path, 1000)

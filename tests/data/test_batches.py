@@ -1,5 +1,9 @@
 """The order of the images is a pure function of (seed, epoch); both feeds give the same batches."""
 
+import hashlib
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -34,12 +38,19 @@ def test_order_is_a_permutation_that_depends_on_seed_and_epoch():
 
 
 def test_order_is_stable_across_versions():
-    golden = {
-        (0, 0): [2, 11, 9, 0, 6, 10, 8, 7, 3, 1, 5, 4],
-        (7, 3): [6, 9, 5, 4, 1, 3, 0, 8, 7, 11, 10, 2],
-    }
-    for (seed, epoch), expected in golden.items():
-        assert epoch_order(seed, epoch, 12).tolist() == expected
+    """tests/data/golden_order.json: orders of small splits in full, of real ones by SHA-256."""
+    golden = json.loads(Path(__file__).with_name("golden_order.json").read_text())
+    for entry in golden["orders"]:
+        order = epoch_order(entry["seed"], entry["epoch"], entry["count"])
+        assert order.dtype == np.int32 and order.tolist()[:12] == entry["first"]
+        digest = hashlib.sha256(order.astype("<i4").tobytes()).hexdigest()
+        assert digest == entry["sha256"], entry
+    for entry in golden["batches"]:  # The batch at step n is a pure function of (seed, n).
+        epoch, position = divmod(entry["step"], -(-entry["count"] // entry["batch_size"]))
+        order = epoch_order(entry["seed"], epoch, entry["count"])
+        rows, weights = batch_rows(order, entry["batch_size"])
+        assert rows[position].tolist() == entry["rows"]
+        assert weights[position].tolist() == entry["weights"]
 
 
 def test_the_last_batch_is_padded_with_weight_zero():
@@ -81,13 +92,24 @@ def test_an_epoch_visits_every_image_once_with_its_label(split):
     np.testing.assert_array_equal(np.concatenate(labels), split.labels[order])
 
 
-def test_starting_at_any_position_continues_the_sequence(split):
-    feed = ResidentFeed(split, None, 8, seed=2)
-    whole = collect(feed, 1)
-    for start in range(5):
-        rest = collect(feed, 1, start)
-        assert len(rest) == 5 - start
-        np.testing.assert_array_equal(rest[0][0], whole[start][0])
+@pytest.mark.parametrize("kind", [ResidentFeed, StreamingFeed])
+def test_every_position_of_two_epochs_continues_the_sequence(split, kind, monkeypatch):
+    monkeypatch.setattr("vae_jax.data.batches.STREAM_BYTES", 2 * 8 * 16 * 16 * 3)  # two batches
+    labels = split.labels.astype(np.float32)
+
+    def batches(step):
+        feed, per_epoch = kind(split, labels, 8, seed=2), 5  # New, as after a restart.
+        position = step % per_epoch
+        for epoch in range(step // per_epoch, 2):
+            yield from collect(feed, epoch, position)
+            position = 0
+
+    whole = list(batches(0))
+    assert len(whole) == 10
+    for step in range(10):
+        for one, other in zip(batches(step), whole[step:], strict=True):
+            for a, b in zip(one, other, strict=True):
+                np.testing.assert_array_equal(a, b)
 
 
 def test_segments_of_a_stream_have_one_shape(split, monkeypatch):

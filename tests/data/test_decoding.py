@@ -119,16 +119,18 @@ def test_truncated_files_are_bad(share):
 
 
 def mutations(count):
+    """As many JPEGs and, besides, as many PNGs."""
     exif = Image.Exif()
     exif[0x0112] = 6
     files = [
         encoded(picture(40, 50), exif=exif),
-        encoded(picture(30, 30, "CMYK"), progressive=True),
         encoded(picture(20, 20, "P"), "PNG"),
+        encoded(picture(30, 30, "CMYK"), progressive=True),
+        encoded(picture(20, 20), "PNG"),
     ]
     rng = np.random.default_rng(2)
-    for _ in range(count):
-        data = bytearray(files[rng.integers(len(files))])
+    for number in range(2 * count):
+        data = bytearray(files[number % len(files)])
         for _ in range(rng.integers(1, 6)):
             data[int(len(data) * rng.random() ** 2)] = rng.integers(256)
         try:
@@ -138,10 +140,10 @@ def mutations(count):
             assert str(error)
 
 
-def test_mutated_files_raise_only_user_errors():
+def test_mutated_files_raise_only_user_errors(little_memory):
     mutations(40)
 
 
 @pytest.mark.slow
-def test_mutated_files_raise_only_user_errors_in_full():
+def test_mutated_files_raise_only_user_errors_in_full(little_memory):
     mutations(1000)

@@ -100,12 +100,12 @@ def mutations(tmp_path, count):
             assert "\n" not in str(error) and str(tmp_path / "a") in str(error)
 
 
-def test_mutated_files_raise_only_user_errors(tmp_path):
+def test_mutated_files_raise_only_user_errors(tmp_path, little_memory):
     mutations(tmp_path, 40)
 
 
 @pytest.mark.slow
-def test_mutated_files_raise_only_user_errors_in_full(tmp_path):
+def test_mutated_files_raise_only_user_errors_in_full(tmp_path, little_memory):
     mutations(tmp_path, 1000)
 
 

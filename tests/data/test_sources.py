@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
@@ -178,15 +179,18 @@ def mutations(tmp_path, count):
         cut = len(data) if rng.random() < 0.8 else rng.integers(len(data))
         (tmp_path / "m.zip").write_bytes(data[:cut])
         try:
-            read_all(list_source(tmp_path / "m.zip", JPEG_NAMES, nested=False))
+            source = list_source(tmp_path / "m.zip", JPEG_NAMES, nested=False)
         except UserError as error:
-            assert str(error)
+            assert "m.zip" in str(error)
+            continue
+        with contextlib.suppress(UserError):  # of a member, which the caller names
+            read_all(source)
 
 
-def test_mutated_archives_raise_only_user_errors(tmp_path):
+def test_mutated_archives_raise_only_user_errors(tmp_path, little_memory):
     mutations(tmp_path, 40)
 
 
 @pytest.mark.slow
-def test_mutated_archives_raise_only_user_errors_in_full(tmp_path):
+def test_mutated_archives_raise_only_user_errors_in_full(tmp_path, little_memory):
     mutations(tmp_path, 1000)

@@ -57,3 +57,6 @@ def test_fid_only_of_inception_activations(tmp_path):
         inception_activations(tmp_path / "b.npz")
     with pytest.raises(UserError, match="arrays real and fake"):
         inception_activations(tmp_path / "absent.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:5000])
+    with pytest.raises(UserError, match="cut.npz must be a .npz with the arrays real and fake"):
+        inception_activations(tmp_path / "cut.npz")

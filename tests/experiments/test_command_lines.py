@@ -134,3 +134,28 @@ def test_a_mistake_is_one_sentence(tmp_path):
     )
     assert output.strip().splitlines()[-1].startswith("error: config.train.epochs is -5")
     assert "Traceback" not in output
+
+
+NAN = """
+import runpy
+import jax.numpy as jnp
+from vae_jax.train import step
+pair = step.training_pair
+step.training_pair = lambda *args: tuple(x + 0 * jnp.log(-1 - x) for x in pair(*args))
+runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_debug_nans_names_the_operation(tiny_store, tmp_path):
+    """The logarithm of a negative number, in a step, in a compiled loop over steps."""
+    done = subprocess.run(
+        [
+            sys.executable, "-c", NAN, "--debug_nans", "--config=configs/tiny.py",
+            f"--workdir={tmp_path}", "--config.data.name=celeba",
+            f"--config.data.path={tiny_store}",
+        ],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "FloatingPointError: invalid value (nan) encountered in log\n" in done.stderr
+    assert "vae_jax/train/step.py" in done.stderr and "in loss_fn" in done.stderr

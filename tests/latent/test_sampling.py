@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from vae_jax.latent.sampling import BATCH, decode, encode, prior_latents
+from vae_jax.latent.sampling import BATCH, decode, encode, prior_latents, read_latents
 from vae_jax.models.vae import make_vae
 from vae_jax.train.state import init_variables
+from vae_jax.types import UserError
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +41,54 @@ def test_encode_agrees_with_the_model_and_takes_uint8(model_and_variables):
     output = model.apply(variables, pixels.astype(np.float32) / 255, train=False, sample=False)
     np.testing.assert_allclose(mean, output.mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(log_var, output.log_var, rtol=1e-4, atol=1e-5)
+
+
+def test_latents_from_a_file_are_checked(tmp_path):
+    path = tmp_path / "z.npy"
+    points = np.arange(6.0).reshape(3, 2)
+    np.save(path, points)
+    found = read_latents(path, 2)
+    assert found.dtype == np.float32 and type(found) is np.ndarray
+    np.testing.assert_array_equal(found, points)
+    for bad, message in (
+        (points.astype(int), "holds int64"),
+        (points[:, :1], r"shape \(3, 1\).*\[N, 2\]"),
+        (np.array([[1.0, np.nan]]), "not finite"),
+        (np.array([[{}, 1]], object), "not a readable .npy"),
+    ):
+        np.save(path, bad)
+        with pytest.raises(UserError, match=message):
+            read_latents(path, 2)
+    path.write_bytes(b"PK\3\4" + bytes(100))  # a zip by its first bytes
+    with pytest.raises(UserError, match="z.npy is not a readable .npy"):
+        read_latents(path, 2)
+
+
+def mutated_latents(tmp_path, count):
+    rng, path = np.random.default_rng(7), tmp_path / "m.npy"
+    refused = 0
+    for number in range(count):
+        dtype = (np.float32, np.float64, np.float16)[number % 3]
+        np.save(path, rng.normal(size=(4, 3)).astype(dtype))
+        data = bytearray(path.read_bytes())
+        for _ in range(rng.integers(1, 4)):
+            place = int(len(data) * rng.random() ** 2)  # mostly in the header
+            data[place] = rng.choice(list(b"0123456789L(),'{}<>|OVSU \n\0\xff"))
+        if number % 5 == 0:  # a shape that would not fit into any memory
+            data = data.replace(b"(4, 3)", b"(4%s, 3)" % (b"0" * int(rng.integers(1, 30))))
+        path.write_bytes(data if rng.random() < 0.8 else data[: rng.integers(len(data))])
+        try:
+            assert read_latents(path, 3).shape[1] == 3
+        except UserError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused > count // 4
+
+
+def test_mutated_latents_raise_only_user_errors(tmp_path, little_memory):
+    mutated_latents(tmp_path, 40)
+
+
+@pytest.mark.slow
+def test_mutated_latents_raise_only_user_errors_in_full(tmp_path, little_memory):
+    mutated_latents(tmp_path, 1000)

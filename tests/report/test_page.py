@@ -1,6 +1,9 @@
 """Pages and tables: what they hold, and that nothing is taken for markup."""
 
 import math
+import re
+
+import pytest
 
 from vae_jax.report.page import Section, text_table, write_page
 from vae_jax.report.restoration import restoration_table
@@ -36,3 +39,29 @@ def test_columns_without_numbers_are_left_out():
     header, rows = restoration_table(scores)
     assert header == ["", "PSNR [dB]", "PSNR of erased pixels [dB]"]
     assert rows == [["restored", "20.00", "15.00"], ["mean", "10.00", ""]]
+
+
+@pytest.mark.parametrize(
+    "picture",
+    ["http://a.example/x.png", "//a.example/x.png", "file:///x.png", "../x.png", "/x.png",
+     "data:text/html,x", "javascript:x", "x.png?y", "\\\\a\\x.png"],
+)  # fmt: skip
+def test_a_page_takes_no_picture_from_elsewhere(picture):
+    with pytest.raises(ValueError, match="no picture beside the page"):
+        Section("Heading", picture=picture)
+
+
+def test_hostile_names_stay_text_in_every_place_of_a_page(tmp_path):
+    """As headings, facts, cells and pictures: no tag, no attribute and no address comes of them."""
+    hostile = "\"'><img src=http://a.example/x onerror=alert(1)><script>x</script>"
+    name = hostile.replace("/", "").replace(":", "")
+    table = {"header": [hostile, hostile], "rows": [[hostile, hostile]]}
+    sections = [Section(hostile, hostile, name + ".png", **table)]
+    write_page(tmp_path / "page.html", hostile, {hostile: hostile}, sections)
+    html = (tmp_path / "page.html").read_text()
+    tags = re.findall(r"<(\w+)([^<>]*)>", html)
+    kinds = {tag for tag, _ in tags} - {"html", "head", "body", "meta", "title", "style"}
+    assert kinds == {"h1", "h2", "p", "img", "table", "tr", "th", "td"}
+    (image,) = [attributes for tag, attributes in tags if tag == "img"]
+    assert re.fullmatch(r' src="[^"]*" alt="[^"]*"', image)
+    assert "url(" not in html and "@import" not in html

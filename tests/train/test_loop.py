@@ -1,6 +1,8 @@
 """A run: what it leaves behind, resuming bit for bit, stopping, refusing."""
 
+import errno
 import json
+import os
 import signal
 
 import jax
@@ -9,11 +11,13 @@ import pytest
 
 from vae_jax.checkpoint import Checkpoints
 from vae_jax.metrics_log import read_rows
+from vae_jax.orbax_items import write_step
 from vae_jax.train import task
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.loop import fit
 from vae_jax.train.persistence import restore
 from vae_jax.train.setup import make_experiment
+from vae_jax.train.validation import Validator
 from vae_jax.types import UserError
 from vae_jax.workdir import open_run
 
@@ -82,6 +86,75 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     states = (final_state(workdir, tiny_config) for workdir in (reference, tmp_path))
     jax.tree.map(np.testing.assert_array_equal, *states)
     assert without_speed(read_rows(tmp_path)) == without_speed(read_rows(reference))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resident", ["always", "never"])
+def test_stopped_at_every_step_of_two_epochs_equals_uninterrupted(
+    uninterrupted, tiny_config, tmp_path, monkeypatch, resident
+):
+    reference, _, _, _ = uninterrupted
+    tiny_config.data.resident = resident
+    for stop_after in range(1, 10):
+        workdir = tmp_path / str(stop_after)
+        stop_in_calls(monkeypatch, stop_after)
+        assert fit(tiny_config, workdir, quiet).step == stop_after
+        monkeypatch.undo()
+        assert fit(tiny_config, workdir, quiet).step == 10
+        states = (final_state(folder, tiny_config) for folder in (reference, workdir))
+        jax.tree.map(np.testing.assert_array_equal, *states)
+        assert without_speed(read_rows(workdir)) == without_speed(read_rows(reference))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_evaluation_that_is_stopped_is_made_up_for(
+    uninterrupted, tiny_config, tmp_path, monkeypatch, killed
+):
+    """Also if that is killed after its rows are logged and before they are acknowledged."""
+    reference, _, _, _ = uninterrupted
+    evaluate = Validator.evaluate
+
+    def signalled(self, state, stopped):
+        if int(state.step) == step:
+            signal.raise_signal(signal.SIGTERM)
+        return evaluate(self, state, stopped)
+
+    for step in (5, 10):
+        monkeypatch.setattr(Validator, "evaluate", signalled)
+        result = fit(tiny_config, tmp_path, quiet)
+        monkeypatch.undo()
+        assert (result.step, result.interrupted_by) == (step, signal.SIGTERM)
+        assert [row["step"] for row in read_rows(tmp_path)] == [5, 5] * (step == 10)
+        if killed:
+            monkeypatch.setattr("vae_jax.train.loop._Trainer._save", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                fit(tiny_config, tmp_path, quiet)
+            monkeypatch.undo()
+            assert read_rows(tmp_path)[-1]["step"] == step
+    assert fit(tiny_config, tmp_path, quiet).step == 10
+    states = (final_state(workdir, tiny_config) for workdir in (reference, tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert without_speed(read_rows(tmp_path)) == without_speed(read_rows(reference))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.test_losses() == {
+            row["step"]: row["loss"] for row in read_rows(reference) if row["split"] == "test"
+        }
+
+
+def test_a_last_save_that_fails_is_an_error_and_the_step_before_it_restores(
+    tiny_config, tmp_path, monkeypatch
+):
+    def full(directory, step, items, record):
+        if step == 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_step(directory, step, items, record)
+
+    monkeypatch.setattr("vae_jax.checkpoint.write_step", full)
+    with pytest.raises(UserError, match=r"Step 10 .*needs up to [\d,]+ bytes and [\d,]+ bytes are"):
+        fit(tiny_config, tmp_path, quiet)
+    monkeypatch.undo()
+    assert int(final_state(tmp_path, tiny_config).step) == 5
+    assert fit(tiny_config, tmp_path, quiet).step == 10
 
 
 def stop_in_calls(monkeypatch, steps):

@@ -17,7 +17,9 @@ from vae_jax.train.loop import fit
 from vae_jax.train.persistence import restore
 from vae_jax.train.population import fit_population, make_plan, member_folder
 from vae_jax.train.population_estimate import describe_plan
+from vae_jax.train.population_group import GroupValidator
 from vae_jax.train.setup import make_experiment
+from vae_jax.train.validation import Validator
 from vae_jax.types import UserError
 from vae_jax.workdir import open_run
 
@@ -77,6 +79,44 @@ def test_a_finished_sweep_is_left_alone_and_a_new_value_trains_only_what_is_new(
     sweep_config.train.batch_size = 4
     with pytest.raises(UserError, match="config.train.batch_size is 4"):
         fit_population(sweep_config, tmp_path, quiet)
+
+
+@pytest.mark.parametrize(
+    "schedules",
+    [
+        ("together", "together"),
+        pytest.param(("in_turn", "in_turn"), marks=pytest.mark.slow),
+        pytest.param(("in_turn", "together"), marks=pytest.mark.slow),
+    ],
+)
+def test_an_evaluation_that_is_stopped_is_made_up_for(
+    sweep_config, tmp_path, monkeypatch, schedules
+):
+    """That of the last epoch, after which there is nothing to train."""
+    sweep_config.sweep.schedule, sweep_config.sweep.z_dim = schedules[0], (4,)
+    for kind in (Validator, GroupValidator):
+
+        def stopping(self, state, stopped, evaluate=kind.evaluate):
+            if np.max(state.step) == 10:
+                signal.raise_signal(signal.SIGTERM)
+            return evaluate(self, state, stopped)
+
+        monkeypatch.setattr(kind, "evaluate", stopping)
+    result = fit_population(sweep_config, tmp_path, quiet)
+    monkeypatch.undo()
+    assert {outcome.status for outcome in result.outcomes.values()} == {"interrupted"}
+    sweep_config.sweep.schedule = schedules[1]
+    result = fit_population(sweep_config, tmp_path, quiet)
+    assert {outcome.status for outcome in result.outcomes.values()} == {"finished"}
+    assert [outcome.step for outcome in result.outcomes.values()] == [10, 10]
+    for member in result.members:
+        rows = read_rows(member_folder(tmp_path, member))
+        assert [(row["split"], row["step"]) for row in rows] == [
+            ("train", 5), ("test", 5), ("train", 10), ("test", 10),
+        ]  # fmt: skip
+        with Checkpoints(member_folder(tmp_path, member) / "checkpoints") as checkpoints:
+            assert checkpoints.test_losses()[10] == rows[3]["loss"]
+    assert not make_plan(sweep_config, tmp_path, open_splits(sweep_config.data)).groups
 
 
 @pytest.mark.parametrize("schedule", ["in_turn", "together"])

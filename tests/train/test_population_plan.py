@@ -1,11 +1,15 @@
 """Sweeps: which members there are, how they are grouped, what they need."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from vae_jax.config import validate
 from vae_jax.train.padding import pad_latent, unpad_latent
+from vae_jax.train.population import member_folder
 from vae_jax.train.population_plan import (
     make_groups,
     member_memory,
@@ -54,6 +58,21 @@ def test_mistakes_are_named(tiny_config):
         sweep_members(with_sweep(tiny_config, kl_weight=(1.0, 1.0)))
     with pytest.raises(UserError, match="config.model.z_dim"):
         sweep_members(with_sweep(tiny_config, z_dim=(0,)))
+
+
+def test_names_of_members_cannot_leave_the_folder(tiny_config, tmp_path):
+    """They are made of checked numbers, so that no value can be a path."""
+    extremes = {
+        "kl_weight": (0.0, 1e-300, 123456.789), "learning_rate": (1e-30, 10.0), "seed": (2**32 - 1,)
+    }  # fmt: skip
+    members = sweep_members(with_sweep(tiny_config, **extremes))
+    for member in members:
+        assert re.fullmatch(r"[a-z0-9.+-]+", member.name)
+        assert member_folder(tmp_path, member).resolve().parent == (tmp_path / "members").resolve()
+    for name in ("kl_weight", "z_dim", "learning_rate", "seed"):
+        for hostile in ("../../x", "/x", float("nan"), float("inf"), -1.0):
+            with pytest.raises(UserError, match=f"config.*{name}"):
+                validate(with_sweep(tiny_config, **{name: (hostile,)}))
 
 
 def test_groups_fit_the_budget_and_mix_only_what_may_be_mixed(tiny_config):

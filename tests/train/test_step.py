@@ -125,6 +125,30 @@ def test_bfloat16_losses_and_gradients_survive_extreme_images():
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float32"}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        "bernoulli",
+        "optimal_sigma",
+        pytest.param("squared_error", marks=pytest.mark.slow),
+        pytest.param("gaussian", marks=pytest.mark.slow),
+    ],
+)
+def test_extreme_log_var_and_logits_have_finite_loss_and_gradients(likelihood, dtype):
+    """The layers that give log_var and the logits are biased by +-1e4."""
+    setup = experiment(**{"model.dtype": dtype, "loss.likelihood": likelihood})
+    step, start = jax.jit(setup.train_step), setup.init_state()
+    for network, layer in (("encoder", "log_var"), ("decoder", "conv_1")):
+        for value in (-1e4, 1e4):
+            params = jax.tree.map(lambda leaf: leaf, start.params)
+            params[network][layer]["bias"] += value
+            state, metrics = step(start.replace(params=params), batch(), setup.run_key, setup.hyper)
+            assert metrics["finite"], (layer, value)  # the loss and the norm of all gradients
+            assert np.isfinite([metrics["loss"], metrics["grad_norm"]]).all()
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
 def test_every_reference_objective_trains():
     for likelihood in ("bernoulli", "squared_error", "gaussian", "optimal_sigma"):
         setup = experiment(**{"loss.likelihood": likelihood, "loss.kl_weight": 0.02,

@@ -12,7 +12,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vae_jax.types import UserError
 
@@ -64,6 +64,9 @@ def decode_image(
         return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     except UserError:
         raise
+    except UnidentifiedImageError as error:  # Pillow's own words hold an address in memory.
+        kinds = " or ".join(formats)
+        raise UserError(f"is not a readable {kinds} image (no header of that format)") from error
     except Exception as error:  # Damaged files raise nearly anything inside Pillow.
         raise UserError(f"is not a readable {' or '.join(formats)} image ({error})") from error
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import mmap
 import os
-import pickle
 import queue
 import signal
 import struct
@@ -137,7 +137,7 @@ class _Team:
     def results(self) -> Iterator[Chunk]:
         while self._futures:
             slot, count, bad, digests = self._futures.popleft().result()
-            yield Chunk(self._pixels[slot, :count], bad, digests)
+            yield Chunk(self._pixels[slot, :count], [(i, reason) for i, reason in bad], digests)
             self._free.put(slot)
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class _Team:
             pass_fds=[shared],
         )
         with contextlib.suppress(BrokenPipeError):  # `_drive` notices and says so.
-            _send(worker.stdin, (job, shared, shape))
+            _send(worker.stdin, (job._asdict(), shared, shape))
         return worker
 
     def _next(self, wait: bool) -> tuple[int, _Task] | None:
@@ -217,7 +217,7 @@ def _map_pixels(handle: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _send(pipe: BinaryIO, item: Any) -> None:
-    data = pickle.dumps(item)
+    data = json.dumps(item).encode()  # ASCII: file names may hold bytes that are no UTF-8
     pipe.write(struct.pack("<q", len(data)) + data)
     pipe.flush()
 
@@ -230,7 +230,7 @@ def _receive(pipe: BinaryIO) -> Any:
     data = pipe.read(size)
     if len(data) < size:
         raise EOFError
-    return pickle.loads(data)
+    return json.loads(data)
 
 
 def _serve() -> None:
@@ -238,12 +238,13 @@ def _serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business.
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     try:
-        job, shared, shape = _receive(requests)
+        fields, shared, shape = _receive(requests)
+        job = Job(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
         pixels = _map_pixels(shared, shape)
         archive = open_archive(job.root, job.is_zip)
         while True:
             slot, members = _receive(requests)
-            chunk = _decode_chunk(job, archive, members, pixels[slot])
+            chunk = _decode_chunk(job, archive, [Member(*m) for m in members], pixels[slot])
             _send(replies, (len(chunk.images), chunk.bad, chunk.digests))
     except (EOFError, BrokenPipeError):
         os._exit(0)  # Without flushing to a pipe that nobody reads.

@@ -57,9 +57,9 @@ def inception_activations(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         UserError: not such a file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
             real, fake = file["real"], file["fake"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds for broken files.
         raise UserError(
             f"--inception={path} must be a .npz with the arrays real and fake ({error})"
         ) from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ import numpy as np
 
 from vae_jax.data.batches import to_unit_range
 from vae_jax.models.vae import VAE
+from vae_jax.types import UserError
 
 # Fixed, since a matrix product may round differently for another number of rows: image i is
 # always computed in row i mod BATCH of the same program.
@@ -32,6 +35,37 @@ def prior_latents(seed: int, count: int, z_dim: int) -> np.ndarray:
     key = jax.random.key(seed)
     draw = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (z_dim,)))
     return np.asarray(draw(jnp.arange(count)))
+
+
+def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
+    """Latent points that a user brings.
+
+    Args:
+        path: .npy with floats `[N, Z]`.
+        z_dim: Z.
+
+    Returns:
+        `[N, Z]` float32.
+
+    Raises:
+        UserError: not such a file.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
+            # Compares the header with the size of the file before anything is allocated.
+            z = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # NumPy raises many kinds for broken headers.
+        raise UserError(f"{path} is not a readable .npy file ({error})") from None
+    if z.ndim != 2 or z.shape[1] != z_dim or not np.issubdtype(z.dtype, np.floating):
+        raise UserError(
+            f"{path} holds {z.dtype} of shape {z.shape}, but this model decodes "
+            f"floats of shape [N, {z_dim}]"
+        )
+    with np.errstate(over="ignore"):
+        points = np.array(z, np.float32)
+    if not np.isfinite(points).all():
+        raise UserError(f"{path} holds points that are not finite")
+    return points
 
 
 def decode(

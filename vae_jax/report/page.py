@@ -1,4 +1,4 @@
-"""A page of pictures and tables as one HTML file; pictures are linked, not embedded."""
+"""A page of pictures and tables as one HTML file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Section:
     Attributes:
         heading: its title.
         text: a paragraph.
-        picture: file name of a picture beside the page.
+        picture: file name of a picture beside the page, or a data URI that holds it; nothing else
+            is taken, so that no page loads anything from elsewhere.
         header: of the table; the first column is a name.
         rows: of the table, as text.
     """
@@ -26,6 +27,11 @@ class Section:
     picture: str = ""
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+
+    def __post_init__(self) -> None:
+        beside = not set(self.picture) & set(":/\\?#")
+        if not beside and not self.picture.startswith("data:image/"):
+            raise ValueError(f"{self.picture[:100]!r} is no picture beside the page or within it")
 
 
 def write_page(

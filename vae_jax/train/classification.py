@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -182,7 +182,9 @@ class _Validator:
     def batch_stats(self, state: TrainState) -> Any:
         return state.batch_stats
 
-    def evaluate(self, state: TrainState) -> dict[str, float]:
+    def evaluate(
+        self, state: TrainState, stopped: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
         means = EpochMeans()
         variables = {
             "params": state.params[NETWORK],
@@ -191,6 +193,8 @@ class _Validator:
         calls = run_epoch(self._program, variables, self._feed, self._key, self._hyper, self._pace)
         for _, metrics in calls:
             means.add(metrics)
+            if stopped():
+                return None
         return means.means()
 
 

@@ -131,8 +131,14 @@ def run_epoch(
         while first < segment.end:
             count = pace.count(segment.end - first)
             began = time.monotonic()
-            carry, metrics = program(carry, segment, np.int32(first), np.int32(count), key, hyper)
-            jax.block_until_ready(carry)
+            arguments = (carry, segment, np.int32(first), np.int32(count), key, hyper)
+            try:
+                carry, metrics = jax.block_until_ready(program(*arguments))
+            except FloatingPointError:
+                # With jax_debug_nans: it names the loop. Without jit, it names the operation.
+                with jax.disable_jit():
+                    program(*arguments)
+                raise
             pace.record(count, time.monotonic() - began)
             first += count
             yield carry, {name: np.asarray(values)[:count] for name, values in metrics.items()}

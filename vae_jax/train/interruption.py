@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+import threading
 from types import FrameType
 from typing import Any, Self
 
@@ -22,22 +22,45 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
+        self._pipe: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
-        try:
-            for number in self.SIGNALS:
-                self._previous[number] = signal.signal(number, self._handle)
-        except ValueError:
-            pass  # Only the main thread may set handlers; elsewhere the caller decides.
+        if threading.current_thread() is not threading.main_thread():
+            return self  # Only the main thread may set handlers; elsewhere the caller decides.
+        # Python runs no handler while the main thread waits for a compilation or the device: a
+        # thread learns of every signal from a pipe.
+        self._pipe = reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        self._previous_pipe = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self._watcher = threading.Thread(target=self._watch, args=(reading,), daemon=True)
+        self._watcher.start()
+        for number in self.SIGNALS:
+            self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._pipe is not None:
+            reading, writing = self._pipe
+            signal.set_wakeup_fd(self._previous_pipe)
+            os.close(writing)
+            self._watcher.join()
+            os.close(reading)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            os._exit(128 + number)
-        self.received = number
-        name = signal.Signals(number).name
-        print(f"{name}: saving a checkpoint; once more to leave at once", file=sys.stderr)
+    def _note(self, number: int, frame: FrameType | None = None) -> None:
+        if self.received is None:
+            self.received = number
+
+    def _watch(self, reading: int) -> None:
+        stopping = False
+        while byte := os.read(reading, 1):
+            number = byte[0]
+            if number not in self.SIGNALS:
+                continue
+            if stopping:
+                os._exit(128 + number)
+            stopping = True
+            self._note(number)
+            name = signal.Signals(number).name
+            os.write(2, f"{name}: saving a checkpoint; once more to leave at once\n".encode())

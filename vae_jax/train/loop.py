@@ -67,16 +67,17 @@ def fit(
     """
     configs.validate(config)
     workdir = Path(workdir)
-    with run_lock(workdir), StopSignals() as stop:
+    with run_lock(workdir):
         if (workdir / folders.CONFIG_FILE).exists():
             configs.check_resumable(folders.read_config(workdir), config)
+        # Preparing data may take long and can be killed at any time, so signals end it as usual.
         splits = splits or open_splits(config.data)
         checkpoints = Checkpoints(
             workdir / folders.CHECKPOINTS,
             keep_latest=config.checkpoint.keep_latest,
             keep_best=config.checkpoint.keep_best,
         )
-        with checkpoints:
+        with checkpoints, StopSignals() as stop:
             task = make_task(config, splits, str(workdir))
             return _Trainer(config, workdir, task, checkpoints, stop, say).run()
 
@@ -105,18 +106,19 @@ class _Trainer:
     def run(self) -> FitResult:
         step, per_epoch = int(self.state.step), self.task.feeds.train.steps_per_epoch
         last = per_epoch * self.config.train.epochs
-        if step >= last:
+        untested = self.saved.untested(step, per_epoch)
+        if step >= last and not untested:
             self.say(
                 f"finished already at step {step} (epoch {step // per_epoch}); "
                 "a larger --config.train.epochs trains on"
             )
             return FitResult(step, {}, None)
         if step:
-            self.say(f"resuming at step {step} (epoch {step // per_epoch + 1})")
-        log = MetricsLog(self.workdir, step, self.config.log.tensorboard)
+            self.say(f"resuming at step {step} (epoch {step // per_epoch + 1 - untested})")
+        log = MetricsLog(self.workdir, step - untested, self.config.log.tensorboard)
         try:
             with progress(last, "Training", "steps", start=step) as advance:
-                for epoch in range(step // per_epoch, self.config.train.epochs):
+                for epoch in range(step // per_epoch - untested, self.config.train.epochs):
                     self._epoch(epoch, log, advance)
                     if self.stop.received is not None:
                         break
@@ -150,16 +152,22 @@ class _Trainer:
             "images_per_second": (means.saved()["images"] - seen) / seconds,
             "share_waiting": (feed.seconds_waited - waited) / seconds,
         }
-        self._finish_epoch(epoch + 1, means.means(), speed, log)
+        self._finish_epoch(epoch + 1, means, speed, log)
 
     def _finish_epoch(
-        self, epoch: int, means: dict[str, float], speed: dict[str, float], log: MetricsLog
+        self, epoch: int, means: EpochMeans, speed: dict[str, float], log: MetricsLog
     ) -> None:
         config, last = self.config, epoch == self.config.train.epochs
-        rows = {"train": self._row("train", epoch, means) | speed}
+        rows = {"train": self._row("train", epoch, means.means()) | speed}
         test_loss = float("nan")
         if last or epoch % config.eval.every_epochs == 0:
-            rows["test"] = self._row("test", epoch, self.task.validator.evaluate(self.state))
+            tested = self.task.validator.evaluate(
+                self.state, stopped=lambda: self.stop.received is not None
+            )
+            if tested is None:
+                self._save(test_loss, means.saved())
+                return
+            rows["test"] = self._row("test", epoch, tested)
             test_loss = rows["test"]["loss"]
         for row in rows.values():
             log.write(row)

@@ -33,6 +33,10 @@ class Facts(NamedTuple):
     label_names: tuple[str, ...]
     epoch_sums: dict[str, float]
 
+    def untested(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether the epoch that ends at `step` was stopped before its rows were complete."""
+        return bool(self.epoch_sums) and step % steps_per_epoch == 0
+
 
 def save(
     checkpoints: Checkpoints,

@@ -22,6 +22,7 @@ from vae_jax import workdir as folders
 from vae_jax.checkpoint import Checkpoints
 from vae_jax.data.splits import Splits, condition_names, open_splits
 from vae_jax.run_lock import run_lock
+from vae_jax.train import persistence
 from vae_jax.train.interruption import StopSignals
 from vae_jax.train.loop import DivergedError, fit
 from vae_jax.train.population_plan import (
@@ -104,15 +105,15 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
         folder = member_folder(workdir, member)
         if (folder / folders.CONFIG_FILE).exists():
             configs.check_resumable(folders.read_config(folder), member.config)
-        with Checkpoints(folder / folders.CHECKPOINTS) as checkpoints:
-            position[member.name] = checkpoints.latest_step() or 0
+        step, untested = _position(folder, steps // config.train.epochs)
+        position[member.name] = step - 0.5 * untested  # put together with its like only
         record = read_record(folder)
-        if position[member.name] >= steps:
-            outcomes[member.name] = Outcome("finished", "", position[member.name])
+        if step >= steps and not untested:
+            outcomes[member.name] = Outcome("finished", "", step)
         elif record.get("status") == "diverged" and record["config_digest"] == configs.digest(
             member.config
         ):
-            outcomes[member.name] = Outcome("diverged", record["reason"], position[member.name])
+            outcomes[member.name] = Outcome("diverged", record["reason"], step)
     backend = jax.default_backend()
     schedule, reason = resolve_schedule(config.sweep.schedule, backend)
     groups = make_groups(
@@ -123,6 +124,16 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
         len(condition_names(config.data, splits.train)),
     )
     return Plan(members, outcomes, groups, schedule, reason, steps)
+
+
+def _position(folder: Path, steps_per_epoch: int) -> tuple[int, bool]:
+    """The last step of a member, and whether the epoch that ends there is still to be evaluated."""
+    with Checkpoints(folder / folders.CHECKPOINTS) as checkpoints:
+        step = checkpoints.latest_step()
+        if step is None:
+            return 0, False
+        facts = persistence.Facts(**checkpoints.read_metadata(step))
+        return step, facts.untested(step, steps_per_epoch)
 
 
 def memory_budget(backend: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -169,8 +169,10 @@ class GroupValidator:
             self._measured = (step, jax.vmap(pooled_statistics)(carry))
         return self._measured[1]
 
-    def evaluate(self, state: TrainState) -> list[dict[str, float]]:
-        """Each member's means over the test split."""
+    def evaluate(
+        self, state: TrainState, stopped: Callable[[], bool] = lambda: False
+    ) -> list[dict[str, float]] | None:
+        """Each member's means over the test split; None once `stopped()`, asked often."""
         count = len(self._stacked.experiments)
         variables = {"params": state.params, "batch_stats": self.batch_stats(state)}
         means = [EpochMeans() for _ in range(count)]
@@ -178,6 +180,8 @@ class GroupValidator:
         for _, metrics in self._run(self._eval_program, start, self._feeds.test, 1):
             for k, own in enumerate(means):
                 own.add(member_metrics(metrics, k))
+            if stopped():
+                return None
         return [own.means() for own in means]
 
     def _run(self, program: RunSteps, carry: Any, feed: Feed, pace: int) -> Iterator[Any]:

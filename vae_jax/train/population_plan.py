@@ -179,7 +179,7 @@ def make_groups(
     members: Sequence[Member],
     schedule: str,
     budget: int,
-    position: Callable[[Member], int],
+    position: Callable[[Member], float],
     label_dim: int = 0,
 ) -> tuple[Group, ...]:
     """Divide members into groups that are trained one after the other.
@@ -204,7 +204,7 @@ def make_groups(
     """
     if schedule == "in_turn":
         return tuple(Group((m,), False, _own_memory(m, label_dim)) for m in members)
-    alike: dict[tuple[int, int], list[Member]] = {}
+    alike: dict[tuple[int, float], list[Member]] = {}
     for member in members:
         z_dim, free_bits = member.config.model.z_dim, member.config.loss.free_bits
         # The floor of free bits counts for every dimension, so none may be padded.

@@ -56,7 +56,9 @@ class _MemberRun:
         self.experiment = make_experiment(config, total_steps(config, splits), label_dim)
         self.state, self.facts = persistence.restore(self.checkpoints, self.experiment)
         folders.write_config(workdir, config)
-        self.log = MetricsLog(workdir, int(self.state.step), config.log.tensorboard)
+        step, epochs = int(self.state.step), config.train.epochs
+        self.untested = self.facts.untested(step, total_steps(config, splits) // epochs)
+        self.log = MetricsLog(workdir, step - self.untested, config.log.tensorboard)
         stack.callback(self.log.close)
         self.means = EpochMeans()
         self.reason = ""
@@ -119,13 +121,14 @@ class GroupTrainer:
         if run.reason:
             return Outcome("diverged", run.reason, step)
         last = self.feed.steps_per_epoch * self.config.train.epochs
-        return Outcome("finished" if step == last else "interrupted", "", step)
+        finished = step == last and not run.untested
+        return Outcome("finished" if finished else "interrupted", "", step)
 
     def _train(self) -> None:
         per_epoch, epochs = self.feed.steps_per_epoch, self.config.train.epochs
         step = int(self.state.step[0])
         with progress(per_epoch * epochs, "Training", "steps", start=step) as advance:
-            for epoch in range(step // per_epoch, epochs):
+            for epoch in range(step // per_epoch - self.runs[0].untested, epochs):
                 self._epoch(epoch, advance)
                 if self.stop.received is not None or not self._alive():
                     break
@@ -171,7 +174,13 @@ class GroupTrainer:
         head = {"epoch": epoch, "step": int(self.state.step[0])}
         tests: list[dict[str, float]] = [{} for _ in self.runs]
         if last or epoch % config.eval.every_epochs == 0:
-            tests = self.validator.evaluate(self.state)
+            measured = self.validator.evaluate(self.state, lambda: self.stop.received is not None)
+            for run in self.runs:
+                run.untested = measured is None
+            if measured is None:
+                self._save({}, within_epoch=True)
+                return
+            tests = measured
         for run, test in zip(self.runs, tests, strict=True):
             if not run.reason:
                 run.write_row({"split": "train"} | head, run.means.means(), speed)

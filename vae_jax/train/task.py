@@ -28,8 +28,10 @@ class Evaluates(Protocol):
         """The statistics to evaluate `state` with, a tree like `state.batch_stats`."""
         ...
 
-    def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Means over the test split; `loss` ranks the checkpoints."""
+    def evaluate(
+        self, state: TrainState, stopped: Callable[[], bool] = ...
+    ) -> dict[str, float] | None:
+        """Means over the test split, or None once `stopped()`; `loss` ranks the checkpoints."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -214,13 +214,17 @@ class Validator:
             self._measured = (step, pooled_statistics(carry))
         return self._measured[1]
 
-    def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Means of the objective's terms over the test split; see `objective_terms`."""
+    def evaluate(
+        self, state: TrainState, stopped: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
+        """Means of `objective_terms` over the test split; None once `stopped()`, asked often."""
         variables = {"params": state.params, "batch_stats": self.batch_stats(state)}
         means = EpochMeans()
         start = EvalCarry(variables, np.int32(0))
         for _, metrics in self._run(self._eval_program, start, self._feeds.test, 1):
             means.add(metrics)
+            if stopped():
+                return None
         return means.means()
 
     def _run(self, program: RunSteps, carry: Any, feed: Feed, pace: int) -> Iterator[Any]:

@@ -1,0 +1,209 @@
+"""Real trainings under SIGTERM and SIGINT, and two of them on one run folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from vae_jax.checkpoint import Checkpoints
+from vae_jax.metrics_log import read_rows
+from vae_jax.train.interruption import StopSignals
+from vae_jax.train.loop import fit
+from vae_jax.train.persistence import restore
+from vae_jax.train.setup import make_experiment
+
+ROOT = Path(__file__).parents[2]
+TRAIN = "import runpy; runpy.run_module('experiments.train', run_name='__main__', alter_sys=True)"
+# The same without runpy, so that the time is that from the end of the imports to the exit.
+TIMED = """
+import atexit, time
+from experiments import app, train
+began = time.monotonic()
+atexit.register(lambda: print("seconds", time.monotonic() - began))
+app.run(train.main)
+"""
+SLOW_SAVES = f"""
+import time
+from vae_jax.train import loop
+write = loop.Checkpoints._write
+def slow(self, facts, *rest):
+    write(self, facts, *rest)
+    print("written", facts["step"])
+    time.sleep(100)
+loop.Checkpoints._write = slow
+{TRAIN}
+"""
+
+
+def start(script, workdir, store, epochs=10**6):
+    command = [
+        sys.executable, "-u", "-c", script,
+        "--config=configs/tiny.py", f"--workdir={workdir}", "--config.data.name=celeba",
+        f"--config.data.path={store}", f"--config.train.epochs={epochs}",
+    ]  # fmt: skip
+    return subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def wait_for(process, text):
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return
+    pytest.fail(f"{text!r} never came: {''.join(lines)}")
+
+
+def end(process, number, within):
+    """Sends a signal and returns the output; the process must be gone `within` seconds."""
+    began = time.monotonic()
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    assert time.monotonic() - began < within
+    return output
+
+
+@pytest.fixture
+def processes():
+    started = []
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_interrupted_trainings_save_at_once_and_resume_bit_for_bit(
+    tiny_store, tiny_config, tmp_path, processes
+):
+    workdir = tmp_path / "run"
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = start(TRAIN, workdir, tiny_store)
+        processes.append(process)
+        wait_for(process, "epoch ")
+        if number == signal.SIGTERM:
+            refused_by(process, workdir, tiny_store)
+        output = end(process, number, within=30)
+        assert process.returncode == code
+        assert f"{number.name}: saving a checkpoint" in output
+        with Checkpoints(workdir / "checkpoints") as checkpoints:
+            step = checkpoints.latest_step()
+        assert f"stopped at step {step}; the same command resumes there" in output
+    tiny_config.train.epochs = step // 5 + 2
+    fit(tiny_config, workdir, lambda line: None)
+    fit(tiny_config, tmp_path / "uninterrupted", lambda line: None)
+    states, rows = [], []
+    for folder in (workdir, tmp_path / "uninterrupted"):
+        with Checkpoints(folder / "checkpoints") as checkpoints:
+            states.append(restore(checkpoints, make_experiment(tiny_config, 10))[0])
+        rows.append(read_rows(folder))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert int(states[0].step) == 5 * tiny_config.train.epochs
+    clock = {"images_per_second": 0, "share_waiting": 0}
+    assert [row | clock for row in rows[0]] == [row | clock for row in rows[1]]
+
+
+def refused_by(holder, workdir, store):
+    """A second training on the folder of `holder` is refused within 2 s of its imports."""
+    second = start(TIMED, workdir, store)
+    output = second.communicate(timeout=60)[0]
+    assert second.returncode == 2
+    refusal, seconds = output.strip().splitlines()
+    assert refusal.startswith(f"error: Run folder {workdir} is in use by process {holder.pid} on ")
+    assert float(seconds.removeprefix("seconds ")) < 2
+
+
+def test_a_second_signal_leaves_a_slow_save_at_once(tiny_store, tmp_path, processes):
+    process = start(SLOW_SAVES, tmp_path, tiny_store)
+    processes.append(process)
+    wait_for(process, "written 5")
+    process.send_signal(signal.SIGTERM)
+    wait_for(process, "once more to leave at once")
+    end(process, signal.SIGTERM, within=2)
+    assert process.returncode == 143
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.restore({}, step=5).step == 5  # what was written is whole
+
+
+def test_a_killed_trainer_leaves_no_stale_lock(tiny_store, tiny_config, tmp_path, processes):
+    process = start(TRAIN, tmp_path, tiny_store)
+    processes.append(process)
+    wait_for(process, "epoch 1/")
+    process.kill()
+    process.wait()
+    assert f'"pid": {process.pid}' in (tmp_path / ".lock").read_text()  # its name, but no lock
+    tiny_config.train.epochs = 1
+    assert fit(tiny_config, tmp_path, lambda line: None).step >= 5
+
+
+def test_an_interrupt_while_data_are_prepared_ends_it(tmp_path, processes):
+    faces = tmp_path / "faces"
+    command = [
+        sys.executable, "-m", "experiments.train", "--config=configs/tiny.py",
+        f"--workdir={tmp_path / 'run'}", f"--config.data.path={faces}",
+        "--config.data.generate_count=20000",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    processes.append(process)
+    while not list(faces.rglob("*.jpg*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    output = end(process, signal.SIGINT, within=10)
+    assert process.returncode == 130 and "Traceback" not in output
+    assert output.endswith("interrupted\n") and "checkpoint" not in output
+
+
+BUSY = """
+import jax, jax.numpy as jnp
+from vae_jax.train.interruption import StopSignals
+spin = jax.jit(lambda n, x: jax.lax.fori_loop(0, n, lambda i, x: jnp.sin(x), x))
+jax.block_until_ready(spin(1, jnp.ones(1000)))
+with StopSignals():
+    print("busy", flush=True)
+    jax.block_until_ready(spin(10**8, jnp.ones(1000)))  # about two minutes
+"""
+
+
+def test_a_second_signal_does_not_wait_for_the_device(processes):
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", BUSY],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    processes.append(process)
+    wait_for(process, "busy")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "SIGINT: saving a checkpoint")
+    end(process, signal.SIGINT, within=2)
+    assert process.returncode == 130
+
+
+def test_handlers_and_descriptors_are_given_back():
+    before = (
+        [signal.getsignal(number) for number in StopSignals.SIGNALS],
+        len(os.listdir("/proc/self/fd")),
+    )
+    threads = threading.active_count()
+    with StopSignals() as outer, StopSignals() as inner:
+        signal.raise_signal(signal.SIGTERM)
+        assert inner.received == signal.SIGTERM and outer.received is None
+    after = (
+        [signal.getsignal(number) for number in StopSignals.SIGNALS],
+        len(os.listdir("/proc/self/fd")),
+    )
+    assert before == after and threading.active_count() == threads
+    noted = []
+    thread = threading.Thread(target=lambda: noted.append(StopSignals().__enter__().received))
+    thread.start()
+    thread.join()
+    assert noted == [None]  # other threads may not set handlers
