@@ -63,7 +63,11 @@ def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
     if split not in SPLITS:
         raise UserError(f"--split is {split!r}; valid are {', '.join(SPLITS)}")
     chosen = getattr(open_splits(run.config.data), split)
-    chosen = first_images(chosen, min(count, len(chosen)), "--count")
+    return make_subject(run, first_images(chosen, min(count, len(chosen)), "--count"))
+
+
+def make_subject(run: Run[VAE], split: ImageSet) -> Subject:
+    """The model of a run and the images of a split of its data, or of a part of one."""
     loss = run.config.loss
     return Subject(
         run.model,
@@ -71,9 +75,9 @@ def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
         Objective(loss.likelihood, loss.reduction, loss.free_bits, loss.sigma),
         make_input_stage(run.config.data),
         stream_key(jax.random.key(run.config.seed), "evaluation"),
-        chosen.take(np.arange(len(chosen))),
-        condition_labels(run.config.data, chosen),
-        chosen,
+        split.take(np.arange(len(split))),
+        condition_labels(run.config.data, split),
+        split,
     )
 
 
@@ -93,10 +97,18 @@ class Seen(NamedTuple):
     log_var: np.ndarray
 
 
-def encode_subject(subject: Subject) -> Seen:
-    """Inputs, targets and posterior of all images of the subject."""
+def encode_subject(subject: Subject, first: int = 0) -> Seen:
+    """Inputs, targets and posterior of all images of the subject.
+
+    Args:
+        subject: model and images.
+        first: position of its first image in the split, where the subject holds a piece of it.
+
+    Returns:
+        What the model was shown, and its answer.
+    """
     program = partial(_encode, subject.model, subject.stage, subject.variables, subject.key)
-    positions = np.arange(len(subject.images))
+    positions = first + np.arange(len(subject.images))
     return Seen(*in_batches(program, subject.images, positions, subject.labels))
 
 
