@@ -20,7 +20,7 @@ from vae_jax.data.inputs import InputStage, evaluation_pair
 from vae_jax.evaluate.subject import Subject
 from vae_jax.latent.sampling import in_batches
 from vae_jax.losses import Objective, gaussian_kl, reconstruction_nll
-from vae_jax.models.vae import VAE
+from vae_jax.models.vae import VAE, logits_of, posterior_of
 from vae_jax.progress import Advance, progress
 from vae_jax.types import UserError
 
@@ -134,7 +134,7 @@ def _prepare(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Targets and the posterior's mean and log variance."""
     inputs, targets = evaluation_pair(stage, key, images, positions[0])
-    return targets, *model.apply(variables, inputs, labels, method="encode")
+    return targets, *posterior_of(model, variables, inputs, labels)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -157,8 +157,8 @@ def _accumulate(
     """Add the chunks `first` to `last - 1` of samples to the sums."""
     batch, z_dim = mean.shape
 
-    def repeat(x: jax.Array | None) -> jax.Array | None:
-        return None if x is None else jnp.repeat(x, chunk, axis=0)
+    def repeat(x: jax.Array) -> jax.Array:
+        return jnp.repeat(x, chunk, axis=0)
 
     def draw(position: jax.Array, sample: jax.Array) -> jax.Array:
         own = jax.random.fold_in(jax.random.fold_in(key, position), sample)
@@ -169,7 +169,8 @@ def _accumulate(
         noise = jax.vmap(lambda p: jax.vmap(lambda s: draw(p, s))(numbers))(positions)
         z = mean[:, None, :] + jnp.exp(log_var / 2)[:, None, :] * noise
         flat = z.reshape(batch * chunk, z_dim)
-        logits = model.apply(variables, flat, repeat(labels), method="decode")
+        repeated = None if labels is None else repeat(labels)
+        logits = logits_of(model, variables, flat, repeated)
         nll = reconstruction_nll(objective, logits, repeat(targets), jnp.ones(batch * chunk))
         nll = nll.reshape(batch, chunk)
         ratio = 0.5 * jnp.sum(jnp.square(noise) - jnp.square(z) + log_var[:, None, :], axis=-1)

@@ -24,7 +24,7 @@ def _as_features(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.nda
             f"Features must be [N, F] and [M, F], but got {real.shape} and {fake.shape}."
         )
     if not (np.isfinite(real).all() and np.isfinite(fake).all()):
-        raise UserError("Features hold NaN or infinite values: check the model that made them.")
+        raise UserError("Features hold NaN or infinite values: check the model that made them")
     centre = real.mean(axis=0, keepdims=True)
     return real - centre, fake - centre
 
@@ -54,7 +54,7 @@ def neighbour_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
     if not 0 < neighbours < len(features):
         raise UserError(
             f"{neighbours} neighbours need more than {neighbours} images and at least 1, "
-            f"but there are {len(features)} images."
+            f"but there are {len(features)} images"
         )
     radii = np.empty(len(features))
     for rows, squares in _distance_chunks(features, features):

@@ -108,7 +108,9 @@ def _reconstruct(
         seen = encode_subject(subject, first=start)
         decoded = decode(run.model, run.variables, seen.mean, subject.labels)
         codes.append((seen.mean, seen.log_var))
-        decibels.append(np.asarray(psnr(jnp.asarray(seen.targets), decoded), np.float64))
+        decibels.append(
+            np.asarray(psnr(jnp.asarray(seen.targets), jnp.asarray(decoded)), np.float64)
+        )
         shown = shown or [seen.targets[:SHOWN_TEST_IMAGES], decoded[:SHOWN_TEST_IMAGES]]
     mean, log_var = (np.concatenate(parts) for parts in zip(*codes, strict=True))
     return mean, log_var, np.concatenate(decibels), (shown[0], shown[1])
@@ -122,7 +124,7 @@ def _posterior_figures(mean: np.ndarray, log_var: np.ndarray) -> dict[str, Any]:
     prior_mean, prior_std = chi_moments(mean.shape[1])
     return {
         "kl_per_dimension": posterior.kl_per_dimension(mean, log_var).tolist(),
-        "active_units": posterior.active_units(mean).count,
+        "active_units": posterior.active_units(mean).number,
         "radius": {
             "mean": float(radii.mean()),
             "std": float(radii.std()),
@@ -146,4 +148,4 @@ def _first(split: ImageSet, count: int) -> np.ndarray:
 
 def _distance(real: np.ndarray, fake: np.ndarray) -> float:
     key = jax.random.key(SAMPLE_SEED)
-    return float(sliced_wasserstein(real, fake, key, **QUALITY_SETTINGS)["mean"])
+    return sliced_wasserstein(real, fake, key, **QUALITY_SETTINGS)["mean"]

@@ -74,7 +74,8 @@ def restore(subject: Subject, mean_image: np.ndarray) -> Restored:
     if erased.any():
         images[KEPT] = np.where(erased, restored, seen.inputs)
     elif subject.stage.corruption.grey:
-        images[LUMINANCE] = np.clip(restored - np.asarray(luminance(restored)) + seen.inputs, 0, 1)
+        grey = np.asarray(luminance(jnp.asarray(restored)))
+        images[LUMINANCE] = np.clip(restored - grey + seen.inputs, 0, 1)
     return Restored(images | baselines(seen.inputs, erased, mean_image), erased)
 
 

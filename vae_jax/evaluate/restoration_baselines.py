@@ -61,7 +61,8 @@ def _blur(images: np.ndarray) -> np.ndarray:
         padding = [(reach, reach) if i == axis else (0, 0) for i in range(4)]
         padded = np.pad(images, padding)
         size = images.shape[axis]
-        images = sum(tap * padded.take(range(i, i + size), axis=axis) for i, tap in enumerate(taps))
+        shifted = [tap * padded.take(range(i, i + size), axis=axis) for i, tap in enumerate(taps)]
+        images = np.sum(shifted, axis=0)
     return images
 
 

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.data.batches import to_unit_range
 from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage
 from vae_jax.data.splits import condition_labels, first_images, open_splits
 from vae_jax.latent.sampling import decode, in_batches
 from vae_jax.losses import Objective
-from vae_jax.models.vae import VAE
+from vae_jax.models.vae import VAE, posterior_of
 from vae_jax.streams import stream_key
 from vae_jax.types import ImageSet, UserError
 from vae_jax.workdir import Run
@@ -123,7 +122,7 @@ def _encode(
     labels: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     inputs, targets = evaluation_pair(stage, key, images, positions[0])
-    return inputs, targets, *model.apply(variables, inputs, labels, method="encode")
+    return inputs, targets, *posterior_of(model, variables, inputs, labels)
 
 
 def reconstructions(
@@ -147,11 +146,6 @@ def reconstructions(
         z = z + np.exp(seen.log_var[chosen] / 2) * np.asarray(noise)
     labels = None if subject.labels is None else subject.labels[chosen]
     return decode(subject.model, subject.variables, z, labels)
-
-
-def unit_images(images: np.ndarray) -> np.ndarray:
-    """uint8 images as float32 in [0, 1]."""
-    return np.asarray(to_unit_range(images), np.float32)
 
 
 def chosen_images(count: int, among: int, seed: int, reference: bool = False) -> np.ndarray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -187,7 +187,7 @@ def _maximise(
     low = jnp.asarray(-jnp.inf, points.dtype)
     lowest = jnp.asarray(jnp.finfo(points.dtype).min, points.dtype)
     start = _start(points, _group(scaled, key, components), regularisation)
-    mixture, _, _, _ = jax.lax.while_loop(keep_going, iterate, (start, low, lowest, 0))
+    mixture, _, _, _ = jax.lax.while_loop(keep_going, iterate, (start, low, lowest, jnp.int32(0)))
     return mixture, jnp.mean(mixture_log_prob(mixture, points))
 
 
@@ -223,7 +223,7 @@ def fit_mixture(
     if not 1 <= components <= len(points) or restarts < 1:
         raise UserError(
             f"A mixture needs 1 to {len(points)} components (as many as points) and 1 restart or "
-            f"more, but got {components} components and {restarts} restarts."
+            f"more, but got {components} components and {restarts} restarts"
         )
     mean, cholesky = host_moments(points, 1e-6)
     white = np.linalg.solve(cholesky, (points - mean[None, :]).T).T.astype(points.dtype)
@@ -240,7 +240,7 @@ def fit_mixture(
     if best is None:
         raise UserError(
             f"No mixture of {components} components could be fitted to {len(points)} points: use "
-            "fewer components or a larger regularisation."
+            "fewer components or a larger regularisation"
         )
     means = np.asarray(best.means, np.float64) @ cholesky.T + mean[None, :]
     choleskys = cholesky[None] @ np.asarray(best.choleskys, np.float64)
@@ -254,7 +254,7 @@ def choose_mixture(
     components: Sequence[int] = (1, 2, 5, 10),
     *,
     held_out: float = 0.2,
-    **options: float,
+    **options: Any,
 ) -> MixtureChoice:
     """Fit mixtures of several sizes and choose one by held-out log-likelihood.
 
@@ -279,7 +279,7 @@ def choose_mixture(
     if not components or not 0 < kept < len(points):
         raise UserError(
             f"Choosing a mixture needs a list of sizes (got {tuple(components)}) and a held-out "
-            f"share that leaves points on both sides (got {held_out} of {len(points)})."
+            f"share that leaves points on both sides (got {held_out} of {len(points)})"
         )
     split_key, fit_key = jax.random.split(key)
     order = np.asarray(jax.random.permutation(split_key, len(points)))

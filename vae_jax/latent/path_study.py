@@ -108,7 +108,7 @@ def label_table(
         return np.zeros((0, 0)), ()
     table = np.eye(len(names))[labels] if labels.ndim == 1 else labels
     varied = np.flatnonzero((table.min(axis=0) == 0) & (table.max(axis=0) == 1))
-    return table[:, varied], tuple(names[i] for i in varied)
+    return table[:, varied], tuple(names[i] for i in varied.tolist())
 
 
 def separation(z: np.ndarray, labels: np.ndarray, vectors: np.ndarray) -> np.ndarray:

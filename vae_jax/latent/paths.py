@@ -20,7 +20,7 @@ def _positions(start: jax.Array, end: jax.Array, steps: int) -> jax.Array:
     if start.ndim != 1 or start.shape != end.shape:
         raise ValueError(f"Both ends must share a shape [Z], but got {start.shape}, {end.shape}.")
     if steps < 2:
-        raise UserError(f"A path needs at least 2 steps, but got {steps}.")
+        raise UserError(f"A path needs at least 2 steps, but got {steps}")
     return jnp.linspace(0.0, 1.0, steps, dtype=start.dtype)[:, None]
 
 
@@ -110,7 +110,7 @@ def block_traversals(
     if z.ndim != 1 or values.ndim != 1:
         raise ValueError(f"Expected z [Z] and values [T], but got {z.shape} and {values.shape}.")
     if block < 1:
-        raise UserError(f"A block must have at least 1 component, but got {block}.")
+        raise UserError(f"A block must have at least 1 component, but got {block}")
     blocks = -(-len(z) // block)
     inside = (jnp.arange(len(z))[None, :] // block == jnp.arange(blocks)[:, None])[:, None, :]
     start = z[None, None, :]
@@ -158,13 +158,13 @@ def attribute_vectors(z: np.ndarray, labels: np.ndarray, joint: bool = False) ->
     if z.ndim != 2 or labels.ndim not in (1, 2) or len(z) != len(labels):
         raise ValueError(f"Expected z [N, Z], labels [N, A]; got {z.shape} and {labels.shape}.")
     if not np.isin(labels, (0, 1)).all():
-        raise UserError("Attribute labels must be 0 or 1.")
+        raise UserError("Attribute labels must be 0 or 1")
     table = labels.reshape(len(z), -1).astype(np.float64)
     with_it = table.sum(axis=0)
     constant = np.flatnonzero((with_it == 0) | (with_it == len(z)))
     if constant.size:
         raise UserError(
-            f"Attribute {constant[0]} is the same for all {len(z)} images: it has no direction."
+            f"Attribute {constant[0]} is the same for all {len(z)} images: it has no direction"
         )
     codes = z.astype(np.float64)
     if joint:
@@ -227,7 +227,7 @@ def smoothness(images: jax.Array) -> Smoothness:
         UserError: fewer than 3 images.
     """
     if len(images) < 3:
-        raise UserError(f"Smoothness needs a path of at least 3 images, but got {len(images)}.")
+        raise UserError(f"Smoothness needs a path of at least 3 images, but got {len(images)}")
     flat = images.reshape(len(images), -1)
     first = jnp.diff(flat, axis=0)
     steps = jnp.sqrt(jnp.mean(jnp.square(first), axis=1))
