@@ -33,7 +33,7 @@ def test_straight_paths_of_a_linear_decoder_are_even():
 
 def test_the_straight_path_passes_the_middle_and_the_arc_keeps_its_radius():
     starts, ends = np.array([[3.0, 0.0]], np.float32), np.array([[0.0, 3.0]], np.float32)
-    figures = path_study.interpolate(linear_decoder(np.ones((2, 4))), starts, ends, 5).figures
+    figures = path_study.interpolate(linear_decoder(np.eye(2, 4)), starts, ends, 5).figures
     assert figures["linear"]["least_radius"] == pytest.approx(np.sqrt(0.5), rel=1e-5)
     assert figures["spherical"]["least_radius"] == pytest.approx(1, rel=1e-5)
     assert "least_radius" not in figures["cross-fade"]
