@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.data.inputs import InputStage, evaluation_pair
-from vae_jax.evaluate.subject import Subject
+from vae_jax.evaluate.subject import Subject, encode_batch
 from vae_jax.latent.sampling import in_batches
 from vae_jax.losses import Objective, gaussian_kl, reconstruction_nll
-from vae_jax.models.vae import VAE, logits_of, posterior_of
+from vae_jax.models.vae import VAE, logits_of
 from vae_jax.progress import Advance, progress
 from vae_jax.types import UserError
 
@@ -98,8 +97,9 @@ def _batch_bounds(
     labels: np.ndarray | None,
 ) -> tuple[np.ndarray, ...]:
     """`ImageBounds` of one batch."""
-    static = subject.model, subject.objective, subject.stage
-    prepared = _prepare(*static, subject.variables, subject.key, images, positions, labels)
+    _, *prepared = encode_batch(
+        subject.model, subject.stage, subject.variables, subject.key, images, positions, labels
+    )
     count = len(images)
     sums = _Sums(jnp.full(count, -jnp.inf), *(jnp.zeros(count) for _ in range(3)))
     chunks = -(-samples // chunk)
@@ -107,8 +107,8 @@ def _batch_bounds(
     for first in range(0, chunks, CHUNKS_A_CALL):
         last = min(first + CHUNKS_A_CALL, chunks)
         sums = _accumulate(
-            *static[:2], chunk, subject.variables, key, sums, *prepared, positions, labels,
-            first, last, samples,
+            subject.model, subject.objective, chunk, subject.variables, key, sums, *prepared,
+            positions, labels, first, last, samples,
         )  # fmt: skip
         jax.block_until_ready(sums)
         advance(real * (min(last * chunk, samples) - first * chunk))
@@ -119,22 +119,6 @@ def _batch_bounds(
     if samples > 1:
         error = np.sqrt(np.maximum(samples / effective - 1, 0) / (samples - 1))
     return recon, kl, largest + np.log(total / samples), error, effective
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _prepare(
-    model: VAE,
-    objective: Objective,
-    stage: InputStage,
-    variables: Any,
-    key: jax.Array,
-    images: jax.Array,
-    positions: jax.Array,
-    labels: jax.Array | None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Targets and the posterior's mean and log variance."""
-    inputs, targets = evaluation_pair(stage, key, images, positions[0])
-    return targets, *posterior_of(model, variables, inputs, labels)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -106,13 +106,13 @@ def encode_subject(subject: Subject, first: int = 0) -> Seen:
     Returns:
         What the model was shown, and its answer.
     """
-    program = partial(_encode, subject.model, subject.stage, subject.variables, subject.key)
+    program = partial(encode_batch, subject.model, subject.stage, subject.variables, subject.key)
     positions = first + np.arange(len(subject.images))
     return Seen(*in_batches(program, subject.images, positions, subject.labels))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _encode(
+def encode_batch(
     model: VAE,
     stage: InputStage,
     variables: Any,
@@ -121,6 +121,17 @@ def _encode(
     positions: jax.Array,
     labels: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Inputs and targets `[B, H, W, C]`, mean and log_var `[B, Z]` of one batch, for `in_batches`.
+
+    Args:
+        model: the module.
+        stage: how inputs and targets are made.
+        variables: of the encoder.
+        key: of evaluation.
+        images: `[B, H, W, C]` uint8.
+        positions: `[B]` of the images in their split, one after the other.
+        labels: `[B, L]` condition, or None.
+    """
     inputs, targets = evaluation_pair(stage, key, images, positions[0])
     return inputs, targets, *posterior_of(model, variables, inputs, labels)
 
