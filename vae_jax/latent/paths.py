@@ -6,7 +6,6 @@ A path is `[T, Z]`, ready to be decoded as one batch.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -193,48 +192,6 @@ def shift(z: jax.Array, vector: jax.Array, strength: float | jax.Array) -> jax.A
     if vector.shape != z.shape[-1:]:
         raise ValueError(f"The vector must be [Z], but got {vector.shape} for z {z.shape}.")
     return z + strength * jnp.broadcast_to(vector, z.shape)
-
-
-class Smoothness(NamedTuple):
-    """How evenly images change along a path; scalars.
-
-    Attributes:
-        mean_step: mean root-mean-square distance of neighbouring images, on the scale [0, 1].
-        max_step: the largest one; much larger than the mean where the path jumps.
-        path_length: sum of the steps over the distance of the ends; 1 for a cross-fade, infinite
-            for equal ends.
-        second_difference: root-mean-square second over first difference; 0 for an even cross-fade,
-            about sqrt(3) for unrelated images, 2 for a path that jumps to and fro.
-    """
-
-    mean_step: jax.Array
-    max_step: jax.Array
-    path_length: jax.Array
-    second_difference: jax.Array
-
-
-@jax.jit
-def smoothness(images: jax.Array) -> Smoothness:
-    """Measure how smoothly decoded images change along one path (`jax.vmap` for many).
-
-    Args:
-        images: `[T, H, W, C]` float in [0, 1], T at least 3.
-
-    Returns:
-        `Smoothness`; a path of equal images has zero steps and a NaN for its two ratios.
-
-    Raises:
-        UserError: fewer than 3 images.
-    """
-    if len(images) < 3:
-        raise UserError(f"Smoothness needs a path of at least 3 images, but got {len(images)}")
-    flat = images.reshape(len(images), -1)
-    first = jnp.diff(flat, axis=0)
-    steps = jnp.sqrt(jnp.mean(jnp.square(first), axis=1))
-    ends = jnp.sqrt(jnp.mean(jnp.square(flat[-1] - flat[0])))
-    second = jnp.mean(jnp.square(jnp.diff(first, axis=0)))
-    ratio = jnp.sqrt(second / jnp.mean(jnp.square(first)))
-    return Smoothness(jnp.mean(steps), jnp.max(steps), jnp.sum(steps) / ends, ratio)
 
 
 def _grid(ticks: jax.Array) -> jax.Array:
