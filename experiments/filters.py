@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments import app, filter_pages
+from experiments import app
+from vae_jax.filter_layer import make_study, open_layer, timing_sentence
 from vae_jax.filter_starts import SCALES
 from vae_jax.filter_study import LOOP_STEPS, SCALE_STEPS, STARTS, Settings
 from vae_jax.filters import Ascent
+from vae_jax.pages.filters import write_pages
 from vae_jax.types import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -56,15 +58,15 @@ def main() -> None:
     )
     if min(settings.steps) < 1 or not settings.ascent.epsilon > 0:
         raise UserError("--steps and --epsilon must be above 0")
-    layer = filter_pages.open_layer(_WORKDIR.value, _STEP.value, _LAYER.value)
+    layer = open_layer(_WORKDIR.value, _STEP.value, _LAYER.value)
     maps = None if _MAPS.value == "all" else _numbers("maps", _MAPS.value.split(","), int)
-    study = filter_pages.make_study(layer, maps, settings, _SEED.value, _IMAGES.value)
-    paths = filter_pages.write_pages(study, Path(_OUT.value), _EVOLVE.value, _SEEDS.value)
+    study = make_study(layer, maps, settings, _SEED.value, _IMAGES.value)
+    paths = write_pages(study, Path(_OUT.value), _EVOLVE.value, _SEEDS.value)
     for path in paths:
         print(f"wrote {path}")
     print(study.sentence())
     if _TIME.value:
-        print(filter_pages.timing_sentence(study))
+        print(timing_sentence(study))
 
 
 def _numbers(flag: str, texts: list[str], kind: type) -> tuple:

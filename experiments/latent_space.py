@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jax
 from absl import flags
 
 from experiments import app
-from experiments.latent_pages import Study, paths_page, posterior_page
 from vae_jax.evaluate.run_metrics import finite_or_none
-from vae_jax.evaluate.subject import encode_subject, open_subject
+from vae_jax.evaluate.subject import open_subject
+from vae_jax.pages.aggregate_posterior import posterior_page
+from vae_jax.pages.latent_study import latent_study
+from vae_jax.pages.paths import paths_page
 from vae_jax.report.page import write_page
 from vae_jax.workdir import open_run
 
@@ -40,7 +41,7 @@ def main() -> None:
     """Compute both pages and write them."""
     run = open_run(_WORKDIR.value, _STEP.value)
     subject = open_subject(run, _SPLIT.value, _COUNT.value)
-    study = Study(subject, encode_subject(subject), jax.random.key(_SEED.value), _SEED.value)
+    study = latent_study(subject, _SEED.value)
     posterior, summary = posterior_page(study, _GRID.value)
     paths, figures = paths_page(
         study, _PAIRS.value, _STEPS.value, tuple(_ATTRIBUTES.value), _JOINT.value, _STRENGTH.value

@@ -12,19 +12,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jax
 from absl import flags
 
 from experiments import app
-from vae_jax.evaluate import random_latents as latents
 from vae_jax.evaluate.subject import open_subject
-from vae_jax.latent.radius import chi_moments, log10_probability_within
+from vae_jax.pages.random_latents import measure_rows
 from vae_jax.report.evaluation import embedded
 from vae_jax.report.page import Section, text_table, write_page
 from vae_jax.report.pictures import save_png
 from vae_jax.report.random_latents import labelled_sheet, radius_chart, rows_table
-from vae_jax.types import UserError
-from vae_jax.workdir import Run, open_run
+from vae_jax.workdir import open_run
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder of a run; give it again for more.")
 _OUT = flags.DEFINE_string("out", "random_latents", "Folder to write.")
@@ -43,9 +40,14 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, workdir in names.items():
         run = open_run(workdir)
-        figures[name], floors[name], sheet, text = _measure(name, run)
+        subject = open_subject(run, _SPLIT.value)
+        fit_to = open_subject(run, _FIT_SPLIT.value, _FIT_COUNT.value)
+        weight = run.config.loss.kl_weight
+        found = measure_rows(name, subject, fit_to, weight, _POINTS.value, _SEED.value)
+        figures[name], floors[name] = found.figures, found.floor
+        sheet = labelled_sheet(found.shown, _COLUMNS.value)
         save_png(out / f"{name}.png", sheet, run.provenance | {"seed": str(_SEED.value)})
-        sections.append(Section(name, text, picture=embedded(sheet)))
+        sections.append(Section(name, found.text, picture=embedded(sheet)))
         facts |= {f"{name}, {key}": value for key, value in run.provenance.items()}
     chart = radius_chart(figures, floors)
     save_png(out / "radius.png", chart, facts)
@@ -67,39 +69,6 @@ def _run_names(workdirs: list[str]) -> dict[str, str]:
         name = Path(workdir).resolve().name
         names[name if name not in names else f"{name}-{len(names) + 1}"] = workdir
     return names
-
-
-def _measure(name: str, run: Run):
-    subject = open_subject(run, _SPLIT.value)
-    if len(subject.images) < 2 * _POINTS.value:
-        raise UserError(
-            f"--points is {_POINTS.value}, but comparing needs twice as many real images and "
-            f"split {_SPLIT.value!r} has {len(subject.images)}; ask for fewer points"
-        )
-    fit_to = open_subject(run, _FIT_SPLIT.value, _FIT_COUNT.value)
-    key, distance_key = jax.random.split(jax.random.key(_SEED.value))
-    rows, held_out = latents.all_rows(subject, fit_to, key, _POINTS.value)
-    figures, shown = [], []
-    for number, row in enumerate(rows, start=1):
-        measured, images = latents.measure(subject, row, distance_key)
-        figures.append(measured)
-        shown.append((row.name, images))
-        print(
-            f"{name} {number}/{len(rows)} {row.name}: |z| {measured['radius']:.1f}, "
-            f"sliced Wasserstein {measured['sliced_wasserstein']:.3f}",
-            flush=True,
-        )
-    z_dim = run.model.z_dim
-    mean, std = chi_moments(z_dim)
-    tried = ", ".join(f"{size}: {value:.1f}" for size, value in held_out.items())
-    text = (
-        f"Z = {z_dim}, KL weight {run.config.loss.kl_weight:g}. Under N(0, I) the radius is "
-        f"{mean:.1f} +- {std:.2f}, and P(|z| < 1) is 10^{log10_probability_within(1.0, z_dim):.0f}."
-        f" Encoded images have |z| of {figures[0]['radius']:.1f} on average. Held-out "
-        f"log-likelihood of mixtures, nats a point, by components: {tried}."
-    )
-    floor = latents.floor(subject, distance_key, _POINTS.value)
-    return figures, floor, labelled_sheet(shown, _COLUMNS.value), text
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Checkpoints:
         if keep_latest < 1 or keep_best < 0:
             raise UserError(
                 "keep_latest must be at least 1 and keep_best at least 0, "
-                f"not {keep_latest} and {keep_best}."
+                f"not {keep_latest} and {keep_best}"
             )
         self._folders = StepFolders(directory, unfinished=UNFINISHED)
         self.directory = self._folders.directory
@@ -116,7 +116,7 @@ class Checkpoints:
         if step < 0 or (newest is not None and step < newest):
             raise UserError(
                 f"Step {step} cannot be saved in {self.directory}: the newest step there is "
-                f"{newest}; choose another folder to branch off an older step."
+                f"{newest}; choose another folder to branch off an older step"
             )
         arrays, generators = {}, {}
         for item, tree in items.items():
@@ -125,7 +125,7 @@ class Checkpoints:
             if name is not None:
                 raise UserError(
                     f"Step {step} is not saved: leaf {name!r} of the {item} is not finite; "
-                    "lower the learning rate or clip the gradients, and resume."
+                    "lower the learning rate or clip the gradients, and resume"
                 )
         loss = float(test_loss)
         facts = {"step": step, "test_loss": loss if math.isfinite(loss) else None}
@@ -182,7 +182,7 @@ class Checkpoints:
         if record["items"] != sealed["record"]["items"]:
             raise UserError(
                 f"Step {step} exists in {self.directory} with other contents; "
-                "resume from it or choose another folder."
+                "resume from it or choose another folder"
             )
         if record != sealed["record"]:
             self._folders.replace_record(step, sealed)
@@ -281,13 +281,13 @@ class Checkpoints:
                 self._rejected.add(candidate)
                 reasons.append(f"step {candidate}: {damage}")
         detail = f" ({'; '.join(reasons)})" if reasons else ""
-        raise UserError(f"There is no good checkpoint in {self.directory}{detail}.")
+        raise UserError(f"There is no good checkpoint in {self.directory}{detail}")
 
     def _refusal(self, step: int, damage: Damaged) -> UserError:
         others = [other for other in self.steps() if other != step]
         return UserError(
             f"Checkpoint step {step} in {self.directory} cannot be used: {damage}; "
-            f"other steps there: {', '.join(map(str, others)) or 'none'}."
+            f"other steps there: {', '.join(map(str, others)) or 'none'}"
         )
 
     def _restore_step(self, items: dict[str, PyTree], step: int) -> Restored:
@@ -302,7 +302,7 @@ class Checkpoints:
                 more = f" (and {len(found) - 1} more differences)" if len(found) > 1 else ""
                 raise UserError(
                     f"Checkpoint step {step} in {self.directory} does not fit: {found[0]}{more}; "
-                    "use the config it was trained with."
+                    "use the config it was trained with"
                 )
         arrays = self._read_arrays(step, record, list(items))
         placed = {
@@ -328,7 +328,7 @@ class Checkpoints:
                 if "PERMISSION_DENIED" in str(error) or isinstance(error, PermissionError):
                     raise UserError(
                         f"Checkpoint step {step} in {self.directory} may not be read "
-                        f"({brief_reason(error)}); change its permissions."
+                        f"({brief_reason(error)}); change its permissions"
                     ) from error
                 raise Damaged(f"item {item!r} cannot be read ({brief_reason(error)})") from error
             for name, leaf in leaves.items():

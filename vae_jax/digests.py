@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.types import UserError
@@ -25,14 +26,14 @@ def named_leaves(item: PyTree) -> dict[str, Any]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(item):
         name = jax.tree_util.keystr(path, simple=True, separator="/") or "value"
         if name in named:
-            raise UserError(f"Two leaves have the same path {name!r}; rename one of them.")
+            raise UserError(f"Two leaves have the same path {name!r}; rename one of them")
         named[name] = leaf
     return named
 
 
 def is_prng_key(leaf: Any) -> bool:
     """Whether `leaf` (an array or a `jax.ShapeDtypeStruct`) is a typed PRNG key."""
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def host_copies(item: PyTree) -> tuple[Leaves, dict[str, str]]:
@@ -51,7 +52,7 @@ def host_copies(item: PyTree) -> tuple[Leaves, dict[str, str]]:
     host = {k: np.array(v, order="C", copy=True) for k, v in jax.device_get(data).items()}
     for name, array in host.items():
         if array.dtype.kind in "OUSMm":
-            raise UserError(f"Leaf {name!r} is {type(named[name]).__name__}, not a numeric array.")
+            raise UserError(f"Leaf {name!r} is {type(named[name]).__name__}, not a numeric array")
         host[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return host, generators
 
@@ -59,7 +60,7 @@ def host_copies(item: PyTree) -> tuple[Leaves, dict[str, str]]:
 def first_non_finite(leaves: Leaves) -> str | None:
     """Path of the first leaf with a NaN or an infinity, or None."""
     for name, array in leaves.items():
-        if jax.dtypes.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+        if jnp.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
             return name
     return None
 
@@ -67,7 +68,7 @@ def first_non_finite(leaves: Leaves) -> str | None:
 def digest(array: np.ndarray) -> str:
     """SHA-256 over dtype, shape and bytes of a C-contiguous array, in hexadecimal."""
     sha = hashlib.sha256(f"{array.dtype.name}{list(array.shape)}".encode())
-    sha.update(array.reshape(-1).view(np.uint8))
+    sha.update(array.reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
 
 
@@ -164,7 +165,7 @@ def seal(record: dict[str, Any]) -> dict[str, Any]:
     try:
         record = json.loads(json.dumps(record))
     except (TypeError, ValueError) as error:
-        raise UserError(f"Checkpoint metadata must be JSON: {error}.") from error
+        raise UserError(f"Checkpoint metadata must be JSON: {error}") from error
     return {"record": record, "sha256": _text_digest(record)}
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vae_jax.filter_starts import SCALES, Shape, fourier_images, scale_layers, standardise
 from vae_jax.filters import (
@@ -72,7 +73,7 @@ def candidate_starts(settings: Settings, image_shape: Shape, seed: int) -> jax.A
 
 
 def best_starts(
-    layer: LayerFn, candidates: jax.Array, maps: Sequence[int], projection: Projection
+    layer: LayerFn, candidates: jax.Array, maps: ArrayLike, projection: Projection
 ) -> np.ndarray:
     """Precursor search: the candidate that each map responds to most, before any ascent.
 
@@ -92,7 +93,7 @@ def best_starts(
 def starts_of_maps(
     layer: LayerFn,
     image_shape: Shape,
-    maps: Sequence[int],
+    maps: ArrayLike,
     projection: Projection,
     settings: Settings,
     seed: int,
@@ -132,9 +133,9 @@ def spectral_agreement(patterns: np.ndarray) -> tuple[float, float]:
     maps, seeds = patterns.shape[:2]
     amplitudes = np.abs(np.fft.fft2(patterns, axes=(2, 3))).astype(np.float64)
     flat = amplitudes.reshape(maps * seeds, -1, patterns.shape[-1])[:, 1:].reshape(maps * seeds, -1)
-    correlation = np.corrcoef(flat)
+    correlation = np.atleast_2d(np.corrcoef(flat))
     owner = np.repeat(np.arange(maps), seeds)
-    same = owner[:, None] == owner[None, :]
+    same = np.equal.outer(owner, owner)
     return (
         float(correlation[same & ~np.eye(len(owner), dtype=bool)].mean()),
         float(correlation[~same].mean()),

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vae_jax.filter_ascent import climb_all
 from vae_jax.filter_starts import standardise
@@ -112,7 +113,7 @@ DEFAULT_ASCENT = Ascent()
 def excite(
     layer: LayerFn,
     starts: jax.Array,
-    maps: Sequence[int],
+    maps: ArrayLike,
     projection: Projection,
     stage_steps: Sequence[int],
     ascent: Ascent = DEFAULT_ASCENT,
@@ -138,7 +139,6 @@ def excite(
     Returns:
         The patterns and how they came about.
     """
-    maps = np.asarray(maps)
     lanes = CPU_LANES if jax.default_backend() == "cpu" else DEVICE_LANES
     results, responses = climb_all(
         layer if isinstance(layer, jax.tree_util.Partial) else jax.tree_util.Partial(layer),
@@ -150,7 +150,7 @@ def excite(
         step_size=ascent.epsilon * projection.std,
         tolerance=ascent.tolerance,
         patience=ascent.patience,
-        sizes=(min(lanes, len(maps)), int(sum(stage_steps))),
+        sizes=(min(lanes, np.size(maps)), int(sum(stage_steps))),
     )
     patterns, converged, steps, curves, snapshots = jax.device_get(results)
     patterns, curves = patterns[:-1], curves[:, :-1]

@@ -174,7 +174,7 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
 def term_scales(
     reduction: str,
     kl_weight: jax.Array | float,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     z_dim: jax.Array | int,
 ) -> tuple[float, jax.Array | float]:
     """The factors r and k of `loss = r R + k K` for one reduction.

@@ -62,7 +62,7 @@ def run_lock(workdir: str | os.PathLike[str]) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(
                 f"Run folder {workdir} is in use by {_describe_holder(path)}; "
-                "wait for it, stop it, or choose another folder."
+                "wait for it, stop it, or choose another folder"
             ) from None
         except OSError as error:  # Some network and FUSE file systems have no locks.
             logging.warning("No lock on %s (%s): start no second run there.", path, error)

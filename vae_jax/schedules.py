@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-Schedule = Callable[[jax.Array], jax.Array]  # step -> factor
+Schedule = Callable[[Any], Any]  # step -> factor
 
 KL_SCHEDULES = ("constant", "linear", "cyclical")
 LEARNING_RATE_SCHEDULES = ("constant", "cosine")

@@ -52,7 +52,7 @@ class StepFolders:
         except FileNotFoundError:
             raise Damaged("its record file is missing") from None
         except PermissionError as error:
-            raise UserError(f"Checkpoint step {step} may not be read: {error}.") from error
+            raise UserError(f"Checkpoint step {step} may not be read: {error}") from error
         except (OSError, ValueError, RecursionError) as error:
             raise Damaged(f"its record file cannot be used, {error}") from error
 

@@ -68,15 +68,21 @@ def test_metrics_ignore_common_shifts_rotations_and_scales(sets):
     assert mm.frechet_distance(*moved) == pytest.approx(100 * mm.frechet_distance(real, fake))
 
 
+def with_variances(*variances):
+    """Points on the axes with mean 0 and exactly this diagonal covariance, `[2 F, F]`."""
+    half = np.diag(np.sqrt(np.array(variances) * (2 * len(variances) - 1) / 2))
+    return np.concatenate([half, -half])
+
+
 def test_frechet_closed_forms():
-    zero, eye = np.zeros(3), np.eye(3)
-    assert mm.gaussian_frechet(zero, eye, zero + 2, eye) == pytest.approx(12)
-    scales = np.diag([1.0, 4.0, 9.0])
-    assert mm.gaussian_frechet(zero, scales, zero, eye) == pytest.approx(0 + 1 + 4)
+    unit = with_variances(1, 1, 1)
+    np.testing.assert_allclose(np.cov(unit, rowvar=False), np.eye(3), atol=1e-12)
+    assert mm.frechet_distance(unit, unit + 2) == pytest.approx(12)
+    assert mm.frechet_distance(with_variances(1, 4, 9), unit) == pytest.approx(0 + 1 + 4)
     # Singular covariances on perpendicular lines share nothing.
-    one, two = np.diag([1.0, 0, 0]), np.diag([0, 1.0, 0])
-    assert mm.gaussian_frechet(zero, one, zero, two) == pytest.approx(2, abs=1e-12)
-    assert mm.gaussian_frechet(zero, one, zero, one) == pytest.approx(0, abs=1e-12)
+    one, two = with_variances(1, 0, 0), with_variances(0, 1, 0)
+    assert mm.frechet_distance(one, two) == pytest.approx(2, abs=1e-12)
+    assert mm.frechet_distance(one, one) == pytest.approx(0, abs=1e-12)
 
 
 def test_frechet_agrees_with_a_general_matrix_root(sets):

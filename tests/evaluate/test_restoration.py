@@ -7,7 +7,8 @@ import pytest
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio
 
-from vae_jax.evaluate.restoration import baselines, fill_erased, median_filter, score
+from vae_jax.evaluate.restoration import score
+from vae_jax.evaluate.restoration_baselines import baselines, fill_erased, median_filter
 
 
 def pictures(count=5, shape=(12, 13, 3), seed=0):

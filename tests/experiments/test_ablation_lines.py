@@ -1,12 +1,6 @@
 """experiments.ablation and experiments.report as a user runs them."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
 
 SWEEP = """
 from ml_collections import ConfigDict
@@ -20,17 +14,7 @@ def get_config():
 """
 
 
-def command(module, *arguments, expect=0):
-    done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def test_a_sweep_is_trained_measured_and_reported(tiny_store, tmp_path):
+def test_a_sweep_is_trained_measured_and_reported(command, tiny_store, tmp_path):
     config, workdir = tmp_path / "sweep.py", tmp_path / "sweep"
     config.write_text(SWEEP)
     arguments = (

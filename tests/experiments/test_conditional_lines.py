@@ -1,10 +1,6 @@
 """The command lines of conditional and of restoring models, on a tiny model that is both."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,19 +10,7 @@ from configs import classifier_faces, tiny
 from vae_jax.train.classification import classifier_task
 from vae_jax.train.loop import fit
 
-ROOT = Path(__file__).parents[2]
 NAMES = ("Red", "Green", "Blue")
-
-
-def command(module, *arguments, expect=0):
-    done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    output = done.stdout + done.stderr
-    assert done.returncode == expect, output
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +32,7 @@ def trained(tmp_path_factory, tiny_store):
     return home
 
 
-def test_samples_of_asked_attributes(trained):
+def test_samples_of_asked_attributes(command, trained):
     run, out = f"--workdir={trained / 'run'}", trained / "asked.png"
     command("sample", run, "--attributes=Blue=1,Red=0", "--count=3", f"--out={out}")
     with Image.open(out) as image:
@@ -57,7 +41,7 @@ def test_samples_of_asked_attributes(trained):
     assert "valid are Red, Green, Blue" in output and "Traceback" not in output
 
 
-def test_what_the_condition_does(trained):
+def test_what_the_condition_does(command, trained):
     output = command(
         "conditional", f"--workdir={trained / 'run'}", f"--classifier={trained / 'judge'}",
         "--columns=4", "--count=11",
@@ -74,7 +58,7 @@ def test_what_the_condition_does(trained):
             assert image.size == (2 + 4 * 66, 2 + rows * 66)
 
 
-def test_restored_images_beside_the_baselines(trained):
+def test_restored_images_beside_the_baselines(command, trained):
     output = command("restore", f"--workdir={trained / 'run'}", "--count=11", "--shown=8")
     out = trained / "run" / "restoration"
     summary = json.loads((out / "restoration.json").read_text())
@@ -88,7 +72,7 @@ def test_restored_images_beside_the_baselines(trained):
     assert "restoration.png" in (out / "index.html").read_text()
 
 
-def test_encoding_takes_the_condition_from_the_store(trained, tiny_store, tmp_path):
+def test_encoding_takes_the_condition_from_the_store(command, trained, tiny_store, tmp_path):
     run, out = f"--workdir={trained / 'run'}", tmp_path / "latents.npz"
     command("encode", run, f"--images={tiny_store}", f"--out={out}")
     assert np.load(out)["mean"].shape == (48, 4)

@@ -14,7 +14,6 @@ from vae_jax.latent.sampling import decode, encode
 from vae_jax.train.loop import fit
 from vae_jax.workdir import open_run
 
-ROOT = Path(__file__).parents[2]
 # As in the README: JAX and NumPy alone.
 SNIPPET = """
 import json
@@ -28,16 +27,6 @@ np.save("images.npy", decode(z.astype(np.float32)))
 encode = export.deserialize(open("exported/encoder.jax", "rb").read()).call
 np.save("mean.npy", encode(np.load("images.npy"))[0])
 """
-
-
-def command(module, *arguments, expect=0):
-    done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-    )  # fmt: skip
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +49,7 @@ KEYS = {
 }  # fmt: skip
 
 
-def test_evaluate_writes_metrics_and_a_page_that_stands_alone(workdir):
+def test_evaluate_writes_metrics_and_a_page_that_stands_alone(command, workdir):
     arguments = (f"--workdir={workdir}", "--split=train", "--samples=6", "--shown=4")
     command("evaluate", *arguments)
     text = (workdir / "metrics.json").read_text()
@@ -76,7 +65,7 @@ def test_evaluate_writes_metrics_and_a_page_that_stands_alone(workdir):
     assert (workdir / "metrics.json").read_text() == text
 
 
-def test_random_latents_compares_runs(workdir, tmp_path):
+def test_random_latents_compares_runs(command, workdir, tmp_path):
     command(
         "random_latents", f"--workdir={workdir}", f"--workdir={workdir}", "--split=train",
         "--points=8", "--columns=3", f"--out={tmp_path}",
@@ -90,7 +79,7 @@ def test_random_latents_compares_runs(workdir, tmp_path):
     assert message.strip().splitlines()[-1].startswith("error: --points is 8")
 
 
-def test_latent_space_pages(workdir, tmp_path):
+def test_latent_space_pages(command, workdir, tmp_path):
     command(
         "latent_space", f"--workdir={workdir}", "--split=train", "--pairs=2", "--steps=4",
         "--grid=3", "--attributes=Red", f"--out={tmp_path}",
@@ -113,7 +102,7 @@ def test_latent_space_pages(workdir, tmp_path):
 @pytest.mark.skipif(
     importlib.util.find_spec("flatbuffers") is None, reason="needs the extra `export`"
 )
-def test_exported_networks_run_without_this_package(workdir, tmp_path):
+def test_exported_networks_run_without_this_package(command, workdir, tmp_path):
     command("export", f"--workdir={workdir}", f"--out={tmp_path / 'exported'}")
     elsewhere = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     guard = "import sys; sys.modules['vae_jax'] = sys.modules['flax'] = None\n"

@@ -7,6 +7,7 @@ import pytest
 from scipy import special, stats
 
 from vae_jax.latent import mixture as mix
+from vae_jax.latent import mixture_fit as fit
 from vae_jax.types import UserError
 
 KEY = jax.random.key(11)
@@ -39,7 +40,7 @@ def test_log_density_agrees_with_scipy():
 
 def test_parameters_are_recovered():
     points = draw(1600)
-    fitted = mix.fit_mixture(points, 3, KEY)
+    fitted = fit.fit_mixture(points, 3, KEY)
     order = np.argsort(-np.exp(fitted.log_weights))
     np.testing.assert_allclose(np.exp(fitted.log_weights)[order], WEIGHTS, atol=0.03)
     np.testing.assert_allclose(fitted.means[order], MEANS, atol=0.2)
@@ -54,7 +55,7 @@ def test_an_update_agrees_with_a_plain_loop():
     points = draw(200).astype(np.float64)
     shares = np.random.default_rng(1).dirichlet(np.ones(3), size=200).T
     with jax.enable_x64(True):
-        updated = mix._update(jnp.asarray(points), jnp.asarray(shares), 0.01)
+        updated = fit._update(jnp.asarray(points), jnp.asarray(shares), 0.01)
         factors = np.asarray(updated.choleskys)
     for k in range(3):
         share = shares[k] / shares[k].sum()
@@ -74,7 +75,7 @@ def test_every_step_raises_the_likelihood():
     with jax.enable_x64(True):
         points = jnp.asarray(points)
         scores = [
-            float(mix._maximise(points, points, KEY, 3, steps, -1.0, 0.0)[1])
+            float(fit._maximise(points, points, KEY, 3, steps, -1.0, 0.0)[1])
             for steps in (0, 1, 2, 5, 20)
         ]
     assert scores == sorted(scores) and scores[-1] > scores[0]
@@ -82,7 +83,7 @@ def test_every_step_raises_the_likelihood():
 
 def test_one_component_is_the_gaussian_fit():
     points = draw(1600)
-    fitted = mix.fit_mixture(points, 1, KEY, regularisation=0.0)
+    fitted = fit.fit_mixture(points, 1, KEY, regularisation=0.0)
     np.testing.assert_allclose(fitted.means[0], points.mean(axis=0), atol=1e-3)
     covariance = fitted.choleskys[0] @ fitted.choleskys[0].T
     np.testing.assert_allclose(covariance, np.cov(points.T, ddof=0), rtol=1e-3)
@@ -90,17 +91,17 @@ def test_one_component_is_the_gaussian_fit():
 
 def test_same_key_same_mixture_and_scale_does_not_matter():
     points = draw(1600)
-    first, again = (mix.fit_mixture(points, 3, KEY) for _ in range(2))
+    first, again = (fit.fit_mixture(points, 3, KEY) for _ in range(2))
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
-    scaled = mix.fit_mixture(1000 * points + 7, 3, KEY)
+    scaled = fit.fit_mixture(1000 * points + 7, 3, KEY)
     np.testing.assert_allclose(scaled.means, 1000 * first.means + 7, rtol=0.01, atol=20)
     gap = mix.mixture_log_prob(first, points) - mix.mixture_log_prob(scaled, 1000 * points + 7)
     np.testing.assert_allclose(gap, 2 * np.log(1000), atol=0.05)
 
 
 def test_held_out_likelihood_finds_the_number_of_components():
-    choice = mix.choose_mixture(draw(2000), KEY, (1, 3, 6), restarts=1)
+    choice = fit.choose_mixture(draw(2000), KEY, (1, 3, 6), restarts=1)
     assert choice.components == 3 and len(choice.mixture.means) == 3
     assert choice.held_out[3] > choice.held_out[1] + 0.5
     entropy_rate = -float(np.mean(mix.mixture_log_prob(truth(), draw(1600, seed=9))))
@@ -121,7 +122,7 @@ def test_high_dimension_with_a_dead_component_stays_finite():
     points = np.random.default_rng(2).normal(size=(300, 40)).astype(np.float32)
     points[:, 7] = 1.5
     points[150:, 0] += 8
-    fitted = mix.fit_mixture(points, 2, KEY)
+    fitted = fit.fit_mixture(points, 2, KEY)
     assert np.all(np.isfinite(mix.mixture_log_prob(fitted, points)))
     assert sorted(np.round(fitted.means[:, 0])) == [0, 8]
 
@@ -129,10 +130,10 @@ def test_high_dimension_with_a_dead_component_stays_finite():
 def test_bad_requests_are_refused():
     points = draw(10)
     with pytest.raises(UserError, match="1 to 10 components"):
-        mix.fit_mixture(points, 11, KEY)
+        fit.fit_mixture(points, 11, KEY)
     with pytest.raises(UserError, match="NaN"):
-        mix.fit_mixture(np.full((4, 2), np.nan), 1, KEY)
+        fit.fit_mixture(np.full((4, 2), np.nan), 1, KEY)
     with pytest.raises(UserError, match="list of sizes"):
-        mix.choose_mixture(points, KEY, ())
+        fit.choose_mixture(points, KEY, ())
     with pytest.raises(UserError, match="held-out"):
-        mix.choose_mixture(points, KEY, (1,), held_out=0.0)
+        fit.choose_mixture(points, KEY, (1,), held_out=0.0)

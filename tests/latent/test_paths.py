@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vae_jax.latent import paths
+from vae_jax.latent import path_study, paths
 from vae_jax.types import UserError
 
 
@@ -154,10 +154,10 @@ def test_shift_adds_and_takes_back():
 def test_smoothness_of_a_cross_fade_and_of_a_jump():
     t = jnp.linspace(0, 1, 6)[:, None, None, None]
     image = jnp.asarray(np.random.default_rng(0).uniform(size=(1, 4, 4, 3)), jnp.float32)
-    fade = paths.smoothness((1 - t) * image + t * (1 - image))
+    fade = path_study.smoothness((1 - t) * image + t * (1 - image))
     total = np.sqrt(np.mean((1 - 2 * image) ** 2))
     np.testing.assert_allclose(fade, [total / 5, total / 5, 1.0, 0.0], atol=1e-5)
-    jump = paths.smoothness(jnp.where(t < 0.5, image, 1 - image))
+    jump = path_study.smoothness(jnp.where(t < 0.5, image, 1 - image))
     np.testing.assert_allclose(jump[:3], [total / 5, total, 1.0], rtol=1e-5)
     # One step d in five: second differences d, -d in four, so the ratio is sqrt((2/4) / (1/5)).
     assert jump.second_difference == pytest.approx(np.sqrt(2.5), rel=1e-5)
@@ -165,15 +165,15 @@ def test_smoothness_of_a_cross_fade_and_of_a_jump():
 
 def test_smoothness_of_flicker_and_of_unrelated_images():
     flicker = jnp.tile(jnp.array([0.0, 1.0]), 20)[:, None, None, None] * jnp.ones((1, 3, 3, 1))
-    assert paths.smoothness(flicker).second_difference == pytest.approx(2)
+    assert path_study.smoothness(flicker).second_difference == pytest.approx(2)
     noise = np.random.default_rng(1).normal(size=(60, 12, 12, 3)).astype(np.float32)
-    found = paths.smoothness(jnp.asarray(noise))
+    found = path_study.smoothness(jnp.asarray(noise))
     assert found.second_difference == pytest.approx(np.sqrt(3), rel=0.02)
     steps = [np.sqrt(np.mean((a - b) ** 2)) for a, b in zip(noise, noise[1:], strict=False)]
     expected = sum(steps) / np.sqrt(np.mean((noise[0] - noise[-1]) ** 2))
     assert found.path_length == pytest.approx(expected, rel=1e-5)
     with pytest.raises(UserError, match="at least 3"):
-        paths.smoothness(flicker[:2])
+        path_study.smoothness(flicker[:2])
 
 
 def test_even_grid():

@@ -42,7 +42,7 @@ def test_active_units():
     mean = 7 + unit[:, None] * scales[None, :] * np.sqrt(99 / 100)
     mask, count = post.active_units(mean)
     assert mask.tolist() == [False, False, True, True] and count == 2
-    assert post.active_units(mean, threshold=1e-3).count == 4
+    assert post.active_units(mean, threshold=1e-3).number == 4
 
 
 def test_moments_are_those_of_many_draws():

@@ -201,7 +201,8 @@ class StreamingFeed(_Batches):
         local = np.arange(flat.size, dtype=np.int32).reshape(steps, -1)
         labels = None if self.labels is None else self.labels[flat]
         arrays = (self.split.take(flat), labels, local, np.pad(weights, padding))
-        return Segment(*jax.device_put(arrays), 0, taken)
+        images, own, drawn, kept = jax.device_put(arrays)
+        return Segment(images, own, drawn, kept, 0, taken)
 
 
 def _drain(ready: queue.Queue) -> None:

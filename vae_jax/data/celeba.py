@@ -103,7 +103,8 @@ def _checked_crop(crop: Crop) -> Crop:
         raise UserError(
             f"crop is {crop!r}, expected 'auto', 'square' or (left, top, right, bottom)"
         )
-    return tuple(crop)
+    left, top, right, bottom = crop
+    return left, top, right, bottom
 
 
 def _annotate(

@@ -12,6 +12,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from vae_jax.data.face_factors import FaceFactors
@@ -36,7 +37,7 @@ def hsv(hue: float, saturation: float, value: float) -> Color:
     return 255 * np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value), np.float32)
 
 
-def mix(first: Color, second: Color, share: float) -> Color:
+def mix(first: Color, second: ArrayLike, share: float) -> Color:
     """`first` with the given share of `second`."""
     return first + np.float32(share) * (np.asarray(second, np.float32) - first)
 
@@ -145,7 +146,7 @@ class Canvas:
         window = left, top, right, bottom = self._window(placed)
         if left == right or top == bottom:
             return Region(window, np.zeros((bottom - top, right - left), np.float32))
-        box = tuple(OVERSAMPLING * edge for edge in window)
+        box = (left * OVERSAMPLING, top * OVERSAMPLING, right * OVERSAMPLING, bottom * OVERSAMPLING)
         self.pen.polygon((placed * OVERSAMPLING - 0.5).ravel().tolist(), fill=255)
         share = np.asarray(self.scratch.reduce(OVERSAMPLING, box)) * np.float32(1 / 255)
         self.pen.rectangle(box, fill=0)

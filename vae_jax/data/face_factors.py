@@ -104,7 +104,7 @@ def face_factors(seed: int, index: int) -> FaceFactors:
         UserError: if `seed` or `index` is negative or too large.
     """
     if not (0 <= seed < 2**64 and 0 <= index < 2**64):
-        raise UserError(f"seed {seed} and index {index} of a face must lie in 0 .. 2**64 - 1.")
+        raise UserError(f"seed {seed} and index {index} of a face must lie in 0 .. 2**64 - 1")
     generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
     draws = iter(generator.random(96).tolist())
 

@@ -65,11 +65,11 @@ def write_faces(
         UserError: if the arguments are out of range, or if the directory holds other data.
     """
     if not 1 <= count <= MAX_COUNT:
-        raise UserError(f"count of faces is {count}; choose 1 to {MAX_COUNT:,}.")
+        raise UserError(f"count of faces is {count}; choose 1 to {MAX_COUNT:,}")
     if len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6:
-        raise UserError(f"splits are {tuple(splits)}; give three shares that add to 1.")
+        raise UserError(f"splits are {tuple(splits)}; give three shares that add to 1")
     if workers is not None and workers < 1:
-        raise UserError(f"workers is {workers}; give 1 or more, or None for all cores.")
+        raise UserError(f"workers is {workers}; give 1 or more, or None for all cores")
     face_factors(seed, 0)  # Refuses a bad seed before anything is written.
     root = Path(directory)
     shares = [float(share) for share in splits]
@@ -91,7 +91,7 @@ def write_faces(
 def _claim(root: Path, wanted: dict[str, object]) -> None:
     """Record what the directory is for, or check that it is for the same."""
     if root.is_file():
-        raise UserError(f"{root} is a file; name a directory for the faces.")
+        raise UserError(f"{root} is a file; name a directory for the faces")
     manifest = root / MANIFEST_FILE
     wanted = {**wanted, "drawing_version": DRAWING_VERSION}
     if manifest.exists():
@@ -102,14 +102,14 @@ def _claim(root: Path, wanted: dict[str, object]) -> None:
         if found != wanted:
             raise UserError(
                 f"{root} holds procedural faces with {found}, but {wanted} was asked for; "
-                "delete that directory or name another one."
+                "delete that directory or name another one"
             )
         return
     for name in (IMAGE_FOLDER, ATTRIBUTE_FILE, PARTITION_FILE):
         if (root / name).exists():
             raise UserError(
                 f"{root} holds {name} but no {MANIFEST_FILE}, so it is not a set of procedural "
-                "faces (perhaps CelebA itself); name another directory."
+                "faces (perhaps CelebA itself); name another directory"
             )
     root.mkdir(parents=True, exist_ok=True)
     _write_text(manifest, [json.dumps(wanted)])

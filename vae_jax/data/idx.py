@@ -92,7 +92,9 @@ def open_mnist(directory: str | Path) -> dict[str, ImageSet]:
     return {name: _open_split(directory, stem) for name, stem in FILE_STEMS.items()}
 
 
-def _read(path: Path, file: BinaryIO, available: int, exact: bool = True) -> np.ndarray:
+def _read(
+    path: Path, file: BinaryIO | gzip.GzipFile, available: int, exact: bool = True
+) -> np.ndarray:
     """Read from `file`, which holds `available` bytes, or at most so many if not `exact`."""
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in TYPE_CODES or not magic[3]:
@@ -119,7 +121,7 @@ def _read(path: Path, file: BinaryIO, available: int, exact: bool = True) -> np.
         raise UserError(f"{path} has {dimensions} dimensions, too many ({error})") from error
 
 
-def _read_at_most(file: BinaryIO, size: int) -> bytes:
+def _read_at_most(file: BinaryIO | gzip.GzipFile, size: int) -> bytes:
     """Read up to `size` bytes piece by piece: memory grows with what is there, not with `size`."""
     data = io.BytesIO()
     while data.tell() < size and (piece := file.read(min(2**20, size - data.tell()))):

@@ -190,7 +190,7 @@ def _reopen(out: Path, source: Source, settings: dict[str, Any], annotations: An
         and store.manifest["source"]["listing"] == _listing_digest(source)
         and np.array_equal(store.splits, annotations.splits[kept])
         and (store.labels is None) == (labels is None)
-        and (labels is None or np.array_equal(store.labels, labels))
+        and (labels is None or store.labels is None or np.array_equal(store.labels, labels))
     )
     if not same:
         raise UserError(

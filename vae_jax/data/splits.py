@@ -107,13 +107,17 @@ def first_images(split: ImageSet, count: int, field: str) -> ImageSet:
     """The first `count` images of a split, or all of them for 0; `field` names it in errors."""
     if count > len(split):
         raise UserError(f"{field} is {count}, but there are only {len(split)} images")
-    if count == 0:
-        return split
+    return piece_of(split, 0, count) if count else split
+
+
+def piece_of(split: ImageSet, start: int, count: int) -> ImageSet:
+    """At most `count` images of a split, from position `start`."""
+    piece = slice(start, start + count)
     return replace(
         split,
-        rows=split.rows[:count],
-        labels=None if split.labels is None else split.labels[:count],
-        file_names=split.file_names[:count],
+        rows=split.rows[piece],
+        labels=None if split.labels is None else split.labels[piece],
+        file_names=split.file_names[piece],
     )
 
 

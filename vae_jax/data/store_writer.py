@@ -97,7 +97,7 @@ class StoreWriter:
             )
         if self.rows + len(images) > self.capacity:
             raise ValueError(f"more than {self.capacity} rows")
-        data = memoryview(np.ascontiguousarray(images)).cast("B") if len(images) else b""
+        data = np.ascontiguousarray(images).data.cast("B") if len(images) else b""
         offset = len(self._header) + self.rows * self._row_bytes
         written = 0
         while written < len(data):

@@ -21,9 +21,9 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def decode_in_order(job: Job, chunks: Sequence[Sequence[Member]], workers: int) -> Iterator[Chunk]:
+def decode_in_order(job: Job, chunks: Sequence[Sequence[Member]], workers: int) -> Generator[Chunk]:
     """Decode `chunks` on `workers` processes and yield the results in their order.
 
     With one worker, or one chunk, this process does it itself. The images of a result are only
@@ -134,7 +134,7 @@ class _Team:
         for thread in self._threads:
             thread.start()
 
-    def results(self) -> Iterator[Chunk]:
+    def results(self) -> Generator[Chunk]:
         while self._futures:
             slot, count, bad, digests = self._futures.popleft().result()
             yield Chunk(self._pixels[slot, :count], [(i, reason) for i, reason in bad], digests)
@@ -150,10 +150,10 @@ class _Team:
             worker.wait()
             for pipe in (worker.stdin, worker.stdout):
                 with contextlib.suppress(BrokenPipeError):  # An unsent request to one that is gone.
-                    pipe.close()
+                    _pipe(pipe).close()
 
     @staticmethod
-    def _start(shared: int, job: Job, shape: tuple[int, ...]) -> subprocess.Popen:
+    def _start(shared: int, job: Job, shape: tuple[int, ...]) -> subprocess.Popen[bytes]:
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         worker = subprocess.Popen(
             [sys.executable, "-m", "vae_jax.data.workers"],
@@ -163,7 +163,7 @@ class _Team:
             pass_fds=[shared],
         )
         with contextlib.suppress(BrokenPipeError):  # `_drive` notices and says so.
-            _send(worker.stdin, (job._asdict(), shared, shape))
+            _send(_pipe(worker.stdin), (job._asdict(), shared, shape))
         return worker
 
     def _next(self, wait: bool) -> tuple[int, _Task] | None:
@@ -172,25 +172,27 @@ class _Team:
             return None
         try:
             slot = self._free.get(block=wait)
-            if not self._closed:
-                return slot, self._todo.popleft()
         except queue.Empty:
-            pass
+            return None
+        if self._closed:
+            return None
+        try:
+            return slot, self._todo.popleft()
         except IndexError:  # Another thread took the last task while this one waited.
             self._free.put(slot)
-        return None
+            return None
 
-    def _drive(self, worker: subprocess.Popen) -> None:
+    def _drive(self, worker: subprocess.Popen[bytes]) -> None:
         sent: deque[tuple[int, Future]] = deque()
         try:
             while True:
                 while len(sent) < AHEAD and (assigned := self._next(wait=not sent)):
                     slot, task = assigned
                     sent.append((slot, task.result))
-                    _send(worker.stdin, (slot, task.members))
+                    _send(_pipe(worker.stdin), (slot, task.members))
                 if not sent:
                     return
-                reply = _receive(worker.stdout)
+                reply = _receive(_pipe(worker.stdout))
                 slot, result = sent.popleft()
                 result.set_result((slot, *reply))
         except (OSError, EOFError):
@@ -216,13 +218,18 @@ def _map_pixels(handle: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(mmap.mmap(handle, int(np.prod(shape))), np.uint8).reshape(shape)
 
 
-def _send(pipe: BinaryIO, item: Any) -> None:
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None  # Every worker is started with both.
+    return pipe
+
+
+def _send(pipe: IO[bytes], item: Any) -> None:
     data = json.dumps(item).encode()  # ASCII: file names may hold bytes that are no UTF-8
     pipe.write(struct.pack("<q", len(data)) + data)
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO) -> Any:
+def _receive(pipe: IO[bytes]) -> Any:
     header = pipe.read(8)
     if len(header) < 8:
         raise EOFError

@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.data.inputs import InputStage, evaluation_pair
-from vae_jax.evaluate.subject import Subject
+from vae_jax.evaluate.subject import Subject, encode_batch
 from vae_jax.latent.sampling import in_batches
 from vae_jax.losses import Objective, gaussian_kl, reconstruction_nll
-from vae_jax.models.vae import VAE
+from vae_jax.models.vae import VAE, logits_of
 from vae_jax.progress import Advance, progress
 from vae_jax.types import UserError
 
@@ -98,8 +97,9 @@ def _batch_bounds(
     labels: np.ndarray | None,
 ) -> tuple[np.ndarray, ...]:
     """`ImageBounds` of one batch."""
-    static = subject.model, subject.objective, subject.stage
-    prepared = _prepare(*static, subject.variables, subject.key, images, positions, labels)
+    _, *prepared = encode_batch(
+        subject.model, subject.stage, subject.variables, subject.key, images, positions, labels
+    )
     count = len(images)
     sums = _Sums(jnp.full(count, -jnp.inf), *(jnp.zeros(count) for _ in range(3)))
     chunks = -(-samples // chunk)
@@ -107,8 +107,8 @@ def _batch_bounds(
     for first in range(0, chunks, CHUNKS_A_CALL):
         last = min(first + CHUNKS_A_CALL, chunks)
         sums = _accumulate(
-            *static[:2], chunk, subject.variables, key, sums, *prepared, positions, labels,
-            first, last, samples,
+            subject.model, subject.objective, chunk, subject.variables, key, sums, *prepared,
+            positions, labels, first, last, samples,
         )  # fmt: skip
         jax.block_until_ready(sums)
         advance(real * (min(last * chunk, samples) - first * chunk))
@@ -119,22 +119,6 @@ def _batch_bounds(
     if samples > 1:
         error = np.sqrt(np.maximum(samples / effective - 1, 0) / (samples - 1))
     return recon, kl, largest + np.log(total / samples), error, effective
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _prepare(
-    model: VAE,
-    objective: Objective,
-    stage: InputStage,
-    variables: Any,
-    key: jax.Array,
-    images: jax.Array,
-    positions: jax.Array,
-    labels: jax.Array | None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Targets and the posterior's mean and log variance."""
-    inputs, targets = evaluation_pair(stage, key, images, positions[0])
-    return targets, *model.apply(variables, inputs, labels, method="encode")
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -157,8 +141,8 @@ def _accumulate(
     """Add the chunks `first` to `last - 1` of samples to the sums."""
     batch, z_dim = mean.shape
 
-    def repeat(x: jax.Array | None) -> jax.Array | None:
-        return None if x is None else jnp.repeat(x, chunk, axis=0)
+    def repeat(x: jax.Array) -> jax.Array:
+        return jnp.repeat(x, chunk, axis=0)
 
     def draw(position: jax.Array, sample: jax.Array) -> jax.Array:
         own = jax.random.fold_in(jax.random.fold_in(key, position), sample)
@@ -169,7 +153,8 @@ def _accumulate(
         noise = jax.vmap(lambda p: jax.vmap(lambda s: draw(p, s))(numbers))(positions)
         z = mean[:, None, :] + jnp.exp(log_var / 2)[:, None, :] * noise
         flat = z.reshape(batch * chunk, z_dim)
-        logits = model.apply(variables, flat, repeat(labels), method="decode")
+        repeated = None if labels is None else repeat(labels)
+        logits = logits_of(model, variables, flat, repeated)
         nll = reconstruction_nll(objective, logits, repeat(targets), jnp.ones(batch * chunk))
         nll = nll.reshape(batch, chunk)
         ratio = 0.5 * jnp.sum(jnp.square(noise) - jnp.square(z) + log_var[:, None, :], axis=-1)

@@ -24,7 +24,7 @@ def _as_features(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.nda
             f"Features must be [N, F] and [M, F], but got {real.shape} and {fake.shape}."
         )
     if not (np.isfinite(real).all() and np.isfinite(fake).all()):
-        raise UserError("Features hold NaN or infinite values: check the model that made them.")
+        raise UserError("Features hold NaN or infinite values: check the model that made them")
     centre = real.mean(axis=0, keepdims=True)
     return real - centre, fake - centre
 
@@ -54,7 +54,7 @@ def neighbour_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
     if not 0 < neighbours < len(features):
         raise UserError(
             f"{neighbours} neighbours need more than {neighbours} images and at least 1, "
-            f"but there are {len(features)} images."
+            f"but there are {len(features)} images"
         )
     radii = np.empty(len(features))
     for rows, squares in _distance_chunks(features, features):
@@ -126,40 +126,12 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, neighbours: int = 5) ->
     return {"density": hits / (neighbours * len(fake)), "coverage": covered / len(real)}
 
 
-def _symmetric_root(matrix: np.ndarray) -> np.ndarray:
-    """Square root of a positive semi-definite matrix; negative eigenvalues are rounding."""
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * np.sqrt(np.maximum(values, 0))[None, :]) @ vectors.T
-
-
-def gaussian_frechet(
-    mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray, covariance_b: np.ndarray
-) -> float:
-    """Squared Frechet (2-Wasserstein) distance of two Gaussians.
-
-    `|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)`, where the trace of the last term
-    is the sum of the singular values of `C_a^1/2 C_b^1/2`: exact for singular covariances too.
-
-    Args:
-        mean_a: `[F]`.
-        covariance_a: `[F, F]`, positive semi-definite.
-        mean_b: `[F]`.
-        covariance_b: `[F, F]`, positive semi-definite.
-
-    Returns:
-        The squared distance, at least 0.
-
-    References:
-        Dowson, Landau, "The Frechet distance between multivariate normal distributions", 1982.
-    """
-    roots = _symmetric_root(covariance_a) @ _symmetric_root(covariance_b)
-    shared = np.linalg.svd(roots, compute_uv=False).sum()
-    offset = np.sum((mean_a - mean_b) ** 2)
-    return float(max(offset + np.trace(covariance_a) + np.trace(covariance_b) - 2 * shared, 0))
-
-
 def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
-    """Squared Frechet distance of Gaussians fitted to two feature sets.
+    """Squared Frechet (2-Wasserstein) distance of Gaussians fitted to two feature sets.
+
+    `|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)`. For any R with `R^T R = C` the
+    trace of the last term is the sum of the singular values of `R_a R_b^T`; R is the triangle of
+    the centred features, so that covariances are never formed and may be singular.
 
     It may be called FID (Heusel et al. 2017) only for the 2,048 pool3 features of the Inception
     network that FID defines; in any other space it is a Frechet distance in that space. It is
@@ -170,17 +142,26 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
         features_b: `[M, F]`.
 
     Returns:
-        The squared distance, with unbiased (N - 1) covariances as FID has them.
+        The squared distance, at least 0, with unbiased (N - 1) covariances as FID has them.
 
     Raises:
         ValueError: shapes that do not match.
         UserError: fewer than two images or non-finite features.
+
+    References:
+        Dowson, Landau, "The Frechet distance between multivariate normal distributions", 1982.
     """
     features_a, features_b = _as_features(features_a, features_b)
     if min(len(features_a), len(features_b)) < 2:
-        raise UserError("A Frechet distance needs at least two images in each set.")
-    moments = [
-        (features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False)))
-        for features in (features_a, features_b)
-    ]
-    return gaussian_frechet(*moments[0], *moments[1])
+        raise UserError("a Frechet distance needs at least two images in each set")
+    (mean_a, root_a), (mean_b, root_b) = _moments(features_a), _moments(features_b)
+    shared = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    offset = np.sum((mean_a - mean_b) ** 2)
+    return float(max(offset + np.sum(root_a**2) + np.sum(root_b**2) - 2 * shared, 0))
+
+
+def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean `[F]`, and R `[min(N, F), F]` with `R^T R` the unbiased covariance."""
+    mean = features.mean(axis=0)
+    triangle = np.linalg.qr(features - mean[None], mode="r")
+    return mean, triangle / np.sqrt(len(features) - 1)

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.data.batches import to_unit_range
-from vae_jax.data.splits import Splits, condition_labels
+from vae_jax.data.splits import Splits, condition_labels, piece_of
 from vae_jax.evaluate.quality import psnr
 from vae_jax.evaluate.sliced_wasserstein import sliced_wasserstein
+from vae_jax.evaluate.subject import encode_subject, make_subject
 from vae_jax.latent import posterior
 from vae_jax.latent.radius import chi_moments
-from vae_jax.latent.sampling import decode, encode, prior_latents
+from vae_jax.latent.sampling import decode, prior_latents
 from vae_jax.metrics_log import read_rows
+from vae_jax.models.vae import VAE
 from vae_jax.types import ImageSet, UserError
 from vae_jax.workdir import Run
 
@@ -38,7 +39,7 @@ class MemberPictures(NamedTuple):
 
     Attributes:
         samples: `[16, H, W, C]` decoded points of N(0, I), the same seed for every model.
-        originals: `[8, H, W, C]` uint8, the first test images.
+        originals: `[8, H, W, C]` in [0, 1], the first test images as evaluation has them.
         reconstructions: `[8, H, W, C]` of their posterior means.
         seed: of the samples.
     """
@@ -58,7 +59,7 @@ def quality_floor(splits: Splits) -> float:
     return _distance(_first(splits.test, count), _first(splits.train, count))
 
 
-def member_figures(run: Run, splits: Splits) -> tuple[dict[str, Any], MemberPictures]:
+def member_figures(run: Run[VAE], splits: Splits) -> tuple[dict[str, Any], MemberPictures]:
     """Everything that a comparison of models needs to know about one of them.
 
     Args:
@@ -80,7 +81,7 @@ def member_figures(run: Run, splits: Splits) -> tuple[dict[str, Any], MemberPict
     if not rows:
         raise UserError(f"{run.workdir} has no evaluation in its metrics; train it to the end")
     row = rows[-1]
-    mean, log_var, decibels, shown = _reconstruct(run, test, labels)
+    mean, log_var, decibels, shown = _reconstruct(run, test)
     count = min(len(test), len(splits.train), QUALITY_IMAGES)
     z = prior_latents(SAMPLE_SEED, max(count, SHOWN_SAMPLES), run.model.z_dim)
     sample_labels = None if labels is None else np.resize(labels, (len(z), labels.shape[1]))
@@ -98,21 +99,21 @@ def member_figures(run: Run, splits: Splits) -> tuple[dict[str, Any], MemberPict
 
 
 def _reconstruct(
-    run: Run, test: ImageSet, labels: np.ndarray | None
+    run: Run[VAE], test: ImageSet
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Codes and PSNR of a split, a piece at a time, and the first images with reconstructions."""
-    codes, decibels, shown = [], [], None
+    codes, decibels, shown = [], [], []
     for start in range(0, len(test), PIECE):
-        piece = slice(start, start + PIECE)
-        images = test.take(np.arange(len(test))[piece])
-        own = None if labels is None else labels[piece]
-        mean, log_var = encode(run.model, run.variables, images, own)
-        decoded = decode(run.model, run.variables, mean, own)
-        codes.append((mean, log_var))
-        decibels.append(np.asarray(psnr(to_unit_range(jnp.asarray(images)), decoded), np.float64))
-        shown = shown or (images[:SHOWN_TEST_IMAGES], decoded[:SHOWN_TEST_IMAGES])
+        subject = make_subject(run, piece_of(test, start, PIECE))
+        seen = encode_subject(subject, first=start)
+        decoded = decode(run.model, run.variables, seen.mean, subject.labels)
+        codes.append((seen.mean, seen.log_var))
+        decibels.append(
+            np.asarray(psnr(jnp.asarray(seen.targets), jnp.asarray(decoded)), np.float64)
+        )
+        shown = shown or [seen.targets[:SHOWN_TEST_IMAGES], decoded[:SHOWN_TEST_IMAGES]]
     mean, log_var = (np.concatenate(parts) for parts in zip(*codes, strict=True))
-    return mean, log_var, np.concatenate(decibels), shown
+    return mean, log_var, np.concatenate(decibels), (shown[0], shown[1])
 
 
 def _posterior_figures(mean: np.ndarray, log_var: np.ndarray) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def _posterior_figures(mean: np.ndarray, log_var: np.ndarray) -> dict[str, Any]:
     prior_mean, prior_std = chi_moments(mean.shape[1])
     return {
         "kl_per_dimension": posterior.kl_per_dimension(mean, log_var).tolist(),
-        "active_units": posterior.active_units(mean).count,
+        "active_units": posterior.active_units(mean).number,
         "radius": {
             "mean": float(radii.mean()),
             "std": float(radii.std()),
@@ -147,4 +148,4 @@ def _first(split: ImageSet, count: int) -> np.ndarray:
 
 def _distance(real: np.ndarray, fake: np.ndarray) -> float:
     key = jax.random.key(SAMPLE_SEED)
-    return float(sliced_wasserstein(real, fake, key, **QUALITY_SETTINGS)["mean"])
+    return sliced_wasserstein(real, fake, key, **QUALITY_SETTINGS)["mean"]

@@ -17,7 +17,7 @@ from vae_jax.evaluate.feature_spaces import small_pixels
 from vae_jax.evaluate.manifold_metrics import frechet_distance
 from vae_jax.evaluate.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_floor
 from vae_jax.evaluate.subject import Subject, encode_subject
-from vae_jax.latent import densities, mixture, posterior
+from vae_jax.latent import densities, mixture, mixture_fit, posterior
 from vae_jax.latent.sampling import decode, encode
 
 ORTHANT = (0.5, 2.5, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0)
@@ -89,7 +89,7 @@ def fitted_rows(
     points = np.asarray(posterior.sample(jnp.asarray(mean), jnp.asarray(log_var), draw_key))
     gaussian = densities.gaussian_sample(densities.fit_gaussian(points), gaussian_key, count)
     sizes = [size for size in MIXTURES if 10 * size <= len(points)]
-    choice = mixture.choose_mixture(points, fit_key, sizes or (1,), restarts=1)
+    choice = mixture_fit.choose_mixture(points, fit_key, sizes or (1,), restarts=1)
     drawn = mixture.mixture_sample(choice.mixture, mixture_key, count)
     rows = [
         Row("fitted Gaussian", "fitted", np.asarray(gaussian)),

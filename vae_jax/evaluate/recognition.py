@@ -10,7 +10,7 @@ import numpy as np
 
 from vae_jax.data.batches import to_unit_range
 from vae_jax.latent.sampling import in_batches
-from vae_jax.models.classifier import Classifier
+from vae_jax.models.classifier import Classifier, class_logits
 from vae_jax.workdir import Run
 
 
@@ -36,5 +36,5 @@ def predict(run: Run[Classifier], images: np.ndarray) -> np.ndarray:
 def _probabilities(
     model: Classifier, exclusive: bool, variables: Any, images: jax.Array
 ) -> tuple[jax.Array]:
-    logits = model.apply(variables, to_unit_range(images), train=False)
+    logits = class_logits(model, variables, to_unit_range(images))
     return (jax.nn.softmax(logits) if exclusive else jax.nn.sigmoid(logits),)

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vae_jax.data.corruption import Corruption, erased_pixels, evaluation_key, luminance
 from vae_jax.evaluate.quality import WINDOW, mse, ssim
+from vae_jax.evaluate.recognition import predict
+from vae_jax.evaluate.restoration_baselines import baselines
+from vae_jax.evaluate.subject import Subject, encode_subject, reconstructions
+from vae_jax.latent.sampling import in_batches
+from vae_jax.models.classifier import Classifier
+from vae_jax.workdir import Run
 
 # An error below half a grey level is none: keeps the PSNR of equal images finite, at 54.2 dB.
 MIN_MSE = (0.5 / 255.0) ** 2
 CHUNK = 64  # images at a time
-MEDIAN_SIZES = (3, 5)
-GAUSSIAN_SIGMA = 1.0
+KEPT = "restored, kept pixels as they were"
+LUMINANCE = "restored, luminance as it was"
 
 
 class Score(NamedTuple):
@@ -32,80 +40,74 @@ class Score(NamedTuple):
     psnr_erased: float
 
 
-def median_filter(images: np.ndarray, size: int) -> np.ndarray:
-    """The median of `size` x `size` pixels around each pixel, channel by channel.
+class Restored(NamedTuple):
+    """Images by what was done to them.
 
-    Args:
-        images: `[N, H, W, C]`.
-        size: odd number of pixels; edge pixels are repeated.
-
-    Returns:
-        `[N, H, W, C]`.
-    """
-    reach = size // 2
-    padding = ((0, 0), (reach, reach), (reach, reach), (0, 0))
-    filtered = np.empty_like(images)
-    for start in range(0, len(images), CHUNK):
-        padded = np.pad(images[start : start + CHUNK], padding, mode="edge")
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
-        filtered[start : start + CHUNK] = np.median(windows, axis=(-2, -1))
-    return filtered
-
-
-def fill_erased(inputs: np.ndarray, erased: np.ndarray, mean_image: np.ndarray) -> np.ndarray:
-    """Erased pixels as Gaussian-weighted means of the kept ones around them.
-
-    Normalised convolution (Knutsson & Westin 1993), sigma one pixel, window of 7 x 7 pixels;
-    where the window holds no kept pixel, the mean image.
-
-    Args:
-        inputs: `[N, H, W, C]`.
+    Attributes:
+        images: `[N, H, W, C]` float32 in [0, 1] by name: `clean`, `corrupted input`, `restored`,
+            with what the input still tells (`KEPT`, `LUMINANCE`), and the baselines.
         erased: `[N, H, W, 1]` bool.
-        mean_image: `[H, W, C]`.
-
-    Returns:
-        `[N, H, W, C]`; kept pixels stay.
     """
-    kept = (~erased).astype(np.float64)
-    weight = _blur(kept)
-    mean = _blur(inputs * kept) / np.maximum(weight, 1e-12)
-    filled = np.where(weight > 1e-9, mean, mean_image[None])
-    return np.where(erased, filled, inputs).astype(inputs.dtype)
+
+    images: dict[str, np.ndarray]
+    erased: np.ndarray
 
 
-def _blur(images: np.ndarray) -> np.ndarray:
-    """Gaussian sums over 7 x 7 pixels, zero outside the image."""
-    reach = math.ceil(3 * GAUSSIAN_SIGMA)
-    offsets = np.arange(-reach, reach + 1)
-    taps = np.exp(-0.5 * (offsets / GAUSSIAN_SIGMA) ** 2)
-    for axis in (1, 2):
-        padding = [(reach, reach) if i == axis else (0, 0) for i in range(4)]
-        padded = np.pad(images, padding)
-        size = images.shape[axis]
-        images = sum(tap * padded.take(range(i, i + size), axis=axis) for i, tap in enumerate(taps))
-    return images
-
-
-def baselines(
-    inputs: np.ndarray, erased: np.ndarray, mean_image: np.ndarray
-) -> dict[str, np.ndarray]:
-    """What can be had without a model.
+def restore(subject: Subject, mean_image: np.ndarray) -> Restored:
+    """Decode the posterior means of inputs corrupted as in every evaluation of the run.
 
     Args:
-        inputs: `[N, H, W, C]`, corrupted.
-        erased: `[N, H, W, 1]` bool.
-        mean_image: `[H, W, C]`, of the training images.
+        subject: a model of corrupted inputs, and images.
+        mean_image: `[H, W, C]` float32 in [0, 1], of the training images.
 
     Returns:
-        `[N, H, W, C]` by name.
+        Images and erased pixels.
     """
-    results = {"corrupted input": inputs}
-    for size in MEDIAN_SIZES:
-        results[f"median filter {size}x{size}"] = median_filter(inputs, size)
+    seen = encode_subject(subject)
+    count = len(seen.inputs)
+    restored = reconstructions(subject, seen, np.arange(count))
+    erased = np.zeros((*seen.inputs.shape[:3], 1), bool)
+    if subject.stage.corruption.erases:
+        program = partial(_erased, subject.stage.corruption, subject.key)
+        (erased,) = in_batches(program, seen.targets, np.arange(count))
+    images = {"clean": seen.targets, "restored": restored}
     if erased.any():
-        results["mean of kept neighbours"] = fill_erased(inputs, erased, mean_image)
-    results["mean image"] = np.broadcast_to(mean_image, inputs.shape)
-    return results
+        images[KEPT] = np.where(erased, restored, seen.inputs)
+    elif subject.stage.corruption.grey:
+        grey = np.asarray(luminance(jnp.asarray(restored)))
+        images[LUMINANCE] = np.clip(restored - grey + seen.inputs, 0, 1)
+    return Restored(images | baselines(seen.inputs, erased, mean_image), erased)
+
+
+@partial(jax.jit, static_argnums=0)
+def _erased(
+    corruption: Corruption, key: jax.Array, targets: jax.Array, positions: jax.Array
+) -> tuple[jax.Array]:
+    return (erased_pixels(evaluation_key(key), targets, corruption, positions[0]),)
+
+
+def scores(
+    restored: Restored, judge: Run[Classifier] | None = None, classes: np.ndarray | None = None
+) -> dict[str, dict[str, float]]:
+    """Every kind of image against the clean ones.
+
+    Args:
+        restored: of `restore`.
+        judge: a classifier, or None.
+        classes: `[N]` true classes, for the judge.
+
+    Returns:
+        By name the fields of `Score` and `recognised`, the share of images in which the judge
+        sees the true class; NaN where there is no such figure.
+    """
+    result = {}
+    for name, images in restored.images.items():
+        values = score(images, restored.images["clean"], restored.erased)._asdict()
+        recognised = math.nan
+        if judge is not None:
+            recognised = float(np.mean(predict(judge, images).argmax(1) == classes))
+        result[name] = values | {"recognised": recognised}
+    return result
 
 
 def score(images: np.ndarray, clean: np.ndarray, erased: np.ndarray) -> Score:

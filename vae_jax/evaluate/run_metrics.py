@@ -40,7 +40,7 @@ def likelihood_metrics(subject: Subject, seen: Seen, samples: int, seed: int) ->
     """
     result = {
         "kl": float(kl_per_dimension(seen.mean, seen.log_var).sum()),
-        "active_units": active_units(seen.mean).count,
+        "active_units": active_units(seen.mean).number,
         "z_dim": subject.model.z_dim,
     }
     objective = subject.objective

@@ -9,7 +9,9 @@ the finest one detail; blurred images lose most on the finest.
 
 from __future__ import annotations
 
-from functools import partial
+import operator
+from functools import partial, reduce
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +46,7 @@ def pyramid_shapes(height: int, width: int, minimum: int = 16) -> list[tuple[int
     """
     if min(height, width) < PATCH:
         raise UserError(
-            f"Sliced Wasserstein needs images of {PATCH} pixels or more, got {height}x{width}."
+            f"Sliced Wasserstein needs images of {PATCH} pixels or more, got {height}x{width}"
         )
     shapes = [(height, width)]
     enough = 2 * PATCH
@@ -62,7 +64,8 @@ def _smooth(images: jax.Array) -> jax.Array:
         padding = [(2, 2) if a == axis else (0, 0) for a in range(4)]
         padded, size = jnp.pad(images, padding, mode="reflect"), images.shape[axis]
         shifted = (jax.lax.slice_in_dim(padded, k, k + size, axis=axis) for k in range(5))
-        images = sum(weight * part for weight, part in zip(weights, shifted, strict=True))
+        weighted = (weight * part for weight, part in zip(weights, shifted, strict=True))
+        images = reduce(operator.add, weighted)
     return images
 
 
@@ -147,6 +150,13 @@ def _subsample(images: np.ndarray, count: int, key: jax.Array) -> np.ndarray:
     return images[np.sort(np.asarray(chosen))]
 
 
+class SetDistance(TypedDict):
+    """Distance of two image sets by level of the pyramid, and the mean over the levels."""
+
+    levels: dict[str, float]
+    mean: float
+
+
 def sliced_wasserstein(
     real: np.ndarray,
     fake: np.ndarray,
@@ -156,7 +166,7 @@ def sliced_wasserstein(
     directions: int = 512,
     minimum: int = 16,
     batch: int = 256,
-) -> dict[str, float | dict[str, float]]:
+) -> SetDistance:
     """Sliced Wasserstein distance of two image sets, for each pyramid level and on average.
 
     Both sets are cut at the same random places, so a set is at distance 0 from itself. If the
@@ -181,14 +191,14 @@ def sliced_wasserstein(
         UserError: images of different shape, or none.
     """
     if real.ndim != 4 or real.shape[1:] != fake.shape[1:]:
-        raise UserError(f"Image sets must share H, W and C, but got {real.shape} and {fake.shape}.")
+        raise UserError(f"Image sets must share H, W and C, but got {real.shape} and {fake.shape}")
     count = min(len(real), len(fake))
     if count == 0:
-        raise UserError("Sliced Wasserstein needs at least one image in each set.")
+        raise UserError("Sliced Wasserstein needs at least one image in each set")
     place_key, direction_key, real_key, fake_key = jax.random.split(key, 4)
     real, fake = _subsample(real, count, real_key), _subsample(fake, count, fake_key)
     features = PATCH * PATCH * real.shape[-1]
-    shapes = pyramid_shapes(*real.shape[1:3], minimum)
+    shapes = pyramid_shapes(real.shape[1], real.shape[2], minimum)
     levels: dict[str, float] = {}
     with progress(len(shapes), "Sliced Wasserstein", "levels") as advance:
         for level, (height, width) in enumerate(shapes):
@@ -196,15 +206,15 @@ def sliced_wasserstein(
             level_key = jax.random.fold_in(direction_key, level)
             drawn = np.asarray(jax.random.normal(level_key, (features, directions), jnp.float32))
             drawn = drawn / np.linalg.norm(drawn, axis=0, keepdims=True)
-            sets = (_gather(s, place_key, level, last, patches, batch) for s in (real, fake))
-            levels[f"{height}x{width}"] = _distance(*sets, drawn)
+            ours, theirs = (
+                _gather(images, place_key, level, last, patches, batch) for images in (real, fake)
+            )
+            levels[f"{height}x{width}"] = _distance(ours, theirs, drawn)
             advance()
-    return {"levels": levels, "mean": float(np.mean(list(levels.values())))}
+    return SetDistance(levels=levels, mean=float(np.mean(list(levels.values()))))
 
 
-def sliced_wasserstein_floor(
-    real: np.ndarray, key: jax.Array, **options: int
-) -> dict[str, float | dict[str, float]]:
+def sliced_wasserstein_floor(real: np.ndarray, key: jax.Array, **options: int) -> SetDistance:
     """Distance between two disjoint random halves of `real`: what a perfect model would reach.
 
     Args:
@@ -219,9 +229,9 @@ def sliced_wasserstein_floor(
         UserError: fewer than two images.
     """
     if len(real) < 2:
-        raise UserError("The real-against-real floor needs at least two images.")
+        raise UserError("The real-against-real floor needs at least two images")
     split_key, distance_key = jax.random.split(key)
     order = np.asarray(jax.random.permutation(split_key, len(real)))
     half = len(real) // 2
-    halves = real[np.sort(order[:half])], real[np.sort(order[half : 2 * half])]
-    return sliced_wasserstein(*halves, distance_key, **options)
+    ours, theirs = real[np.sort(order[:half])], real[np.sort(order[half : 2 * half])]
+    return sliced_wasserstein(ours, theirs, distance_key, **options)

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.data.batches import to_unit_range
 from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage
 from vae_jax.data.splits import condition_labels, first_images, open_splits
 from vae_jax.latent.sampling import decode, in_batches
 from vae_jax.losses import Objective
-from vae_jax.models.vae import VAE
+from vae_jax.models.vae import VAE, posterior_of
 from vae_jax.streams import stream_key
 from vae_jax.types import ImageSet, UserError
 from vae_jax.workdir import Run
@@ -63,7 +62,11 @@ def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
     if split not in SPLITS:
         raise UserError(f"--split is {split!r}; valid are {', '.join(SPLITS)}")
     chosen = getattr(open_splits(run.config.data), split)
-    chosen = first_images(chosen, min(count, len(chosen)), "--count")
+    return make_subject(run, first_images(chosen, min(count, len(chosen)), "--count"))
+
+
+def make_subject(run: Run[VAE], split: ImageSet) -> Subject:
+    """The model of a run and the images of a split of its data, or of a part of one."""
     loss = run.config.loss
     return Subject(
         run.model,
@@ -71,9 +74,9 @@ def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
         Objective(loss.likelihood, loss.reduction, loss.free_bits, loss.sigma),
         make_input_stage(run.config.data),
         stream_key(jax.random.key(run.config.seed), "evaluation"),
-        chosen.take(np.arange(len(chosen))),
-        condition_labels(run.config.data, chosen),
-        chosen,
+        split.take(np.arange(len(split))),
+        condition_labels(run.config.data, split),
+        split,
     )
 
 
@@ -93,15 +96,23 @@ class Seen(NamedTuple):
     log_var: np.ndarray
 
 
-def encode_subject(subject: Subject) -> Seen:
-    """Inputs, targets and posterior of all images of the subject."""
-    program = partial(_encode, subject.model, subject.stage, subject.variables, subject.key)
-    positions = np.arange(len(subject.images))
+def encode_subject(subject: Subject, first: int = 0) -> Seen:
+    """Inputs, targets and posterior of all images of the subject.
+
+    Args:
+        subject: model and images.
+        first: position of its first image in the split, where the subject holds a piece of it.
+
+    Returns:
+        What the model was shown, and its answer.
+    """
+    program = partial(encode_batch, subject.model, subject.stage, subject.variables, subject.key)
+    positions = first + np.arange(len(subject.images))
     return Seen(*in_batches(program, subject.images, positions, subject.labels))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _encode(
+def encode_batch(
     model: VAE,
     stage: InputStage,
     variables: Any,
@@ -110,8 +121,19 @@ def _encode(
     positions: jax.Array,
     labels: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Inputs and targets `[B, H, W, C]`, mean and log_var `[B, Z]` of one batch, for `in_batches`.
+
+    Args:
+        model: the module.
+        stage: how inputs and targets are made.
+        variables: of the encoder.
+        key: of evaluation.
+        images: `[B, H, W, C]` uint8.
+        positions: `[B]` of the images in their split, one after the other.
+        labels: `[B, L]` condition, or None.
+    """
     inputs, targets = evaluation_pair(stage, key, images, positions[0])
-    return inputs, targets, *model.apply(variables, inputs, labels, method="encode")
+    return inputs, targets, *posterior_of(model, variables, inputs, labels)
 
 
 def reconstructions(
@@ -135,11 +157,6 @@ def reconstructions(
         z = z + np.exp(seen.log_var[chosen] / 2) * np.asarray(noise)
     labels = None if subject.labels is None else subject.labels[chosen]
     return decode(subject.model, subject.variables, z, labels)
-
-
-def unit_images(images: np.ndarray) -> np.ndarray:
-    """uint8 images as float32 in [0, 1]."""
-    return np.asarray(to_unit_range(images), np.float32)
 
 
 def chosen_images(count: int, among: int, seed: int, reference: bool = False) -> np.ndarray:

@@ -28,7 +28,7 @@ SCHEMA = 1
 Draw = Callable[[Run, MemberPictures], dict[str, str]]
 CURVES = ("loss", "recon_nats", "kl")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-CSV_COLUMNS = (
+CSV_COLUMNS: tuple[str, ...] = (
     "name", "kl_weight", "z_dim", "learning_rate", "seed", "beta", "recon", "kl", "elbo",
     "kl_share", "active_units", "psnr", "sliced_wasserstein", "sliced_wasserstein_floor",
     "radius_mean", "radius_std", "radius_prior_mean", "offset_norm", "effective_dimensions",

@@ -195,7 +195,8 @@ def _filled(
     shapes: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The network's tree with the stored arrays; shapes are compared before anything is read."""
-    expected, flat = flatten_dict(shapes), {}
+    expected: dict[Any, Any] = flatten_dict(shapes)
+    flat = {}
     for layer, found in zip(layers, stored, strict=True):
         ours = [expected[leaf].shape for leaf in layer.leaves]
         theirs = [tuple(weight.shape) for weight in found.weights]

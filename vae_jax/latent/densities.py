@@ -107,9 +107,9 @@ def check_points(points: np.ndarray) -> np.ndarray:
     """Latent points `[N, Z]` on the host, or a `UserError` if they cannot carry a density."""
     points = np.asarray(points)
     if points.ndim != 2 or len(points) < 2:
-        raise UserError(f"A density needs at least two points [N, Z], but got {points.shape}.")
+        raise UserError(f"A density needs at least two points [N, Z], but got {points.shape}")
     if not np.isfinite(points).all():
-        raise UserError("Latent points hold NaN or infinite values: check the encoder.")
+        raise UserError("Latent points hold NaN or infinite values: check the encoder")
     return points
 
 
@@ -121,7 +121,7 @@ def host_moments(points: np.ndarray, regularisation: float) -> tuple[np.ndarray,
     covariance = centred.T @ centred / len(exact)
     average = np.trace(covariance) / len(covariance)
     if average == 0:
-        raise UserError("All latent points are equal: the encoder has collapsed.")
+        raise UserError("All latent points are equal: the encoder has collapsed")
     covariance += regularisation * average * np.eye(len(covariance))
     return mean, np.linalg.cholesky(covariance)
 

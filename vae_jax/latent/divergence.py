@@ -94,13 +94,13 @@ def kl_decomposition(
     """
     count, rows = len(mean), min(len(mean), batch)
     if rows < 2:
-        raise UserError("The KL decomposition needs at least two images in a batch.")
+        raise UserError("The KL decomposition needs at least two images in a batch")
     if weighting == "stratified":
         own, other = -math.log(count), math.log((count - 1) / (count * (rows - 1)))
     elif weighting == "weighted":
         own = other = -math.log(count * rows)
     else:
-        raise UserError(f"weighting must be 'stratified' or 'weighted', but is {weighting!r}.")
+        raise UserError(f"weighting must be 'stratified' or 'weighted', but is {weighting!r}")
     terms = _terms(jnp.asarray(mean), jnp.asarray(log_var), key, own, other, rows)
     names = ("mutual_information", "total_correlation", "dimension_kl")
     averages = (float(np.asarray(term, np.float64).mean()) for term in terms)
@@ -148,6 +148,6 @@ def mmd_imq(x: np.ndarray, y: np.ndarray) -> float:
         raise ValueError(f"Points must be [N, Z] and [M, Z], but got {x.shape} and {y.shape}.")
     n, m = len(x), len(y)
     if min(n, m) < 2:
-        raise UserError("MMD needs at least two points in each set.")
+        raise UserError("MMD needs at least two points in each set")
     within = _kernel_sum(x, x, True) / (n * (n - 1)) + _kernel_sum(y, y, True) / (m * (m - 1))
     return within - 2 * _kernel_sum(x, y, False) / (n * m)

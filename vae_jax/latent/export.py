@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from vae_jax.models.vae import VAE
+from vae_jax.models.vae import VAE, logits_of, posterior_of
 from vae_jax.types import UserError
 from vae_jax.workdir import NETWORKS, Run
 
@@ -46,10 +46,10 @@ def network_function(run: Run[VAE], network: str) -> Callable[..., Any]:
     model = run.model.clone(style=replace(run.model.style, convolution="xla"))
 
     def decoder(z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        return jax.nn.sigmoid(model.apply(run.variables, z, labels, method="decode"))
+        return jax.nn.sigmoid(logits_of(model, run.variables, z, labels))
 
     def encoder(images: jax.Array, labels: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        return model.apply(run.variables, images, labels, method="encode")
+        return posterior_of(model, run.variables, images, labels)
 
     return {"decoder": decoder, "encoder": encoder}[network]
 

@@ -11,10 +11,53 @@ import numpy as np
 
 from vae_jax.latent import paths
 from vae_jax.progress import track
+from vae_jax.types import UserError
 
 Decode = Callable[[np.ndarray], np.ndarray]
 
 KINDS = {"linear": paths.linear, "spherical": paths.spherical}
+
+
+class Smoothness(NamedTuple):
+    """How evenly images change along a path; scalars.
+
+    Attributes:
+        mean_step: mean root-mean-square distance of neighbouring images, on the scale [0, 1].
+        max_step: the largest one; much larger than the mean where the path jumps.
+        path_length: sum of the steps over the distance of the ends; 1 for a cross-fade, infinite
+            for equal ends.
+        second_difference: root-mean-square second over first difference; 0 for an even cross-fade,
+            about sqrt(3) for unrelated images, 2 for a path that jumps to and fro.
+    """
+
+    mean_step: jax.Array
+    max_step: jax.Array
+    path_length: jax.Array
+    second_difference: jax.Array
+
+
+@jax.jit
+def smoothness(images: jax.Array) -> Smoothness:
+    """Measure how smoothly decoded images change along one path (`jax.vmap` for many).
+
+    Args:
+        images: `[T, H, W, C]` float in [0, 1], T at least 3.
+
+    Returns:
+        `Smoothness`; a path of equal images has zero steps and a NaN for its two ratios.
+
+    Raises:
+        UserError: fewer than 3 images.
+    """
+    if len(images) < 3:
+        raise UserError(f"Smoothness needs a path of at least 3 images, but got {len(images)}")
+    flat = images.reshape(len(images), -1)
+    first = jnp.diff(flat, axis=0)
+    steps = jnp.sqrt(jnp.mean(jnp.square(first), axis=1))
+    ends = jnp.sqrt(jnp.mean(jnp.square(flat[-1] - flat[0])))
+    second = jnp.mean(jnp.square(jnp.diff(first, axis=0)))
+    ratio = jnp.sqrt(second / jnp.mean(jnp.square(first)))
+    return Smoothness(jnp.mean(steps), jnp.max(steps), jnp.sum(steps) / ends, ratio)
 
 
 class Interpolation(NamedTuple):
@@ -23,7 +66,7 @@ class Interpolation(NamedTuple):
     Attributes:
         images: by kind of path, `[P, T, H, W, C]` in [0, 1]; `cross-fade` mixes the decoded ends
             pixel by pixel.
-        figures: by kind, means over pairs of `paths.Smoothness`, `jump`, the largest step over the
+        figures: by kind, means over pairs of `Smoothness`, `jump`, the largest step over the
             mean one, and `least_radius`, the smallest |z| on the way over the mean |z| of the ends.
     """
 
@@ -56,7 +99,7 @@ def interpolate(decode: Decode, starts: np.ndarray, ends: np.ndarray, steps: int
     images["cross-fade"] = (1 - t) * first + t * last
     figures = {}
     for kind, shown in images.items():
-        measured = jax.vmap(paths.smoothness)(jnp.asarray(shown))._asdict()
+        measured = jax.vmap(smoothness)(jnp.asarray(shown))._asdict()
         values = {name: np.asarray(value, np.float64) for name, value in measured.items()}
         values["jump"] = values["max_step"] / values["mean_step"]
         if kind in radii:
@@ -108,7 +151,7 @@ def label_table(
         return np.zeros((0, 0)), ()
     table = np.eye(len(names))[labels] if labels.ndim == 1 else labels
     varied = np.flatnonzero((table.min(axis=0) == 0) & (table.max(axis=0) == 1))
-    return table[:, varied], tuple(names[i] for i in varied)
+    return table[:, varied], tuple(names[i] for i in varied.tolist())
 
 
 def separation(z: np.ndarray, labels: np.ndarray, vectors: np.ndarray) -> np.ndarray:

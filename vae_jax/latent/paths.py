@@ -6,7 +6,6 @@ A path is `[T, Z]`, ready to be decoded as one batch.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ def _positions(start: jax.Array, end: jax.Array, steps: int) -> jax.Array:
     if start.ndim != 1 or start.shape != end.shape:
         raise ValueError(f"Both ends must share a shape [Z], but got {start.shape}, {end.shape}.")
     if steps < 2:
-        raise UserError(f"A path needs at least 2 steps, but got {steps}.")
+        raise UserError(f"A path needs at least 2 steps, but got {steps}")
     return jnp.linspace(0.0, 1.0, steps, dtype=start.dtype)[:, None]
 
 
@@ -110,7 +109,7 @@ def block_traversals(
     if z.ndim != 1 or values.ndim != 1:
         raise ValueError(f"Expected z [Z] and values [T], but got {z.shape} and {values.shape}.")
     if block < 1:
-        raise UserError(f"A block must have at least 1 component, but got {block}.")
+        raise UserError(f"A block must have at least 1 component, but got {block}")
     blocks = -(-len(z) // block)
     inside = (jnp.arange(len(z))[None, :] // block == jnp.arange(blocks)[:, None])[:, None, :]
     start = z[None, None, :]
@@ -158,13 +157,13 @@ def attribute_vectors(z: np.ndarray, labels: np.ndarray, joint: bool = False) ->
     if z.ndim != 2 or labels.ndim not in (1, 2) or len(z) != len(labels):
         raise ValueError(f"Expected z [N, Z], labels [N, A]; got {z.shape} and {labels.shape}.")
     if not np.isin(labels, (0, 1)).all():
-        raise UserError("Attribute labels must be 0 or 1.")
+        raise UserError("Attribute labels must be 0 or 1")
     table = labels.reshape(len(z), -1).astype(np.float64)
     with_it = table.sum(axis=0)
     constant = np.flatnonzero((with_it == 0) | (with_it == len(z)))
     if constant.size:
         raise UserError(
-            f"Attribute {constant[0]} is the same for all {len(z)} images: it has no direction."
+            f"Attribute {constant[0]} is the same for all {len(z)} images: it has no direction"
         )
     codes = z.astype(np.float64)
     if joint:
@@ -193,48 +192,6 @@ def shift(z: jax.Array, vector: jax.Array, strength: float | jax.Array) -> jax.A
     if vector.shape != z.shape[-1:]:
         raise ValueError(f"The vector must be [Z], but got {vector.shape} for z {z.shape}.")
     return z + strength * jnp.broadcast_to(vector, z.shape)
-
-
-class Smoothness(NamedTuple):
-    """How evenly images change along a path; scalars.
-
-    Attributes:
-        mean_step: mean root-mean-square distance of neighbouring images, on the scale [0, 1].
-        max_step: the largest one; much larger than the mean where the path jumps.
-        path_length: sum of the steps over the distance of the ends; 1 for a cross-fade, infinite
-            for equal ends.
-        second_difference: root-mean-square second over first difference; 0 for an even cross-fade,
-            about sqrt(3) for unrelated images, 2 for a path that jumps to and fro.
-    """
-
-    mean_step: jax.Array
-    max_step: jax.Array
-    path_length: jax.Array
-    second_difference: jax.Array
-
-
-@jax.jit
-def smoothness(images: jax.Array) -> Smoothness:
-    """Measure how smoothly decoded images change along one path (`jax.vmap` for many).
-
-    Args:
-        images: `[T, H, W, C]` float in [0, 1], T at least 3.
-
-    Returns:
-        `Smoothness`; a path of equal images has zero steps and a NaN for its two ratios.
-
-    Raises:
-        UserError: fewer than 3 images.
-    """
-    if len(images) < 3:
-        raise UserError(f"Smoothness needs a path of at least 3 images, but got {len(images)}.")
-    flat = images.reshape(len(images), -1)
-    first = jnp.diff(flat, axis=0)
-    steps = jnp.sqrt(jnp.mean(jnp.square(first), axis=1))
-    ends = jnp.sqrt(jnp.mean(jnp.square(flat[-1] - flat[0])))
-    second = jnp.mean(jnp.square(jnp.diff(first, axis=0)))
-    ratio = jnp.sqrt(second / jnp.mean(jnp.square(first)))
-    return Smoothness(jnp.mean(steps), jnp.max(steps), jnp.sum(steps) / ends, ratio)
 
 
 def _grid(ticks: jax.Array) -> jax.Array:

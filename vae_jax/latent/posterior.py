@@ -26,11 +26,11 @@ class ActiveUnits(NamedTuple):
 
     Attributes:
         mask: `[Z]` bool.
-        count: number of active dimensions.
+        number: of active dimensions.
     """
 
     mask: np.ndarray
-    count: int
+    number: int
 
 
 class Moments(NamedTuple):
@@ -55,9 +55,9 @@ def _codes(mean: np.ndarray, log_var: np.ndarray) -> tuple[np.ndarray, np.ndarra
             f"mean and log_var must share [N, Z], but got {mean.shape} and {log_var.shape}."
         )
     if len(mean) < 2:
-        raise UserError("The aggregate posterior needs at least two images.")
+        raise UserError("The aggregate posterior needs at least two images")
     if not (np.isfinite(mean).all() and np.isfinite(log_var).all()):
-        raise UserError("Posterior means or log variances hold NaN or infinite values.")
+        raise UserError("Posterior means or log variances hold NaN or infinite values")
     return mean, log_var
 
 
@@ -187,7 +187,8 @@ def summary(mean: np.ndarray, log_var: np.ndarray, key: jax.Array) -> dict[str, 
     exact_mean, exact_log_var = _codes(mean, log_var)
     count, z_dim = exact_mean.shape
     sample_key, prior_key, subset_key, decomposition_key = jax.random.split(key, 4)
-    z = np.asarray(sample(jnp.asarray(mean), jnp.asarray(log_var), sample_key))
+    on_device = jnp.asarray(mean), jnp.asarray(log_var)
+    z = np.asarray(sample(*on_device, sample_key))
     kl = kl_per_dimension(exact_mean, exact_log_var)
     active = active_units(exact_mean)
     offset, mean_covariance, covariance = moments(exact_mean, exact_log_var)
@@ -202,7 +203,7 @@ def summary(mean: np.ndarray, log_var: np.ndarray, key: jax.Array) -> dict[str, 
         "z_dim": z_dim,
         "kl": float(kl.sum()),
         "kl_per_dimension": kl.tolist(),
-        "active_units": active.count,
+        "active_units": active.number,
         "active_mask": active.mask.tolist(),
         "offset": offset.tolist(),
         "offset_norm": float(np.linalg.norm(offset)),
@@ -216,7 +217,7 @@ def summary(mean: np.ndarray, log_var: np.ndarray, key: jax.Array) -> dict[str, 
         "skewness": skewness.tolist(),
         "excess_kurtosis": kurtosis.tolist(),
         "mahalanobis": {name: values.tolist() for name, values in qq.items()},
-        "kl_decomposition": divergence.kl_decomposition(mean, log_var, decomposition_key),
+        "kl_decomposition": divergence.kl_decomposition(*on_device, decomposition_key),
         "mmd": divergence.mmd_imq(z[subset], prior),
         "mmd_points": points,
     }

@@ -73,7 +73,7 @@ def radius_distance(radii: np.ndarray, z_dim: int) -> float:
         average if the points do follow N(0, I).
     """
     ordered = np.sort(np.asarray(radii))
-    expected = np.asarray(chi_cdf(ordered, z_dim), np.float64)
+    expected = np.asarray(chi_cdf(jnp.asarray(ordered), z_dim), np.float64)
     steps = np.arange(len(ordered) + 1) / len(ordered)
     return float(max((steps[1:] - expected).max(), (expected - steps[:-1]).max()))
 

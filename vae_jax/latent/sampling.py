@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.data.batches import to_unit_range
-from vae_jax.models.vae import VAE
+from vae_jax.models.vae import VAE, logits_of, posterior_of
 from vae_jax.types import UserError
 
 # Fixed, since a matrix product may round differently for another number of rows: image i is
@@ -105,7 +105,7 @@ def encode(
 
 
 def in_batches(
-    function: Callable[..., tuple[jax.Array, ...]], *arrays: np.ndarray | None
+    function: Callable[..., tuple[jax.Array | np.ndarray, ...]], *arrays: np.ndarray | None
 ) -> tuple[np.ndarray, ...]:
     """Apply a function of `[BATCH, ...]` arrays to `[N, ...]` arrays, the last batch padded.
 
@@ -131,12 +131,11 @@ def _padded(array: np.ndarray) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=0)
 def _decode(model: VAE, variables: Any, z: jax.Array, labels: jax.Array | None) -> tuple[jax.Array]:
-    logits = model.apply(variables, z, labels, method="decode")
-    return (jax.nn.sigmoid(logits),)
+    return (jax.nn.sigmoid(logits_of(model, variables, z, labels)),)
 
 
 @partial(jax.jit, static_argnums=0)
 def _encode(
     model: VAE, variables: Any, images: jax.Array, labels: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    return model.apply(variables, to_unit_range(images), labels, method="encode")
+    return posterior_of(model, variables, to_unit_range(images), labels)

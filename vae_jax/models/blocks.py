@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from vae_jax.models.convolution import conv, conv_transpose
+from vae_jax.models.convolution import Padding, conv, conv_transpose
 from vae_jax.models.norm import BatchNorm
 
 ACTIVATIONS = ("leaky_relu", "relu", "selu", "tanh", "none")
 NORMS = ("batch", "none")
 # Scale, fan and distribution of Glorot & Bengio 2010, He et al. 2015, LeCun et al. 1998.
-KERNEL_INITS = {
+_Fan = Literal["fan_in", "fan_avg"]
+_Law = Literal["uniform", "truncated_normal"]
+KERNEL_INITS: dict[str, tuple[float, _Fan, _Law]] = {
     "glorot_uniform": (1.0, "fan_avg", "uniform"),
     "he_normal": (2.0, "fan_in", "truncated_normal"),
     "lecun_normal": (1.0, "fan_in", "truncated_normal"),
@@ -43,7 +46,7 @@ class Stack:
     filters: tuple[int, ...]
     kernel_sizes: tuple[int, ...]
     strides: tuple[int, ...]
-    padding: tuple[str, ...]
+    padding: tuple[Padding, ...]
     dense: tuple[int, ...] = ()
 
 

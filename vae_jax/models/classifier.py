@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -51,6 +51,11 @@ class Classifier(nn.Module):
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
+def class_logits(model: Classifier, variables: Any, images: jax.Array) -> jax.Array:
+    """Logits `[B, L]` of images `[B, H, W, C]` in [0, 1], outside of training."""
+    return cast(Any, model.apply(variables, images, train=False))
+
+
 def make_classifier(
     classifier: Mapping[str, Any], image_shape: tuple[int, int, int], labels: int
 ) -> Classifier:
@@ -68,7 +73,7 @@ def make_classifier(
     dropout = fields.pop("dropout")
     style = {name: fields.pop(name) for name in ("norm", "convolution")}
     return Classifier(
-        image_shape=tuple(image_shape),
+        image_shape=image_shape,
         labels=labels,
         stack=Stack(**{name: tuple(value) for name, value in fields.items()}),
         style=BlockStyle("relu", norm_momentum=0.9, kernel_init="he_normal", **style),

@@ -57,10 +57,11 @@ def conv(
         ValueError: shapes, types or options that do not fit together.
     """
     _check_arrays(x, kernel, channel_axis=2)
-    geometry = tuple(
+    rows, columns = (
         conv_axis(size, taps, stride, padding)
         for size, taps, stride in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True)
     )
+    geometry = (rows, columns)
     if not input_gradient:
         x = lax.stop_gradient(x)
     if _use_matmul(implementation, x, kernel):
@@ -92,10 +93,11 @@ def conv_transpose(
         ValueError: shapes, types or options that do not fit together.
     """
     _check_arrays(x, kernel, channel_axis=3)
-    geometry = tuple(
+    rows, columns = (
         conv_axis(conv_transpose_output_size(size, taps, stride, padding), taps, stride, padding)
         for size, taps, stride in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True)
     )
+    geometry = (rows, columns)
     if _use_matmul(implementation, x, kernel):
         return conv_transpose_matmul(geometry, x, kernel)
     return _scatter_xla(geometry, x, kernel)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import flax.linen as nn
 import jax
@@ -88,7 +88,7 @@ class VAE(nn.Module):
         mean, log_var = self.encoder(images, train, labels, mask)
         z = mean
         if sample:
-            noise = latent_noise(self.make_rng("latent"), *mean.shape, mean.dtype)
+            noise = latent_noise(self.make_rng("latent"), len(mean), self.z_dim, mean.dtype)
             z = reparameterize(mean, log_var, noise)
         if z_mask is not None:
             z = z * z_mask[None, :]
@@ -103,6 +103,24 @@ class VAE(nn.Module):
     def decode(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """`[B, Z]` to logits `[B, H, W, C]`, with running statistics."""
         return self.decoder(z, False, labels)
+
+    if TYPE_CHECKING:  # Modules are hashable by their fields, which Flax's annotations leave out.
+
+        def __hash__(self) -> int: ...
+
+
+def posterior_of(
+    model: VAE, variables: Any, images: jax.Array, labels: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and log_var `[B, Z]` of images `[B, H, W, C]` in [0, 1], outside of training."""
+    return cast(Any, model.apply(variables, images, labels, method="encode"))
+
+
+def logits_of(
+    model: VAE, variables: Any, z: jax.Array, labels: jax.Array | None = None
+) -> jax.Array:
+    """Logits `[B, H, W, C]` of latent points `[B, Z]`, outside of training."""
+    return cast(Any, model.apply(variables, z, labels, method="decode"))
 
 
 def make_vae(model: Mapping[str, Any], image_shape: tuple[int, int, int]) -> VAE:
@@ -121,7 +139,7 @@ def make_vae(model: Mapping[str, Any], image_shape: tuple[int, int, int]) -> VAE
     fields = dict(model)
     own = ("z_dim", "decoder_dense_activation", "remat")
     vae = VAE(
-        image_shape=tuple(image_shape),
+        image_shape=image_shape,
         encoder_stack=_stack(fields.pop("encoder")),
         decoder_stack=_stack(fields.pop("decoder")),
         **{name: fields.pop(name) for name in own},

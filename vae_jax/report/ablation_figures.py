@@ -8,13 +8,15 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 Row = dict[str, Any]
 
 # Narrow enough to be read on a phone without zooming.
 SIZE = (4.4, 3.3)
 MARKERS = "osD^vPX*"
-STYLE = {
+NICE = (1, 2, 2.5, 5, 10)  # steps of ticks
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vae_jax",
     "font.family": "sans-serif",
@@ -90,7 +92,7 @@ def rate_distortion(rows: Sequence[Row]) -> str:
                 label=label,
                 elinewidth=0.8,
             )
-        for row in own:
+        for row in [row for own in list(lines.values())[-1:] for row in own]:
             axes.annotate(
                 f"w = {row['kl_weight']:g}",
                 (row["kl"]["mean"], row["recon"]["mean"]),
@@ -208,7 +210,7 @@ def kl_spectra(members: Sequence[Row]) -> str:
         axes.set_title(f"Z = {members[0]['z_dim']}", fontsize=9)
         axes.set_yscale("symlog", linthresh=0.01)
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=NICE, integer=True))
         axes.set_xlabel("latent dimension, by KL")
         axes.set_ylabel("KL [nats per image]")
         axes.legend(fontsize=7, ncols=2)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "grid.color": "#e5e5e5",
     "axes.axisbelow": True,
@@ -30,7 +31,7 @@ def new_chart(width: float, height: float, rows: int = 1, columns: int = 1):
 
 
 def drawn(figure: Figure) -> Image.Image:
-    """The figure as a picture; the same figure gives the same bytes."""
+    """The figure as a picture; equal figures give equal pixels."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})

@@ -88,7 +88,7 @@ def scatter_chart(
     if groups is None:
         axis.plot(*points.T, ".", ms=3, color=COLOURS[0])
     else:
-        palette = colormaps["tab10"].colors
+        palette = [colormaps["tab10"](i) for i in range(10)]
         for number, name in enumerate(names):
             some = points[groups == number]
             colour = palette[number % len(palette)]

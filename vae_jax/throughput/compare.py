@@ -120,7 +120,7 @@ def compare(config: ConfigDict, what: str, how: Comparison) -> dict[str, Any]:
     return summarize(results) | limits(config, what, machine) | facts
 
 
-def limits(config: ConfigDict, what: str, machine: Result) -> dict[str, float]:
+def limits(config: ConfigDict, what: str, machine: Result) -> dict[str, Any]:
     """What an image costs at least, and what the machine could do, by arithmetic or memory."""
     layers, dtype = shapes.model_layers(config), config.model.dtype
     peaks = machine["matmul_flop_per_second"]

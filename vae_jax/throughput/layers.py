@@ -93,7 +93,8 @@ def _convolutions(
 ) -> tuple[list[Layer], tuple[int, ...]]:
     size = conv_output_size if kind == "conv" else conv_transpose_output_size
     layers = []
-    for i, filters in enumerate((*stack.filters, *([last] if last else []))):
+    widths: list[int] = [*stack.filters, *([last] if last else [])]
+    for i, filters in enumerate(widths):
         kernel, stride, padding = stack.kernel_sizes[i], stack.strides[i], stack.padding[i]
         height, width = (size(length, kernel, stride, padding) for length in shape[:2])
         plain = bool(last) and i == len(stack.filters)

@@ -94,7 +94,7 @@ class TaskFolder:
 
     def save_check(self, weights: Mapping[str, np.ndarray], noise: np.ndarray) -> None:
         """Write what the other sides need for the check."""
-        np.savez(self.path / "weights.npz", **weights)
+        np.savez(self.path / "weights.npz", allow_pickle=False, **weights)
         np.save(self.path / "noise.npy", noise)
 
 

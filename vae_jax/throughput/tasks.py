@@ -48,6 +48,7 @@ def make_task(config: ConfigDict, what: str, seconds: float) -> Task:
     """What the sides are told about `what`, 'train' or 'decode'."""
     model, loss, optimizer = config.model, config.loss, config.optimizer
     image_shape = tuple(config.data.image_shape)
+    recon_scale, kl_scale = term_scales(loss.reduction, loss.kl_weight, image_shape, model.z_dim)
     return Task(
         what=what,
         seconds=seconds,
@@ -62,7 +63,7 @@ def make_task(config: ConfigDict, what: str, seconds: float) -> Task:
         norm_epsilon=model.norm_epsilon,
         norm_momentum=model.norm_momentum,
         likelihood=loss.likelihood,
-        scales=term_scales(loss.reduction, loss.kl_weight, image_shape, model.z_dim),
+        scales=(float(recon_scale), float(kl_scale)),
         adam=(optimizer.learning_rate, optimizer.b1, optimizer.b2, optimizer.epsilon),
         dtype=model.dtype,
         config=configs.to_json(config),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
+from flax.linen.summary import tabulate
 from ml_collections import ConfigDict
 
 from vae_jax.config import is_classifier
@@ -19,7 +19,7 @@ from vae_jax.data.batches import to_unit_range
 from vae_jax.data.inputs import InputStage, make_input_stage, training_pair
 from vae_jax.data.splits import Splits, condition_labels, condition_names
 from vae_jax.losses import weighted_mean
-from vae_jax.models.classifier import Classifier, make_classifier
+from vae_jax.models.classifier import Classifier, class_logits, make_classifier
 from vae_jax.schedules import learning_rate_schedule
 from vae_jax.streams import stream_key
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
@@ -109,8 +109,7 @@ def accuracy_table(config: ConfigDict, row: Row, test: ImageSet) -> str:
     Returns:
         One line, and a line for each attribute.
     """
-    labels = condition_labels(config.data, test)
-    shares = labels.mean(axis=0)
+    shares = np.asarray(condition_labels(config.data, test)).mean(axis=0)
     if config.data.condition == "class":
         base = [float(shares.max())]
         names = [("accuracy", "test accuracy")]
@@ -152,6 +151,7 @@ def _make_loss(model: Classifier, attributes: Sequence[str], stage: InputStage) 
             rngs={"dropout": stream_key(key, "dropout")},
             mutable=["batch_stats"],
         )
+        assert batch.labels is not None  # a classifier has a condition
         metrics = classification_terms(logits, batch.labels, batch.weights, attributes)
         return metrics["loss"], (metrics, {NETWORK: mutated.get("batch_stats", {})})
 
@@ -162,7 +162,8 @@ def _make_eval_step(model: Classifier, attributes: Sequence[str]) -> Step:
     def eval_step(
         variables: Any, batch: Batch, key: jax.Array, hyper: Hyper
     ) -> tuple[Any, Metrics]:
-        logits = model.apply(variables, to_unit_range(batch.images), train=False)
+        logits = class_logits(model, variables, to_unit_range(batch.images))
+        assert batch.labels is not None  # a classifier has a condition
         terms = classification_terms(logits, batch.labels, batch.weights, attributes)
         return variables, terms | {"images": jnp.sum(batch.weights)}
 
@@ -206,7 +207,7 @@ def _summary(
     label_names: tuple[str, ...],
 ) -> str:
     console = {"width": 110, "force_terminal": sys.stdout.isatty()}
-    table = nn.tabulate(model, jax.random.key(0), depth=1, console_kwargs=console)(
+    table = tabulate(model, jax.random.key(0), depth=1, console_kwargs=console)(
         jnp.zeros((1, *model.image_shape)), False
     )
     lines = [

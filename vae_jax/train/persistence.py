@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
@@ -11,13 +11,9 @@ from vae_jax.checkpoint import Checkpoints
 from vae_jax.train.state import TrainState
 from vae_jax.workdir import network_items, network_variables
 
-
-class Start(Protocol):
-    """How a run starts: an `Experiment` or a `Task`."""
-
-    def init_state(self) -> TrainState:
-        """The state at step 0."""
-        ...
+if TYPE_CHECKING:
+    from vae_jax.train.setup import Experiment
+    from vae_jax.train.task import Task
 
 
 class Facts(NamedTuple):
@@ -66,7 +62,7 @@ def _training_item(state: TrainState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in names}
 
 
-def restore(checkpoints: Checkpoints, start: Start) -> tuple[TrainState, Facts]:
+def restore(checkpoints: Checkpoints, start: Experiment | Task) -> tuple[TrainState, Facts]:
     """The state of the newest good checkpoint, or the one at step 0 if there is none.
 
     Args:

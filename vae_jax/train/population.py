@@ -184,6 +184,7 @@ def fit_population(
         for group in plan.groups:
             if stop.received is not None:
                 break
+            assert feeds is not None  # as there is a group
             outcomes |= _train_group(group, workdir, splits, feeds, stop, say)
             trained += len(group.members)
             left = sum(len(g.members) for g in plan.groups) - trained

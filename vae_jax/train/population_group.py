@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from vae_jax.train.validation import (
 )
 from vae_jax.types import UserError
 
-SHARED = Segment(*[None] * len(Segment._fields))
+SHARED = Segment(*cast(Any, [None] * len(Segment._fields)))
 OWN_ORDER = SHARED._replace(rows=0)
 
 
@@ -55,13 +55,11 @@ def stack_experiments(experiments: Sequence[Experiment]) -> Stacked:
     widest = max(experiments, key=lambda experiment: experiment.model.z_dim)
     z_dims = np.array([experiment.model.z_dim for experiment in experiments])
     masks = np.arange(widest.model.z_dim)[None, :] < z_dims[:, None]
-    hyper = Hyper(
-        *(
-            jnp.array([getattr(e.hyper, name) for e in experiments], jnp.float32)
-            for name in ("kl_weight", "learning_rate")
-        ),
-        jnp.asarray(masks, jnp.float32),
+    kl_weights, learning_rates = (
+        jnp.array([getattr(e.hyper, name) for e in experiments], jnp.float32)
+        for name in ("kl_weight", "learning_rate")
     )
+    hyper = Hyper(kl_weights, learning_rates, jnp.asarray(masks, jnp.float32))
     keys = jnp.stack([experiment.run_key for experiment in experiments])
     return Stacked(widest, tuple(experiments), keys, hyper)
 
@@ -141,7 +139,8 @@ def group_feed(feed: Feed, group: Sequence[ConfigDict]) -> tuple[Feed, Segment]:
     seeds = [order_seed(config) for config in group]
     if len(set(seeds)) == 1:
         return feed.reordered(seeds[0]), SHARED
-    return OrderedFeed(feed, seeds), OWN_ORDER
+    # All of a Feed but another order, since its orders are given.
+    return cast(Feed, OrderedFeed(feed, seeds)), OWN_ORDER
 
 
 class GroupValidator:

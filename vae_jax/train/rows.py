@@ -34,7 +34,7 @@ def complete_row(
         return row
     weight = row["kl_weight"]  # With a schedule, the mean over the epoch.
     recon_scale, kl_scale = term_scales(objective.reduction, weight, image_shape, z_dim)
-    row["beta"] = kl_scale / recon_scale
+    row["beta"] = float(kl_scale / recon_scale)
     row["kl_share"] = _ratio(means["kl_weighted"], means["loss"])
     if "entropy_floor" in means:
         above = means["loss"] - recon_scale * means["entropy_floor"]

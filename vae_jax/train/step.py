@@ -107,9 +107,9 @@ def make_update_step(
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stayed)
         skip = 1 - finite.astype(jnp.int32)
         metrics |= {"grad_norm": grad_norm, "images": jnp.sum(batch.weights), "finite": finite}
-        state = TrainState(
-            state.step + 1, *kept, (state.skipped + 1) * skip, state.skipped_total + skip
-        )
+        params, batch_stats, opt_state = kept
+        skipped, skipped_total = (state.skipped + 1) * skip, state.skipped_total + skip
+        state = TrainState(state.step + 1, params, batch_stats, opt_state, skipped, skipped_total)
         return state, metrics
 
     return train_step

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
+from flax.linen.summary import tabulate
 from ml_collections import ConfigDict
 
 from vae_jax.config import beta
@@ -26,7 +26,7 @@ def parameter_tables(model: VAE, label_dim: int = 0) -> str:
     key = jax.random.key(0)
     console = {"width": 110, "force_terminal": sys.stdout.isatty()}
     tables = [
-        nn.tabulate(network.clone(parent=None), key, depth=1, console_kwargs=console)(
+        tabulate(network.clone(parent=None), key, depth=1, console_kwargs=console)(
             example, False, labels
         )
         for network, example in ((bound.encoder, images), (bound.decoder, z))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def make_eval_step(model: VAE, objective: Objective, stage: InputStage = CLEAN) 
     ) -> tuple[EvalCarry, Metrics]:
         first = carry.batch * len(batch.images)
         inputs, targets = evaluation_pair(stage, key, batch.images, first)
-        output = model.apply(
+        output: Any = model.apply(
             carry.variables,
             inputs,
             train=False,
@@ -220,7 +220,7 @@ class Validator:
         """Means of `objective_terms` over the test split; None once `stopped()`, asked often."""
         variables = {"params": state.params, "batch_stats": self.batch_stats(state)}
         means = EpochMeans()
-        start = EvalCarry(variables, np.int32(0))
+        start = EvalCarry(variables, cast(jax.Array, np.int32(0)))
         for _, metrics in self._run(self._eval_program, start, self._feeds.test, 1):
             means.add(metrics)
             if stopped():

@@ -1,4 +1,4 @@
-"""`experiments.filters` on a classifier and on an encoder, through the functions it calls."""
+"""Pages of the filters of an encoder layer, against the network itself."""
 
 import json
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import filter_pages
+from vae_jax.filter_layer import make_study, open_layer
 from vae_jax.filter_study import Settings
+from vae_jax.pages.filters import write_pages
 from vae_jax.train.loop import fit
 from vae_jax.types import UserError
 
@@ -27,10 +28,10 @@ def workdir(tmp_path_factory, tiny_store):
 
 
 def test_pages_of_an_encoder_layer(workdir, tmp_path):
-    layer = filter_pages.open_layer(workdir, None, "conv_1")
-    study = filter_pages.make_study(layer, None, SETTINGS, seed=3, image_count=100)
+    layer = open_layer(workdir, None, "conv_1")
+    study = make_study(layer, None, SETTINGS, seed=3, image_count=100)
     assert study.found.patterns.shape == (8, 16, 16, 3) and len(study.images) == 11
-    paths = filter_pages.write_pages(study, tmp_path / "filters.png", evolve=None, seeds=2)
+    paths = write_pages(study, tmp_path / "filters.png", evolve=None, seeds=2)
     assert [path.name for path in paths] == [
         "filters.png", "filters-evolution.png", "filters-curves.png", "filters-images.png",
         "filters-seeds.png", "filters.json",
@@ -55,15 +56,15 @@ def test_pages_of_an_encoder_layer(workdir, tmp_path):
 
 
 def test_chosen_maps_in_the_order_given(workdir):
-    layer = filter_pages.open_layer(workdir, None, "conv_0")
-    study = filter_pages.make_study(layer, (3, 1), SETTINGS, seed=3, image_count=5)
-    again = filter_pages.make_study(layer, (1,), SETTINGS, seed=3, image_count=5)
+    layer = open_layer(workdir, None, "conv_0")
+    study = make_study(layer, (3, 1), SETTINGS, seed=3, image_count=5)
+    again = make_study(layer, (1,), SETTINGS, seed=3, image_count=5)
     assert len(study.images) == 5
     np.testing.assert_allclose(study.found.patterns[1], again.found.patterns[0], atol=1e-4)
     with pytest.raises(UserError, match="conv_0 has no map 4; valid are 0 to 3"):
-        filter_pages.make_study(layer, (4,), SETTINGS, seed=3, image_count=5)
+        make_study(layer, (4,), SETTINGS, seed=3, image_count=5)
 
 
 def test_an_unknown_layer_is_answered_with_the_valid_ones(workdir):
     with pytest.raises(UserError, match="'conv_7' is not a layer.*conv_0, conv_1"):
-        filter_pages.open_layer(workdir, None, "conv_7")
+        open_layer(workdir, None, "conv_7")

@@ -1,110 +1,28 @@
-"""The two pages of `experiments.latent_space`: what is computed for each and how it is shown."""
+"""The page of paths through latent space: between points, along components, along attributes."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.evaluate.subject import Seen, Subject, chosen_images
-from vae_jax.latent import path_study, paths, posterior, radius
-from vae_jax.latent.sampling import decode, prior_latents
+from vae_jax.evaluate.subject import chosen_images
+from vae_jax.latent import path_study, paths, posterior
+from vae_jax.latent.sampling import prior_latents
+from vae_jax.pages.latent_study import LatentStudy
 from vae_jax.report.evaluation import embedded
-from vae_jax.report.latent import (
-    SMOOTHNESS_HEADER,
-    block_chart,
-    posterior_chart,
-    scatter_chart,
-    smoothness_rows,
-    summary_rows,
-)
+from vae_jax.report.latent import SMOOTHNESS_HEADER, block_chart, smoothness_rows
 from vae_jax.report.page import Section
-from vae_jax.report.pictures import image_grid
 from vae_jax.report.random_latents import labelled_sheet
 from vae_jax.types import UserError
 
-EXTENT = 2.5  # standard deviations that even steps of the manifold chart reach
 SHOWN_PATHS, SHOWN_ATTRIBUTES, TRAVERSALS = 4, 6, 8
 MOVED_IMAGES = 64
 
 
-class Study(NamedTuple):
-    """A subject, what its encoder made of it, and the seed of everything."""
-
-    subject: Subject
-    seen: Seen
-    key: jax.Array
-    seed: int
-
-    def decode(self, z: np.ndarray) -> np.ndarray:
-        """`[N, Z]` to images in [0, 1], a conditional model under the first image's condition."""
-        labels = self.subject.labels
-        labels = None if labels is None else np.tile(labels[:1], (len(z), 1))
-        return decode(self.subject.model, self.subject.variables, z.astype(np.float32), labels)
-
-
-def posterior_page(study: Study, grid: int) -> tuple[list[Section], dict[str, Any]]:
-    """Sections, and the summary that goes to JSON."""
-    mean, log_var = study.seen.mean, study.seen.log_var
-    summary = posterior.summary(mean, log_var, study.key)
-    z = np.asarray(posterior.sample(jnp.asarray(mean), jnp.asarray(log_var), study.key))
-    radii, of_means = np.linalg.norm(z, axis=1), np.linalg.norm(mean, axis=1)
-    places = np.linspace(0, max(radii.max(), 1.3 * mean.shape[1] ** 0.5), 400)
-    density = np.gradient(np.asarray(radius.chi_cdf(places, mean.shape[1])), places)
-    chart = posterior_chart(summary, radii, of_means, (places, density))
-    offset, axes, names = _plane(mean, log_var)
-    points = (mean - offset[None]) @ np.linalg.pinv(axes)
-    groups, group_names = _groups(study.subject, points)
-    even = offset[None] + np.asarray(paths.manifold_grid(grid, EXTENT)) @ axes
-    quantile = offset[None] + np.asarray(paths.quantile_grid(grid)) @ axes
-    sections = [
-        Section("In numbers", header=("", "value"), rows=summary_rows(summary)),
-        Section("Shape", picture=embedded(chart)),
-        Section(
-            "Means by label",
-            f"Posterior means along {names[0]} and {names[1]}, in units of its deviation.",
-            embedded(scatter_chart(points, groups, group_names, names)),
-        ),
-    ]
-    for heading, z_grid, text in (
-        ("Manifold, even steps", even, f"From {-EXTENT} to {EXTENT} deviations each way."),
-        ("Manifold, equal probability", quantile, "At normal quantiles (i + 1/2) / n."),
-    ):
-        pictures = image_grid(study.decode(z_grid), grid)
-        sections.append(Section(heading, text, embedded(pictures)))
-    return sections, summary
-
-
-def _plane(mean: np.ndarray, log_var: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
-    """Origin `[Z]`, two axes `[2, Z]` of one deviation each, and their names."""
-    z_dim = mean.shape[1]
-    if z_dim == 2:
-        return np.zeros(2), np.eye(2), ("z 0", "z 1")
-    offset, _, covariance = posterior.moments(mean, log_var)
-    values, vectors = np.linalg.eigh(covariance)
-    axes = np.sqrt(values[::-1][:2])[:, None] * vectors.T[::-1][:2]
-    return offset, axes, ("principal component 1", "principal component 2")
-
-
-def _groups(subject: Subject, points: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Classes, or the attribute that the points `[N, 2]` separate best."""
-    split = subject.split
-    if split.labels is None:
-        return None, ()
-    if split.labels.ndim == 1:
-        return split.labels, split.label_names
-    table, names = path_study.label_table(split.labels, split.label_names)
-    if not names:
-        return None, ()
-    shares = path_study.separation(points, table, paths.attribute_vectors(points, table))
-    clearest = int(np.argmax(shares))
-    return table[:, clearest], (f"not {names[clearest]}", names[clearest])
-
-
 def paths_page(
-    study: Study,
+    study: LatentStudy,
     pairs: int,
     steps: int,
     attributes: tuple[str, ...],
@@ -152,7 +70,7 @@ def _interpolation(heading: str, result: path_study.Interpolation, pairs: int) -
 
 
 def _components(
-    study: Study, chosen: np.ndarray, steps: int
+    study: LatentStudy, chosen: np.ndarray, steps: int
 ) -> tuple[list[Section], dict[int, float]]:
     """Traversals of single components and of blocks, and the change by size of block."""
     mean, log_var = study.seen.mean, study.seen.log_var
@@ -188,7 +106,7 @@ def _components(
 
 
 def _attributes(
-    study: Study, image: int, wanted: tuple[str, ...], joint: bool, strength: float
+    study: LatentStudy, image: int, wanted: tuple[str, ...], joint: bool, strength: float
 ) -> tuple[Section, dict[str, float]] | None:
     """Attribute vectors added to one code; None where images have no labels."""
     split, mean = study.subject.split, study.seen.mean

@@ -1,37 +1,23 @@
-"""The pages that `experiments.filters` writes: what is computed for them, and where it goes."""
+"""The patterns of a layer of a trained network, and what test images do to the same maps."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vae_jax.config import is_classifier
 from vae_jax.data.batches import to_unit_range
 from vae_jax.data.splits import first_images, open_splits
-from vae_jax.filter_study import (
-    Settings,
-    logarithmic_steps,
-    seconds_per_map,
-    spectral_agreement,
-    starts_of_maps,
-)
+from vae_jax.filter_study import Settings, seconds_per_map, starts_of_maps
 from vae_jax.filters import Excitation, LayerFn, Projection, excite, map_responses, unit_range
 from vae_jax.latent.sampling import in_batches
 from vae_jax.models.features import layer_features
-from vae_jax.report.filters import captioned_grid, response_curves
-from vae_jax.report.pictures import save_png
 from vae_jax.types import UserError
 from vae_jax.workdir import Run, open_classifier, open_run, read_config
-
-SHEET_COLUMNS = 12
-SHOWN_MAPS = 10  # rows of the pages that compare
-SHOWN_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -79,7 +65,7 @@ class Study:
         """Maps that respond to no start."""
         return self.maps[self.found.dead].tolist()
 
-    def find(self, maps: Any, seed: int | None = None, snapshots: tuple = ()) -> Excitation:
+    def find(self, maps: ArrayLike, seed: int | None = None, snapshots: tuple = ()) -> Excitation:
         """The patterns of some maps, with the settings of this study."""
         seed = self.seed if seed is None else seed
         return find_patterns(self.layer, maps, self.projection, self.settings, seed, snapshots)
@@ -120,7 +106,7 @@ def open_layer(workdir: str, step: int | None, name: str) -> Layer:
 
 def find_patterns(
     layer: Layer,
-    maps: Any,
+    maps: ArrayLike,
     projection: Projection,
     settings: Settings,
     seed: int,
@@ -153,31 +139,6 @@ def make_study(
     return Study(layer, indices, settings, seed, projection, found, images, responses[:, indices])
 
 
-def write_pages(study: Study, out: Path, evolve: int | None, seeds: int) -> list[Path]:
-    """Write all pictures and the JSON beside `out`; returns their paths."""
-    if evolve is not None and evolve not in study.maps:
-        raise UserError(f"--evolve={evolve} is not among the maps {study.maps.tolist()}")
-    figures = _figures(study)
-    pages = {}
-    if len(study.order):
-        strongest = int(study.maps[study.order[0]]) if evolve is None else evolve
-        pages = {"": _sheet(study), "-evolution": _evolution(study, strongest)}
-        pages["-curves"] = response_curves(
-            study.found.curves[:, study.order], [f"map {m}" for m in study.maps[study.order]]
-        )
-        pages["-images"] = _beside_images(study)
-        pages["-seeds"], figures["spectral_agreement"] = _several_seeds(study, seeds)
-    facts = study.layer.run.provenance | {"layer": study.layer.name, "seed": str(study.seed)}
-    paths = []
-    for suffix, picture in pages.items():
-        paths.append(out.with_stem(out.stem + suffix))
-        save_png(paths[-1], picture, facts)
-    paths.append(out.with_suffix(".json"))
-    paths[-1].parent.mkdir(parents=True, exist_ok=True)
-    paths[-1].write_text(json.dumps(facts | figures, indent=2) + "\n")
-    return paths
-
-
 def timing_sentence(study: Study) -> str:
     """Seconds a map when all are found at once, against one by one."""
     layer, settings, maps = study.layer, study.settings, study.maps
@@ -199,59 +160,3 @@ def timing_sentence(study: Study) -> str:
         f"{together:.3f} s a map in one program for {len(study.maps)}, {alone:.3f} s one by one: "
         f"{alone / together:.1f} times as fast"
     )
-
-
-def _figures(study: Study) -> dict[str, Any]:
-    found, best = study.found, study.image_responses.argmax(axis=0)
-    maps = [
-        {
-            "map": int(study.maps[i]),
-            "response": float(found.responses[i]),
-            "loss": -float(found.responses[i]),
-            "steps": int(found.steps[i]),
-            "converged": bool(found.converged[i]),
-            "best_test_image": int(best[i]),
-            "best_test_response": float(study.image_responses[best[i], i]),
-        }
-        for i in study.order
-    ]
-    settings = study.settings._asdict() | {"ascent": study.settings.ascent._asdict()}
-    projection = study.projection._asdict()
-    return {"settings": settings, "projection": projection, "maps": maps, "dead": study.dead}
-
-
-def _sheet(study: Study) -> Any:
-    captions = [f"{study.maps[i]}: {study.found.responses[i]:.2f}" for i in study.order]
-    return captioned_grid(study.found.patterns[study.order], captions, SHEET_COLUMNS)
-
-
-def _evolution(study: Study, index: int) -> Any:
-    steps = logarithmic_steps(sum(study.settings.steps))
-    found = study.find([index], snapshots=steps)
-    return captioned_grid(found.snapshots[:, 0], [f"step {step}" for step in steps], len(steps))
-
-
-def _beside_images(study: Study) -> Any:
-    images, captions = [], []
-    for i in study.order[:SHOWN_MAPS]:
-        best = np.argsort(-study.image_responses[:, i], kind="stable")[:SHOWN_IMAGES]
-        images += [study.found.patterns[i], *to_unit_range(study.images[best])]
-        captions.append(f"{study.maps[i]}: {study.found.responses[i]:.2f}")
-        captions += [f"{study.image_responses[k, i]:.2f}" for k in best]
-    return captioned_grid(np.stack(images), captions, len(images) // len(study.order[:SHOWN_MAPS]))
-
-
-def _several_seeds(study: Study, seeds: int) -> tuple[Any, dict[str, float] | None]:
-    maps = study.maps[study.order[:SHOWN_MAPS]]
-    found = [study.find(maps, study.seed + k) for k in range(seeds)]
-    patterns = np.stack([one.patterns for one in found], axis=1)  # [R, S, H, W, C]
-    captions = [
-        f"{index}: {found[k].responses[row]:.2f}"
-        for row, index in enumerate(maps)
-        for k in range(seeds)
-    ]
-    picture = captioned_grid(patterns.reshape(-1, *patterns.shape[2:]), captions, seeds)
-    if len(maps) < 2:
-        return picture, None
-    same, other = spectral_agreement(patterns)
-    return picture, {"same_map": same, "other_maps": other}

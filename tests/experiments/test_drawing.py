@@ -1,0 +1,77 @@
+"""Pictures of a run show what the model was trained on: black and white where it is binarised."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import tiny
+from experiments.drawing import COLUMNS, draw_run
+from vae_jax.data.idx import write_idx
+from vae_jax.data.inputs import evaluation_pair, make_input_stage
+from vae_jax.data.splits import open_splits
+from vae_jax.latent.sampling import decode, encode
+from vae_jax.report.pictures import GAP, to_uint8
+from vae_jax.streams import stream_key
+from vae_jax.train.loop import fit
+from vae_jax.workdir import open_run, read_config, write_config
+
+SHOWN = 4
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """One epoch on 16 grey images, binarised anew in every step."""
+    home = tmp_path_factory.mktemp("binarised")
+    rng = np.random.default_rng(0)
+    for stem, count in (("train", 16), ("t10k", SHOWN)):
+        images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        write_idx(home / f"{stem}-images-idx3-ubyte.gz", images)
+        write_idx(home / f"{stem}-labels-idx1-ubyte.gz", np.zeros(count, np.uint8))
+    config = tiny.get_config()
+    config.data.name, config.data.path = "mnist", str(home)
+    config.data.image_shape, config.data.binarize = (28, 28, 1), "stochastic"
+    config.eval.pictures, config.train.epochs = SHOWN, 1
+    fit(config, home / "run", lambda _: None)
+    return home / "run"
+
+
+def shown_rows(path):
+    """The images of a picture, `[rows, SHOWN, 28, 28]` uint8."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    size = 2 * 28  # enlarged by two
+    tiles = [
+        [pixels[top : top + size : 2, left : left + size : 2]
+         for left in GAP + np.arange(SHOWN) * (size + GAP)]
+        for top in range(GAP, pixels.shape[0] - size, size + GAP)
+    ]  # fmt: skip
+    assert pixels.shape[1] == COLUMNS * (size + GAP) + GAP
+    return np.array(tiles)
+
+
+@pytest.mark.parametrize("binarize", ["stochastic", "fixed"])
+def test_originals_and_encoded_images_are_binarised(workdir, tmp_path, binarize):
+    shutil.copytree(workdir, tmp_path / "run")
+    config = read_config(workdir)
+    config.data.binarize = binarize
+    write_config(tmp_path / "run", config)
+    _, path = draw_run(tmp_path / "run")
+    originals, back = shown_rows(path)
+
+    run = open_run(tmp_path / "run")
+    images = open_splits(config.data).test.take(np.arange(SHOWN))
+    key = stream_key(jax.random.key(config.seed), "evaluation")
+    inputs, targets = evaluation_pair(make_input_stage(config.data), key, images, 0)
+    assert set(np.unique(originals)) == {0, 255}
+    np.testing.assert_array_equal(originals, to_uint8(np.asarray(targets))[..., 0])
+    mean, _ = encode(run.model, run.variables, np.asarray(inputs))
+    wanted = to_uint8(decode(run.model, run.variables, mean))[..., 0].astype(int)
+    assert np.abs(back - wanted).max() <= 1  # a rounding apart at most
+    config.data.binarize = "none"
+    grey = open_splits(config.data).test.take(np.arange(SHOWN))
+    mean, _ = encode(run.model, run.variables, grey)
+    other = to_uint8(decode(run.model, run.variables, mean))[..., 0].astype(int)
+    assert np.abs(back - other).max() > 1  # grey images give others

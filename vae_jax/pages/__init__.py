@@ -1,0 +1,1 @@
+"""Pages of trained models: what is computed for each of them, handed to `report` to draw."""
