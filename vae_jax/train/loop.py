@@ -77,7 +77,7 @@ def fit(
             keep_latest=config.checkpoint.keep_latest,
             keep_best=config.checkpoint.keep_best,
         )
-        with checkpoints, StopSignals() as stop:
+        with StopSignals() as stop, checkpoints:
             task = make_task(config, splits, str(workdir))
             return _Trainer(config, workdir, task, checkpoints, stop, say).run()
 
