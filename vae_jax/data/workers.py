@@ -246,7 +246,11 @@ def _serve() -> None:
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     try:
         fields, shared, shape = _receive(requests)
-        job = Job(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
+        job = Job(**values)
         pixels = _map_pixels(shared, shape)
         archive = open_archive(job.root, job.is_zip)
         while True:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -115,50 +116,45 @@ def _largest_divisor(number: int, limit: int) -> int:
 
 
 def _over_chunks(
-    part: Callable[..., tuple[jax.Array | None, jax.Array | None]],
+    part: Callable[..., tuple[Any, Any]],
     images: tuple[jax.Array, ...],
     chunk: int,
     lanes: int,
-    total: jax.Array | None = None,
-) -> tuple[jax.Array | None, jax.Array | None]:
+    total: Any = None,
+) -> tuple[Any, Any]:
     """Apply `part` to some images at a time, in lanes that XLA can run side by side.
 
     XLA's CPU back end copies patches in one thread: while a lane copies, another one multiplies.
 
     Args:
-        part: images `[n, ...]` of each array -> (result `[n, ...]`, term of the total).
+        part: images `[n, ...]` of each array -> (result `[n, ...]` or None, a term of the total).
         images: arrays `[B, ...]`.
         chunk: images to a step of the loop; divides B.
         lanes: parts of a chunk; divides `chunk`.
-        total: what the terms are added to.
+        total: what the terms are added to; None without terms.
 
     Returns:
-        The results `[B, ...]` and the total, None where `part` has none.
+        The results `[B, ...]` or None, and the total.
     """
-    size = chunk // lanes
-    split = [x.reshape(-1, size, *x.shape[1:]) for x in images]
-    shapes = jax.eval_shape(part, *(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in split))
+    split = [x.reshape(-1, chunk // lanes, *x.shape[1:]) for x in images]
     count = split[0].shape[0]
-    if count == 1:
-        result, term = part(*(x[0] for x in split))
-        return result, None if total is None else total + term
-    results = None if shapes[0] is None else jnp.zeros((count, *shapes[0].shape), shapes[0].dtype)
+
+    def take(index):
+        return part(*(lax.dynamic_index_in_dim(x, index, keepdims=False) for x in split))
 
     def step(index, carry):
         results, total = carry
-        for lane in range(lanes):
-            at = index * lanes + lane
-            result, term = part(*(lax.dynamic_index_in_dim(x, at, keepdims=False) for x in split))
-            if result is not None:
-                results = lax.dynamic_update_index_in_dim(results, result, at, 0)
-            if term is not None:
-                total = total + term
+        for at in (index * lanes + lane for lane in range(lanes)):
+            result, term = take(at)
+            put = functools.partial(lax.dynamic_update_index_in_dim, index=at, axis=0)
+            results = jax.tree.map(put, results, result)
+            total = jax.tree.map(jnp.add, total, term)
         return results, total
 
+    shapes = jax.eval_shape(take, 0)[0]
+    results = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
     results, total = lax.fori_loop(0, count // lanes, step, (results, total))
-    if results is not None:
-        results = results.reshape(images[0].shape[0], *results.shape[2:])
-    return results, total
+    return jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), results), total
 
 
 def _gather(geometry: Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -193,7 +189,7 @@ def _with_correlation(
     large: jax.Array,
     small: jax.Array,
     gather: Callable[[jax.Array], jax.Array | None],
-) -> tuple[jax.Array | None, jax.Array]:
+) -> tuple[Any, jax.Array]:
     """`gather` of all patches, and the kernel gradient summed over them."""
     (rows, columns), channels, filters = geometry, large.shape[3], small.shape[3]
     narrow = channels < _FEW_CHANNELS
