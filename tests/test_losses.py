@@ -85,6 +85,11 @@ def test_bernoulli_entropy_is_the_floor_of_the_cross_entropy():
     assert losses.bernoulli_entropy(jnp.ones((1, 2, 2, 1))).tolist() == [0.0]
 
 
+def test_bernoulli_entropy_of_a_white_pixel_with_rounding_error_is_finite():
+    white = jnp.full((1, 2, 2, 1), np.nextafter(np.float32(1), np.float32(2)))
+    np.testing.assert_allclose(losses.bernoulli_entropy(white), [0.0], atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("value", [-1e4, 1e4])
 def test_saturated_logits_have_finite_loss_and_gradient(value, dtype):

@@ -120,7 +120,9 @@ def bernoulli_entropy(targets: jax.Array) -> jax.Array:
     Returns:
         `[B]`, nats per image; 0 for black-and-white images.
     """
-    entropy = jax.scipy.special.entr(targets) + jax.scipy.special.entr(1 - targets)
+    # A compiler may fuse 1 - x / 255 into one rounding, which leaves a white pixel just below 0.
+    complement = jnp.maximum(1 - targets, 0)
+    entropy = jax.scipy.special.entr(targets) + jax.scipy.special.entr(complement)
     return jnp.sum(entropy, axis=(1, 2, 3))
 
 
