@@ -192,7 +192,7 @@ def test_vmap_over_kernels_and_scan_equal_a_loop(function):
     assert_close(jax.lax.map(gradient, kernels), looped)
 
 
-@pytest.mark.parametrize("channels", [3, 8, 128])
+@pytest.mark.parametrize("channels", [1, 3, 8, 128])
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_chunks_of_images_equal_the_whole_batch(monkeypatch, channels, lanes):
     x, kernel = normal(0, 6, 6, 5, channels), normal(1, 3, 3, channels, 4)

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vae_jax.models.convolution_geometry import Geometry
+from vae_jax.models.convolution_geometry import Axis, Geometry
 
 # Rules of the matrix-product form, measured on two cores with 2 MiB of L2 each and a shared L3.
 _WHOLE_BYTES = 8 << 20  # patches of a whole batch up to this size are made at once
 _CHUNK_BYTES = 6 << 20  # otherwise a loop over chunks of images whose patches stay in cache
 _LANES = 2  # a chunk is cut into as many parts, which are computed side by side,
-_LANE_BYTES = 512 << 10  # if the patches of each are at least as large
+_LANE_BYTES = 1900 << 10  # if the patches of each are at least as large (less did not pay)
 _WIDE_CHANNELS = 128  # of the large image: long enough to be copied pixel by pixel
 _FEW_CHANNELS = 8  # of the large image: narrow products, bound by memory rather than arithmetic
 
@@ -75,7 +75,7 @@ def _patches(geometry: Geometry, large: jax.Array) -> jax.Array:
     """Every window of `large` `[B, H, W, C]` as a row: `[B * h * w, kh * kw * C]`.
 
     A stride of columns is merged into the channels first, so that a row of a window is copied in
-    few long pieces.
+    few long pieces. Of images with one channel every window is a column, `[kh * kw, B * h * w]`.
     """
     rows, columns = geometry
     batch, _, _, channels = large.shape
@@ -84,6 +84,10 @@ def _patches(geometry: Geometry, large: jax.Array) -> jax.Array:
     right = across * columns.stride - columns.large - columns.low
     edges = [(0, 0, 0), (rows.low, rows.high, 0), (columns.low, right, 0), (0, 0, 0)]
     padded = lax.pad(large, jnp.zeros((), large.dtype), edges)
+    if channels == 1:
+        lines = [_taps(padded, columns, tap, axis=2) for tap in range(columns.kernel)]
+        taps = [_taps(line, rows, tap, axis=1) for tap in range(rows.kernel) for line in lines]
+        return lax.concatenate(taps, 0).reshape(rows.kernel * columns.kernel, -1)
     merged = padded.reshape(batch, -1, across, columns.stride * channels)
     spans = []
     for piece in range(pieces):
@@ -92,21 +96,23 @@ def _patches(geometry: Geometry, large: jax.Array) -> jax.Array:
         spans.append(lax.slice_in_dim(span, 0, width, axis=3))
     if channels < _WIDE_CHANNELS:
         spans = [lax.concatenate(spans, 3)]
-    last = (rows.small - 1) * rows.stride + 1
-    taps = [
-        lax.slice_in_dim(span, tap, tap + last, rows.stride, axis=1)
-        for tap in range(rows.kernel)
-        for span in spans
-    ]
+    taps = [_taps(span, rows, tap, axis=1) for tap in range(rows.kernel) for span in spans]
     return lax.concatenate(taps, 3).reshape(batch * rows.small * columns.small, -1)
 
 
+def _taps(padded: jax.Array, along: Axis, tap: int, axis: int) -> jax.Array:
+    """What each small pixel sees through one tap, along one axis."""
+    end = tap + (along.small - 1) * along.stride + 1
+    return lax.slice_in_dim(padded, tap, end, along.stride, axis=axis)
+
+
 def _chunk(geometry: Geometry, batch: int, channels: int, dtype: jnp.dtype) -> tuple[int, int]:
-    """Images to a chunk, the whole batch if small, and lanes to share the images of a chunk."""
+    """Images to a chunk, the whole batch if small, and the lanes that share those of a chunk."""
     rows, columns = geometry
     patches = rows.small * columns.small * rows.kernel * columns.kernel * channels * dtype.itemsize
-    fitting = max(1, min(batch, _CHUNK_BYTES // patches))
-    chunk = batch if batch * patches <= _WHOLE_BYTES else _largest_divisor(batch, fitting)
+    if batch * patches <= _WHOLE_BYTES:
+        return batch, 1
+    chunk = _largest_divisor(batch, max(1, min(batch, _CHUNK_BYTES // patches)))
     lanes = _LANES if chunk * patches >= _LANES * _LANE_BYTES else 1
     return chunk, _largest_divisor(chunk, lanes)
 
@@ -136,6 +142,9 @@ def _over_chunks(
     Returns:
         The results `[B, ...]` or None, and the total.
     """
+    if chunk == images[0].shape[0] and lanes == 1:
+        result, term = part(*images)
+        return result, jax.tree.map(jnp.add, total, term)
     split = [x.reshape(-1, chunk // lanes, *x.shape[1:]) for x in images]
     count = split[0].shape[0]
 
@@ -168,8 +177,10 @@ def _gather(geometry: Geometry, large: jax.Array, kernel: jax.Array) -> jax.Arra
 
 
 def _apply(geometry: Geometry, patches: jax.Array, kernel: jax.Array) -> jax.Array:
-    small = _dot(patches, kernel.reshape(-1, kernel.shape[3]), (1, 0)).astype(patches.dtype)
-    return small.reshape(-1, geometry[0].small, geometry[1].small, kernel.shape[3])
+    window_axis = 0 if kernel.shape[2] == 1 else 1
+    small = _dot(patches, kernel.reshape(-1, kernel.shape[3]), (window_axis, 0))
+    shape = (-1, geometry[0].small, geometry[1].small, kernel.shape[3])
+    return small.reshape(shape).astype(patches.dtype)
 
 
 def _correlate(geometry: Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
@@ -198,7 +209,7 @@ def _with_correlation(
         patches = _patches(geometry, large)
         pixels = small.reshape(-1, filters)
         if narrow:
-            term = _dot(patches, pixels, (0, 0))
+            term = _dot(patches, pixels, (1 if channels == 1 else 0, 0))
         else:  # XLA's matrix product is fastest on a row-major left side: transpose the small one
             term = _dot(lax.optimization_barrier(pixels.T), patches, (1, 0))
         return gather(patches), term
