@@ -96,8 +96,14 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.batch_size = 128
     config.train.epochs = 10
+    config.train.accumulate = 1  # micro-batches that a batch is cut into, to save memory
     config.train.order_seed = -1  # of the order of the images; -1 takes config.seed
     config.train.max_skipped = 10  # non-finite steps in a row that stop the run
+
+    # Devices; they change speed, and results by rounding alone.
+    config.parallel = ConfigDict()
+    config.parallel.data = 0  # that divide every batch among themselves; 0 for all that can
+    config.parallel.members = 0  # that divide the members of an ablation's group; 0 for all
 
     config.eval = ConfigDict()
     config.eval.batch_size = 256

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
+from vae_jax.mesh import each_device
 from vae_jax.models.convolution import conv, conv_transpose
 from vae_jax.models.norm import BatchNorm
 
@@ -187,7 +189,8 @@ class ConvBlock(nn.Module):
             "implementation": style.convolution,
         }
         if self.transpose:
-            x = conv_transpose(x, kernel, **settings)
+            convolve = partial(conv_transpose, **settings)
         else:
-            x = conv(x, kernel, input_gradient=not self.first, **settings)
+            convolve = partial(conv, input_gradient=not self.first, **settings)
+        x = each_device(convolve)(x, kernel)
         return x if bias is None else x + bias[None, None, None, :]

@@ -23,6 +23,7 @@ from vae_jax.models.classifier import Classifier, make_classifier
 from vae_jax.schedules import learning_rate_schedule
 from vae_jax.streams import stream_key
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
+from vae_jax.train.sharding import data_mesh
 from vae_jax.train.state import Hyper, TrainState, make_optimizer, start_state
 from vae_jax.train.step import Metrics, Step, make_update_step
 from vae_jax.train.task import Row, Task, total_steps
@@ -81,7 +82,7 @@ def classifier_task(config: ConfigDict, splits: Splits, workdir: str) -> Task:
         optimizer.schedule, optimizer.warmup_steps, total_steps(config, splits)
     )
     run_key = jax.random.key(config.seed)
-    feeds = make_feeds(config, splits)
+    feeds = make_feeds(config, splits, data_mesh(config))
     return Task(
         init_state=partial(_init_state, model, tx, run_key),
         train_step=make_update_step(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.data.batches import Feed, Segment
+from vae_jax.mesh import in_mesh, place, split, whole
 from vae_jax.train.state import Hyper
 from vae_jax.train.step import Step
 from vae_jax.types import Batch
@@ -47,9 +48,9 @@ def make_run_steps(step: Step) -> RunSteps:
         hyper: Hyper,
     ) -> tuple[Any, dict[str, jax.Array]]:
         def batch_at(i: jax.Array) -> Batch:
-            rows = segment.rows[i]
+            rows = i if segment.rows is None else segment.rows[i]
             labels = None if segment.labels is None else segment.labels[rows]
-            return Batch(segment.images[rows], segment.weights[i], labels)
+            return split(Batch(segment.images[rows], segment.weights[i], labels))
 
         def body(i: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
             carry, buffer = loop
@@ -58,7 +59,7 @@ def make_run_steps(step: Step) -> RunSteps:
 
         shapes = jax.eval_shape(lambda c: step(c, batch_at(start), key, hyper)[1], carry)
         buffer = jax.tree.map(lambda s: jnp.zeros((MAX_STEPS_A_CALL, *s.shape), s.dtype), shapes)
-        return jax.lax.fori_loop(0, count, body, (carry, buffer))
+        return whole(jax.lax.fori_loop(0, count, body, (carry, buffer)))
 
     return run_steps
 
@@ -126,12 +127,15 @@ def run_epoch(
     Yields:
         After each call the carry and the metrics `[count]` of its steps, on the host.
     """
+    carry, key, hyper = place((carry, key, hyper), feed.mesh)
     for segment in feed.segments(epoch, start):
         first = segment.first
         while first < segment.end:
             count = pace.count(segment.end - first)
             began = time.monotonic()
-            carry, metrics = program(carry, segment, np.int32(first), np.int32(count), key, hyper)
+            arguments = (segment, np.int32(first), np.int32(count), key, hyper)
+            with in_mesh(feed.mesh):
+                carry, metrics = program(carry, *arguments)
             jax.block_until_ready(carry)
             pace.record(count, time.monotonic() - began)
             first += count

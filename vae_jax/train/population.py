@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
@@ -33,6 +34,7 @@ from vae_jax.train.population_plan import (
     sweep_members,
 )
 from vae_jax.train.population_together import GroupTrainer
+from vae_jax.train.sharding import data_mesh
 from vae_jax.train.task import total_steps, vae_task
 from vae_jax.train.validation import Feeds, make_feeds, order_seed
 
@@ -125,6 +127,18 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
     return Plan(members, outcomes, groups, schedule, reason, steps)
 
 
+def plan_mesh(plan: Plan) -> Mesh | None:
+    """The devices that the members of each group, or the batches of one member, are divided among.
+
+    Returns:
+        None for a single device.
+    """
+    config = plan.members[0].config
+    if any(group.together for group in plan.groups):
+        return None
+    return data_mesh(config)
+
+
 def memory_budget(backend: str) -> int:
     """Bytes that a group may take when `config.sweep.memory_gib` is 0."""
     stats = jax.devices()[0].memory_stats() or {}
@@ -168,7 +182,7 @@ def fit_population(
             f"{len(plan.members)} members: {len(plan.outcomes)} done, the others "
             f"{plan.schedule.replace('_', ' ')} ({plan.reason}) in {len(plan.groups)} groups"
         )
-        feeds = make_feeds(plan.members[0].config, splits) if plan.groups else None
+        feeds = make_feeds(plan.members[0].config, splits, plan_mesh(plan)) if plan.groups else None
         outcomes, began, trained = dict(plan.outcomes), time.monotonic(), 0
         for group in plan.groups:
             if stop.received is not None:

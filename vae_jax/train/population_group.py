@@ -129,6 +129,7 @@ class OrderedFeed:
             )
         self._feeds = [feed.reordered(seed) for seed in seeds]
         self.steps_per_epoch, self.seconds_waited = feed.steps_per_epoch, 0.0
+        self.mesh = feed.mesh
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
         """Segments with rows `[K, S, B]`."""
