@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MEMBERS, DATA = "members", "data"
 WHOLE = PartitionSpec()
 # Of arrays [S, B, ...]: each device holds its part of every batch.
 BATCHES = PartitionSpec(None, DATA)
+# Of arrays [K, ...]: each device holds its own members.
+OWN = PartitionSpec(MEMBERS)
 
 
 def make_mesh(devices: Sequence[jax.Device], members: int = 1) -> Mesh | None:
@@ -95,6 +99,17 @@ def assemble(
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
 
+def host(tree: Any) -> Any:
+    """The arrays on the host, whole, in every process."""
+
+    def one(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+            return jax.device_get(leaf)
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(one, tree)
+
+
 # Within a program that is traced in a mesh
 
 
@@ -114,16 +129,43 @@ def _constrained(tree: Any, spec: PartitionSpec) -> Any:
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, spec), tree)
 
 
-def each_device(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+def on_own_images(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """A function of images `[B, ...]` and a kernel that every device applies to its own images.
 
     For operations that `jit` would not divide well by itself: the loops over chunks of images of
     `models.convolution` would gather the batch. Gradients of the kernel are summed over devices.
     """
-    if _traced_size(DATA) == 1:
-        return function
     own = PartitionSpec(DATA)
-    return jax.shard_map(function, in_specs=(own, WHOLE), out_specs=own, check_vma=False)
+    return _on_own_part(DATA, function, (own, WHOLE), own)
+
+
+def on_own_members(function: Callable[..., tuple[Any, Any]], in_specs: Any) -> Any:
+    """A function that every device applies to its own members; they share nothing.
+
+    Args:
+        function: returns the members' carry, with a leading axis K, and metrics `[S, K]`.
+        in_specs: `OWN` for arguments with a leading axis K, `WHOLE` for what all members share.
+
+    Returns:
+        A function with the same arguments and results; the metrics of all are on every device.
+    """
+
+    def gathering(*arguments: Any) -> tuple[Any, Any]:
+        carry, metrics = function(*arguments)
+        gather = partial(jax.lax.all_gather, axis_name=MEMBERS, axis=1, tiled=True)
+        return carry, jax.tree.map(gather, metrics)
+
+    def either(*arguments: Any) -> tuple[Any, Any]:
+        chosen = function if _traced_size(MEMBERS) == 1 else gathering
+        return _on_own_part(MEMBERS, chosen, in_specs, (OWN, WHOLE))(*arguments)
+
+    return either
+
+
+def _on_own_part(axis: str, function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Any:
+    if _traced_size(axis) == 1:
+        return function
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def _traced_size(axis: str) -> int:

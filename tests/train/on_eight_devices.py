@@ -1,9 +1,10 @@
-"""Data parallel on 1, 2, 4 and 8 devices; `test_sharding.py` runs this with 8 virtual ones."""
+"""Batches and members divided among devices; `test_sharding.py` runs this with 8 virtual ones."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import tiny
 from vae_jax.data.batches import ResidentFeed, StreamingFeed
@@ -13,10 +14,20 @@ from vae_jax.mesh import in_mesh, make_mesh, place, split
 from vae_jax.metrics_log import read_rows
 from vae_jax.models import convolution
 from vae_jax.streams import step_key, stream_key
-from vae_jax.train.epoch import compiled_steps
+from vae_jax.train.epoch import Pace, compiled_steps, run_epoch
 from vae_jax.train.loop import fit
+from vae_jax.train.population import fit_population
+from vae_jax.train.population_group import (
+    GroupValidator,
+    group_feed,
+    mapped_steps,
+    stack_experiments,
+    stack_states,
+    unstack_states,
+)
 from vae_jax.train.setup import make_experiment
 from vae_jax.train.step import objective_terms
+from vae_jax.train.validation import make_feeds
 from vae_jax.types import Batch
 from vae_jax.workdir import open_run
 
@@ -108,12 +119,16 @@ def test_normal_draws_are_equal_bit_for_bit():
 
 
 @pytest.mark.parametrize(
-    ("kind", "implementation"), [(ResidentFeed, "matmul"), (StreamingFeed, "xla")]
+    ("kind", "implementation", "accumulate"),
+    [(ResidentFeed, "matmul", 1), (StreamingFeed, "xla", 2)],
 )
-def test_no_activation_travels_between_devices(tiny_config, kind, implementation, monkeypatch):
+def test_no_activation_travels_between_devices(
+    tiny_config, kind, implementation, accumulate, monkeypatch
+):
     """The compiled program adds up gradients and statistics, and moves nothing else."""
     compute_in_chunks(monkeypatch)
-    tiny_config.model.convolution, tiny_config.train.batch_size = implementation, 16
+    tiny_config.model.convolution = implementation
+    tiny_config.train.batch_size, tiny_config.train.accumulate = 16, accumulate
     experiment, mesh = make_experiment(tiny_config, 10), mesh_of(4)
     feed = kind(open_splits(tiny_config.data).train, None, 16, 0, mesh)
     segment = next(iter(feed.segments(0)))
@@ -162,8 +177,8 @@ def alone(tiny_store, tmp_path_factory):
 
 
 def assert_rows_agree(workdir, reference):
-    rows = zip(read_rows(workdir), read_rows(reference), strict=True)
-    for found, expected in rows:
+    """Every figure that was logged, but for speeds."""
+    for found, expected in zip(read_rows(workdir), read_rows(reference), strict=True):
         names = [n for n, v in expected.items() if isinstance(v, float) and n not in SPEED]
         for name in names:
             assert found[name] == pytest.approx(expected[name], rel=1e-4), name
@@ -174,10 +189,7 @@ def test_a_run_goes_on_with_other_devices_and_follows_that_on_one(tiny_store, al
     train(tiny_store, tmp_path, 0, **{"train.epochs": 1})
     _, result = train(tiny_store, tmp_path, 2, **{"data.resident": "never"})
     assert result.step == 10
-    for found, expected in zip(read_rows(tmp_path), read_rows(alone[0]), strict=True):
-        names = [n for n, v in expected.items() if isinstance(v, float) and n not in SPEED]
-        for name in names:
-            assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+    assert_rows_agree(tmp_path, alone[0])
     restored = [open_run(workdir).variables for workdir in (tmp_path, alone[0])]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), *restored)
 
@@ -197,3 +209,51 @@ def test_samples_are_those_of_one_device(alone):
         with in_mesh(mesh):
             found = program(*place((run.variables, jnp.asarray(z)), mesh))
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-7)
+
+
+def grouped(tiny_config, devices):
+    """Losses of 5 steps, states and evaluation of three members that are trained together."""
+    configs = []
+    for weight, z_dim in [(3.0, 4), (0.3, 2), (1.0, 2)]:
+        configs.append(tiny_config.copy_and_resolve_references())
+        configs[-1].loss.kl_weight, configs[-1].model.z_dim = weight, z_dim
+    mesh = make_mesh(jax.devices()[:devices], devices)
+    feeds = make_feeds(tiny_config, open_splits(tiny_config.data), mesh)
+    stacked = stack_experiments([make_experiment(config, 10) for config in configs], mesh)
+    state = stack_states(stacked, [e.init_state() for e in stacked.experiments])
+    feed, axes = group_feed(feeds.train, configs)
+    program = mapped_steps(stacked.widest.train_step, axes, donate=True)
+    calls = run_epoch(program, state, feed, stacked.keys, stacked.hyper, Pace())
+    states, metrics = zip(*calls, strict=True)
+    losses = np.concatenate([values["loss"][:, :3] for values in metrics])
+    tests = GroupValidator(tiny_config, stacked, feeds).evaluate(states[-1])
+    return losses, unstack_states(stacked, states[-1]), tests, states[-1]
+
+
+def test_members_on_devices_of_their_own_are_trained_as_on_one(tiny_config):
+    """Three members on two devices, one of which computes a copy."""
+    losses, states, tests, _ = grouped(tiny_config, 1)
+    found, own, own_tests, state = grouped(tiny_config, 2)
+    kernel = state.params["encoder"]["conv_0"]["kernel"]
+    assert {shard.data.shape[0] for shard in kernel.addressable_shards} == {2}
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), own, states)
+    for test, expected in zip(own_tests, tests, strict=True):
+        assert test == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_sweep_gives_the_same_figures_on_any_number_of_devices(tiny_config, tmp_path):
+    """Three members, each with its own order of the images, on one device each."""
+    with tiny_config.unlocked():
+        tiny_config.sweep = ConfigDict(
+            {"kl_weight": (0.3, 1.0, 3.0), "z_dim": (), "learning_rate": (), "seed": (),
+             "mode": "grid", "schedule": "together", "same_batches": False, "memory_gib": 0.0}
+        )  # fmt: skip
+    tiny_config.train.epochs = 1
+    said = []
+    for devices in (0, 1):
+        tiny_config.parallel.members = devices
+        fit_population(tiny_config, tmp_path / str(devices), said.append)
+    assert "on 3 of 8 devices" in said[0]
+    for folder in (tmp_path / "0" / "members").iterdir():
+        assert_rows_agree(folder, tmp_path / "1" / "members" / folder.name)

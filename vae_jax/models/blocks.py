@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from vae_jax.mesh import each_device
+from vae_jax.mesh import on_own_images
 from vae_jax.models.convolution import conv, conv_transpose
 from vae_jax.models.norm import BatchNorm
 
@@ -192,5 +192,5 @@ class ConvBlock(nn.Module):
             convolve = partial(conv_transpose, **settings)
         else:
             convolve = partial(conv, input_gradient=not self.first, **settings)
-        x = each_device(convolve)(x, kernel)
+        x = on_own_images(convolve)(x, kernel)
         return x if bias is None else x + bias[None, None, None, :]

@@ -34,7 +34,7 @@ from vae_jax.train.population_plan import (
     sweep_members,
 )
 from vae_jax.train.population_together import GroupTrainer
-from vae_jax.train.sharding import data_mesh
+from vae_jax.train.sharding import data_mesh, members_mesh, members_share
 from vae_jax.train.task import total_steps, vae_task
 from vae_jax.train.validation import Feeds, make_feeds, order_seed
 
@@ -123,6 +123,7 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
         int(config.sweep.memory_gib * 2**30) or memory_budget(backend),
         lambda member: position[member.name],
         len(condition_names(config.data, splits.train)),
+        len(members_share(config.parallel.members, len(members)).devices),
     )
     return Plan(members, outcomes, groups, schedule, reason, steps)
 
@@ -134,8 +135,9 @@ def plan_mesh(plan: Plan) -> Mesh | None:
         None for a single device.
     """
     config = plan.members[0].config
-    if any(group.together for group in plan.groups):
-        return None
+    together = [len(group.members) for group in plan.groups if group.together]
+    if together:
+        return members_mesh(config.parallel.members, max(together))
     return data_mesh(config)
 
 
@@ -178,11 +180,13 @@ def fit_population(
     with run_lock(workdir), StopSignals() as stop:
         plan = make_plan(config, workdir, splits)
         folders.write_config(workdir, config)
+        mesh = plan_mesh(plan)
         say(
             f"{len(plan.members)} members: {len(plan.outcomes)} done, the others "
             f"{plan.schedule.replace('_', ' ')} ({plan.reason}) in {len(plan.groups)} groups"
+            f" on {1 if mesh is None else mesh.size} of {len(jax.devices())} devices"
         )
-        feeds = make_feeds(plan.members[0].config, splits, plan_mesh(plan)) if plan.groups else None
+        feeds = make_feeds(plan.members[0].config, splits, mesh) if plan.groups else None
         outcomes, began, trained = dict(plan.outcomes), time.monotonic(), 0
         for group in plan.groups:
             if stop.received is not None:

@@ -55,7 +55,7 @@ def measure_group(group: Group, splits: Splits, feeds: Feeds, steps: int) -> Ste
     experiments = [make_experiment(config, steps, label_dim) for config in configs]
     feed, axes = group_feed(feeds.train, configs)
     if group.together:
-        stacked = stack_experiments(experiments)
+        stacked = stack_experiments(experiments, feed.mesh)
         state = stack_states(stacked, [experiment.init_state() for experiment in experiments])
         program = mapped_steps(stacked.widest.train_step, axes, donate=True)
         key, hyper = stacked.keys, stacked.hyper
