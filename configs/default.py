@@ -68,7 +68,8 @@ def get_config() -> ConfigDict:
     config.model.conv_bias = False  # in front of a norm, where its true gradient is 0
     config.model.dtype = "float32"  # float32 | bfloat16: compute; parameters stay float32
     config.model.convolution = "auto"  # auto | xla | matmul
-    config.model.remat = False  # recompute activations in the backward pass
+    # Recompute each layer in the backward pass; XLA undoes it on a CPU, where it saves nothing.
+    config.model.remat = False
 
     config.loss = ConfigDict()
     config.loss.likelihood = "bernoulli"  # bernoulli | squared_error | gaussian | optimal_sigma
@@ -96,8 +97,16 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.batch_size = 128
     config.train.epochs = 10
+    # Micro-batches that a batch is cut into, to save memory. Without norm, dropout, free bits and
+    # 'optimal_sigma' the result is that of the whole batch; with them they see a micro-batch.
+    config.train.accumulate = 1
     config.train.order_seed = -1  # of the order of the images; -1 takes config.seed
     config.train.max_skipped = 10  # non-finite steps in a row that stop the run
+
+    # Devices; they change speed, and results by rounding alone.
+    config.parallel = ConfigDict()
+    config.parallel.data = 0  # that divide every batch among themselves; 0 for all that can
+    config.parallel.members = 0  # that divide the members of an ablation's group; 0 for all
 
     config.eval = ConfigDict()
     config.eval.batch_size = 256

@@ -120,8 +120,11 @@ FIELDS: dict[str, Field] = {
     "optimizer.clip_norm": Field(float, low=0.0),
     "train.batch_size": COUNT,
     "train.epochs": COUNT,
+    "train.accumulate": COUNT,
     "train.order_seed": Field(int, low=-1, high=MAX_SEED),
     "train.max_skipped": COUNT,
+    "parallel.data": COUNT_OR_NONE,
+    "parallel.members": COUNT_OR_NONE,
     "eval.batch_size": COUNT,
     "eval.every_epochs": COUNT,
     "eval.batch_stats": _choice("reestimated", "running"),
@@ -154,7 +157,9 @@ VAE_SECTIONS = ("model", "loss")
 
 # Fields that a resumed run may change: they do not touch the trajectory that is under way.
 RESUMABLE = ("train.epochs", "train.max_skipped", "data.path", "data.resident", "data.resident_gib")
-RESUMABLE_SECTIONS = ("eval", "checkpoint", "log")
+RESUMABLE_SECTIONS = ("eval", "checkpoint", "log", "parallel")
+# What runs from before a field existed did.
+BEFORE = {"train.accumulate": 1}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -233,6 +238,11 @@ def _check_across_fields(config: ConfigDict) -> None:
         raise UserError(
             f"config.data.image_shape is {tuple(shape)}, but must be (H, W, C) with C 1 or 3"
         )
+    if config.train.batch_size % config.train.accumulate:
+        raise UserError(
+            f"config.train.accumulate is {config.train.accumulate}, but must divide "
+            f"config.train.batch_size, which is {config.train.batch_size}"
+        )
     if is_classifier(config):
         _check_stack("classifier", config.classifier)
     else:
@@ -310,8 +320,12 @@ def _lists_to_tuples(value: Any) -> Any:
 
 
 def digest(config: ConfigDict) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the config's JSON text."""
-    return hashlib.sha256(to_json(config).encode()).hexdigest()[:16]
+    """First 16 hexadecimal digits of the SHA-256 of the config's JSON text.
+
+    The section `parallel` does not count: it says where a run computes, not what.
+    """
+    counted = {name: value for name, value in config.to_dict().items() if name != "parallel"}
+    return hashlib.sha256(to_json(ConfigDict(counted)).encode()).hexdigest()[:16]
 
 
 def check_resumable(saved: ConfigDict, config: ConfigDict) -> None:
@@ -320,7 +334,7 @@ def check_resumable(saved: ConfigDict, config: ConfigDict) -> None:
     for name in sorted(before.keys() | now.keys()):
         if name in RESUMABLE or name.split(".")[0] in RESUMABLE_SECTIONS:
             continue
-        old, new = before.get(name, "absent"), now.get(name, "absent")
+        old, new = (flat.get(name, BEFORE.get(name, "absent")) for flat in (before, now))
         if old != new and not (isinstance(old, tuple) and list(old) == list(new)):
             raise UserError(
                 f"config.{name} is {new!r}, but this workdir was trained with {old!r}; "

@@ -15,6 +15,7 @@ STREAMS = {
     "order": 6,
     "binarization": 7,
     "step": 8,
+    "micro_batch": 9,
 }
 
 

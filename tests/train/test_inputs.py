@@ -24,7 +24,7 @@ from vae_jax.train.loop import fit
 from vae_jax.train.persistence import restore
 from vae_jax.train.setup import make_experiment
 from vae_jax.train.state import Hyper, start_state
-from vae_jax.train.step import make_train_step, make_update_step, objective_terms
+from vae_jax.train.step import Examples, make_train_step, make_update_step, objective_terms
 from vae_jax.train.validation import (
     EvalCarry,
     make_eval_step,
@@ -63,8 +63,12 @@ def batch(seed=0):
 def plain_step(setup):
     """The training step written without any stage between images and model."""
 
-    def loss_fn(params, batch_stats, batch, key, step, hyper):
+    def draw(batch, key):
         targets = batch.images.astype(jnp.float32) / 255.0
+        return Examples(targets, targets, batch.weights, None)
+
+    def loss_fn(params, batch_stats, batch, key, step, hyper):
+        targets = batch.inputs
         output, mutated = setup.model.apply(
             {"params": params, "batch_stats": batch_stats}, targets, train=True, sample=True,
             mask=batch.weights > 0, mutable=["batch_stats"],
@@ -75,7 +79,7 @@ def plain_step(setup):
         )
         return terms["loss"], (terms, batch_stats | mutated["batch_stats"])
 
-    return make_update_step(loss_fn, setup.tx, lambda step: jnp.ones(()))
+    return make_update_step(draw, loss_fn, setup.tx, lambda step: jnp.ones(()))
 
 
 def test_with_everything_off_the_step_is_the_plain_one_bit_for_bit():

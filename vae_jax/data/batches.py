@@ -16,7 +16,9 @@ from typing import NamedTuple, Protocol, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
+from vae_jax.mesh import BATCHES, DATA, assemble, axis_size, place
 from vae_jax.streams import stream_key
 from vae_jax.types import ImageSet
 
@@ -28,9 +30,9 @@ class Segment(NamedTuple):
     """Images on the device and the batches to draw from them.
 
     Attributes:
-        images: `[N, H, W, C]` uint8.
-        labels: `[N, L]` float32 condition, or None.
-        rows: `[S, B]` int32, the images of each of S batches.
+        images: `[N, H, W, C]` uint8; `[S, B, H, W, C]`, one batch after the other, without rows.
+        labels: `[N, L]` float32 condition, or None; `[S, B, L]` without rows.
+        rows: `[S, B]` int32, the images of each of S batches, or None.
         weights: `[S, B]` float32, 0 for the padding of the last, smaller batch.
         first: the first batch to take.
         end: one past the last batch to take; later ones only keep all segments of one shape, so
@@ -39,7 +41,7 @@ class Segment(NamedTuple):
 
     images: jax.Array
     labels: jax.Array | None
-    rows: jax.Array
+    rows: jax.Array | None
     weights: jax.Array
     first: int
     end: int
@@ -50,6 +52,7 @@ class Feed(Protocol):
 
     steps_per_epoch: int
     seconds_waited: float
+    mesh: Mesh | None
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
         """The batches `start`, `start + 1`, ... of `epoch`, in one or several pieces."""
@@ -93,12 +96,25 @@ def batch_rows(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarr
 
 
 class _Batches:
-    """Order and sizes that both feeds share; `seed` None keeps the order of the split."""
+    """What both feeds share.
+
+    Args:
+        split: the images.
+        labels: `[N, L]` float32 condition, or None.
+        batch_size: B, a multiple of the devices along the axis `data`.
+        seed: of the order; None keeps the order of the split.
+        mesh: the devices that divide every batch among themselves; None for one device.
+    """
 
     def __init__(
-        self, split: ImageSet, labels: np.ndarray | None, batch_size: int, seed: int | None
+        self,
+        split: ImageSet,
+        labels: np.ndarray | None,
+        batch_size: int,
+        seed: int | None,
+        mesh: Mesh | None = None,
     ) -> None:
-        self.split, self.labels = split, labels
+        self.split, self.labels, self.mesh = split, labels, mesh
         self.batch_size, self.seed = batch_size, seed
         self.steps_per_epoch = -(-len(split) // batch_size)
         self.seconds_waited = 0.0
@@ -119,25 +135,23 @@ class _Batches:
 
 
 class ResidentFeed(_Batches):
-    """The whole split lies on the device as uint8; only the order travels.
-
-    Args:
-        split: the images.
-        labels: `[N, L]` float32 condition, or None.
-        batch_size: B.
-        seed: of the order; None keeps the order of the split.
-    """
+    """The whole split lies on every device as uint8; only the order travels."""
 
     def __init__(
-        self, split: ImageSet, labels: np.ndarray | None, batch_size: int, seed: int | None
+        self,
+        split: ImageSet,
+        labels: np.ndarray | None,
+        batch_size: int,
+        seed: int | None,
+        mesh: Mesh | None = None,
     ) -> None:
-        super().__init__(split, labels, batch_size, seed)
-        self._images = jax.device_put(split.take(np.arange(len(split))))
-        self._labels = None if labels is None else jax.device_put(labels)
+        super().__init__(split, labels, batch_size, seed, mesh)
+        images = split.take(np.arange(len(split)))
+        self._images, self._labels = jax.device_put(place((images, labels), mesh))
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
         """One segment with the rest of the epoch."""
-        rows, weights = jax.device_put(self.plan(epoch))
+        rows, weights = jax.device_put(place(self.plan(epoch), self.mesh, BATCHES))
         yield Segment(self._images, self._labels, rows, weights, start, self.steps_per_epoch)
 
 
@@ -145,13 +159,8 @@ class StreamingFeed(_Batches):
     """Batches are read from the memory map by a thread, a piece ahead of the device.
 
     Memory stays bounded by a few pieces of `STREAM_BYTES`, whatever the size of the split.
-    `seconds_waited` counts the time the device had nothing to do.
-
-    Args:
-        split: the images.
-        labels: `[N, L]` float32 condition, or None.
-        batch_size: B.
-        seed: of the order; None keeps the order of the split.
+    `seconds_waited` counts the time the device had nothing to do. In a mesh every device gets the
+    images of its own part of each batch, and a process reads those of its own devices alone.
     """
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
@@ -197,12 +206,27 @@ class StreamingFeed(_Batches):
     def _segment(self, rows: np.ndarray, weights: np.ndarray, steps: int) -> Segment:
         taken = len(rows)
         padding = ((0, steps - taken), (0, 0))
-        flat = np.pad(rows, padding, mode="edge").reshape(-1)
+        rows, weights = np.pad(rows, padding, mode="edge"), np.pad(weights, padding)
+        if axis_size(self.mesh, DATA) > 1:
+            return self._divided_segment(rows, weights, taken)
+        flat = rows.reshape(-1)
         local = np.arange(flat.size, dtype=np.int32).reshape(steps, -1)
         labels = None if self.labels is None else self.labels[flat]
-        arrays = (self.split.take(flat), labels, local, np.pad(weights, padding))
-        images, own, drawn, kept = jax.device_put(arrays)
+        arrays = (self.split.take(flat), labels, local, weights)
+        images, own, drawn, kept = jax.device_put(place(arrays, self.mesh))
         return Segment(images, own, drawn, kept, 0, taken)
+
+    def _divided_segment(self, rows: np.ndarray, weights: np.ndarray, taken: int) -> Segment:
+        sharding = NamedSharding(self.mesh, BATCHES)
+
+        def images_at(index: tuple[slice, ...]) -> np.ndarray:
+            own = rows[index[:2]]
+            return self.split.take(own.reshape(-1)).reshape(*own.shape, *self.split.image_shape)
+
+        images = assemble((*rows.shape, *self.split.image_shape), sharding, images_at)
+        labels = None if self.labels is None else self.labels[rows]
+        labels, weights = place((labels, weights), self.mesh, BATCHES)
+        return Segment(images, labels, None, weights, 0, taken)
 
 
 def _drain(ready: queue.Queue) -> None:
@@ -217,6 +241,7 @@ def make_feed(
     seed: int | None,
     resident: str,
     resident_gib: float,
+    mesh: Mesh | None = None,
 ) -> Feed:
     """The feed for a split: resident when it fits, by rule, or as asked.
 
@@ -228,6 +253,7 @@ def make_feed(
         resident: 'always', 'never', or 'auto': resident when the split's bytes as uint8 are at
             most `resident_gib`.
         resident_gib: GiB.
+        mesh: the devices that divide every batch among themselves; None for one device.
 
     Returns:
         The feed; both kinds give the same batches, bit for bit.
@@ -235,4 +261,4 @@ def make_feed(
     size = len(split) * int(np.prod(split.image_shape))
     keep = resident == "always" or (resident == "auto" and size <= resident_gib * 2**30)
     kind = ResidentFeed if keep else StreamingFeed
-    return kind(split, labels, batch_size, seed)
+    return kind(split, labels, batch_size, seed, mesh)

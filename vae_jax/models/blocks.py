@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
+from vae_jax.mesh import on_own_images
 from vae_jax.models.convolution import Padding, conv, conv_transpose
 from vae_jax.models.norm import BatchNorm
 
@@ -190,7 +192,8 @@ class ConvBlock(nn.Module):
             "implementation": style.convolution,
         }
         if self.transpose:
-            x = conv_transpose(x, kernel, **settings)
+            convolve = partial(conv_transpose, **settings)
         else:
-            x = conv(x, kernel, input_gradient=not self.first, **settings)
+            convolve = partial(conv, input_gradient=not self.first, **settings)
+        x = on_own_images(convolve)(x, kernel)
         return x if bias is None else x + bias[None, None, None, :]

@@ -34,6 +34,8 @@ def batch_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.
 class BatchNorm(nn.Module):
     """Batch normalisation over images and pixels (Ioffe & Szegedy 2015).
 
+    Where a batch is divided among devices, the statistics are those of the global batch.
+
     Attributes:
         momentum: decay of the running statistics, which hold biased variances as in Keras.
         epsilon: added to the variance.

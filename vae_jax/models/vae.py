@@ -71,6 +71,7 @@ class VAE(nn.Module):
         labels: jax.Array | None = None,
         mask: jax.Array | None = None,
         z_mask: jax.Array | None = None,
+        noise: jax.Array | None = None,
     ) -> VAEOutput:
         """Encode, draw z, decode.
 
@@ -81,6 +82,7 @@ class VAE(nn.Module):
             labels: `[B, L]` condition, or None.
             mask: `[B]` bool, images that count for the batch statistics.
             z_mask: `[Z]`, 0 for latent dimensions that a padded population member lacks.
+            noise: `[B, Z]` of the posterior sample; None draws it, as `draw_noise` does.
 
         Returns:
             The logits and the posterior.
@@ -88,11 +90,16 @@ class VAE(nn.Module):
         mean, log_var = self.encoder(images, train, labels, mask)
         z = mean
         if sample:
-            noise = latent_noise(self.make_rng("latent"), len(mean), self.z_dim, mean.dtype)
+            if noise is None:
+                noise = self.draw_noise(len(mean), mean.dtype)
             z = reparameterize(mean, log_var, noise)
         if z_mask is not None:
             z = z * z_mask[None, :]
         return VAEOutput(self.decoder(z, train, labels, mask), mean, log_var, z)
+
+    def draw_noise(self, count: int, dtype: jnp.dtype) -> jax.Array:
+        """`[count, Z]` from the stream `latent`: what a call draws for a batch of this size."""
+        return latent_noise(self.make_rng("latent"), count, self.z_dim, dtype)
 
     def encode(
         self, images: jax.Array, labels: jax.Array | None = None

@@ -23,8 +23,9 @@ from vae_jax.models.classifier import Classifier, class_logits, make_classifier
 from vae_jax.schedules import learning_rate_schedule
 from vae_jax.streams import stream_key
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
+from vae_jax.train.sharding import data_mesh
 from vae_jax.train.state import Hyper, TrainState, make_optimizer, start_state
-from vae_jax.train.step import Metrics, Step, make_update_step
+from vae_jax.train.step import Draw, Examples, LossFn, Metrics, Step, make_update_step
 from vae_jax.train.task import Row, Task, total_steps
 from vae_jax.train.validation import Feeds, make_feeds
 from vae_jax.types import Batch, ImageSet, UserError
@@ -81,11 +82,15 @@ def classifier_task(config: ConfigDict, splits: Splits, workdir: str) -> Task:
         optimizer.schedule, optimizer.warmup_steps, total_steps(config, splits)
     )
     run_key = jax.random.key(config.seed)
-    feeds = make_feeds(config, splits)
+    feeds = make_feeds(config, splits, data_mesh(config))
     return Task(
         init_state=partial(_init_state, model, tx, run_key),
         train_step=make_update_step(
-            _make_loss(model, attributes, make_input_stage(config.data)), tx, learning_rate_factor
+            _make_draw(make_input_stage(config.data)),
+            _make_loss(model, attributes),
+            tx,
+            learning_rate_factor,
+            config.train.accumulate,
         ),
         hyper=_hyper(config),
         run_key=run_key,
@@ -140,19 +145,25 @@ def _init_state(
     return start_state({NETWORK: variables["params"]}, {NETWORK: stats}, tx)
 
 
-def _make_loss(model: Classifier, attributes: Sequence[str], stage: InputStage) -> Any:
-    def loss_fn(params, batch_stats, batch: Batch, key, step, hyper: Hyper):
-        images, _ = training_pair(stage, key, batch.images)
+def _make_draw(stage: InputStage) -> Draw:
+    def draw(batch: Batch, key: jax.Array) -> Examples:
+        return Examples(*training_pair(stage, key, batch.images), batch.weights, batch.labels)
+
+    return draw
+
+
+def _make_loss(model: Classifier, attributes: Sequence[str]) -> LossFn:
+    def loss_fn(params, batch_stats, examples: Examples, key, step, hyper: Hyper):
         logits, mutated = model.apply(
             {"params": params[NETWORK], "batch_stats": batch_stats[NETWORK]},
-            images,
+            examples.inputs,
             train=True,
-            mask=batch.weights > 0,
+            mask=examples.weights > 0,
             rngs={"dropout": stream_key(key, "dropout")},
             mutable=["batch_stats"],
         )
-        assert batch.labels is not None  # a classifier has a condition
-        metrics = classification_terms(logits, batch.labels, batch.weights, attributes)
+        assert examples.labels is not None  # a classifier has a condition
+        metrics = classification_terms(logits, examples.labels, examples.weights, attributes)
         return metrics["loss"], (metrics, {NETWORK: mutated.get("batch_stats", {})})
 
     return loss_fn

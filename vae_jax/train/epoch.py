@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.data.batches import Feed, Segment
+from vae_jax.mesh import in_mesh, place, split, whole
 from vae_jax.train.state import Hyper
 from vae_jax.train.step import Step
 from vae_jax.types import Batch
@@ -47,9 +48,9 @@ def make_run_steps(step: Step) -> RunSteps:
         hyper: Hyper,
     ) -> tuple[Any, dict[str, jax.Array]]:
         def batch_at(i: jax.Array) -> Batch:
-            rows = segment.rows[i]
+            rows = i if segment.rows is None else segment.rows[i]
             labels = None if segment.labels is None else segment.labels[rows]
-            return Batch(segment.images[rows], segment.weights[i], labels)
+            return split(Batch(segment.images[rows], segment.weights[i], labels))
 
         def body(i: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
             carry, buffer = loop
@@ -58,7 +59,7 @@ def make_run_steps(step: Step) -> RunSteps:
 
         shapes = jax.eval_shape(lambda c: step(c, batch_at(start), key, hyper)[1], carry)
         buffer = jax.tree.map(lambda s: jnp.zeros((MAX_STEPS_A_CALL, *s.shape), s.dtype), shapes)
-        return jax.lax.fori_loop(0, count, body, (carry, buffer))
+        return whole(jax.lax.fori_loop(0, count, body, (carry, buffer)))
 
     return run_steps
 
@@ -126,6 +127,7 @@ def run_epoch(
     Yields:
         After each call the carry and the metrics `[count]` of its steps, on the host.
     """
+    carry, key, hyper = place((carry, key, hyper), feed.mesh)
     for segment in feed.segments(epoch, start):
         first = segment.first
         while first < segment.end:
@@ -133,7 +135,8 @@ def run_epoch(
             began = time.monotonic()
             arguments = (carry, segment, np.int32(first), np.int32(count), key, hyper)
             try:
-                carry, metrics = jax.block_until_ready(program(*arguments))
+                with in_mesh(feed.mesh):
+                    carry, metrics = jax.block_until_ready(program(*arguments))
             except FloatingPointError:
                 # With jax_debug_nans: it names the loop. Without jit, it names the operation.
                 with jax.disable_jit():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
@@ -34,6 +35,7 @@ from vae_jax.train.population_plan import (
     sweep_members,
 )
 from vae_jax.train.population_together import GroupTrainer
+from vae_jax.train.sharding import data_mesh, members_mesh, members_share
 from vae_jax.train.task import total_steps, vae_task
 from vae_jax.train.validation import Feeds, make_feeds, order_seed
 
@@ -122,6 +124,7 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
         int(config.sweep.memory_gib * 2**30) or memory_budget(backend),
         lambda member: position[member.name],
         len(condition_names(config.data, splits.train)),
+        len(members_share(config.parallel.members, len(members)).devices),
     )
     return Plan(members, outcomes, groups, schedule, reason, steps)
 
@@ -134,6 +137,19 @@ def _position(folder: Path, steps_per_epoch: int) -> tuple[int, bool]:
             return 0, False
         facts = persistence.Facts(**checkpoints.read_metadata(step))
         return step, facts.untested(step, steps_per_epoch)
+
+
+def plan_mesh(plan: Plan) -> Mesh | None:
+    """The devices that the members of each group, or the batches of one member, are divided among.
+
+    Returns:
+        None for a single device.
+    """
+    config = plan.members[0].config
+    together = [len(group.members) for group in plan.groups if group.together]
+    if together:
+        return members_mesh(config.parallel.members, max(together))
+    return data_mesh(config)
 
 
 def memory_budget(backend: str) -> int:
@@ -175,11 +191,13 @@ def fit_population(
     with run_lock(workdir), StopSignals() as stop:
         plan = make_plan(config, workdir, splits)
         folders.write_config(workdir, config)
+        mesh = plan_mesh(plan)
         say(
             f"{len(plan.members)} members: {len(plan.outcomes)} done, the others "
             f"{plan.schedule.replace('_', ' ')} ({plan.reason}) in {len(plan.groups)} groups"
+            f" on {1 if mesh is None else mesh.size} of {len(jax.devices())} devices"
         )
-        feeds = make_feeds(plan.members[0].config, splits) if plan.groups else None
+        feeds = make_feeds(plan.members[0].config, splits, mesh) if plan.groups else None
         outcomes, began, trained = dict(plan.outcomes), time.monotonic(), 0
         for group in plan.groups:
             if stop.received is not None:

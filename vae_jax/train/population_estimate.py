@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from vae_jax.data.splits import Splits, condition_names
+from vae_jax.mesh import in_mesh, place
 from vae_jax.train.epoch import MAX_STEPS_A_CALL, compiled_steps
-from vae_jax.train.population import Plan
+from vae_jax.train.population import Plan, plan_mesh
 from vae_jax.train.population_group import (
     group_feed,
     mapped_steps,
@@ -54,7 +55,7 @@ def measure_group(group: Group, splits: Splits, feeds: Feeds, steps: int) -> Ste
     experiments = [make_experiment(config, steps, label_dim) for config in configs]
     feed, axes = group_feed(feeds.train, configs)
     if group.together:
-        stacked = stack_experiments(experiments)
+        stacked = stack_experiments(experiments, feed.mesh)
         state = stack_states(stacked, [experiment.init_state() for experiment in experiments])
         program = mapped_steps(stacked.widest.train_step, axes, donate=True)
         key, hyper = stacked.keys, stacked.hyper
@@ -63,11 +64,13 @@ def measure_group(group: Group, splits: Splits, feeds: Feeds, steps: int) -> Ste
         state, program = experiment.init_state(), compiled_steps(experiment.train_step, donate=True)
         key, hyper = experiment.run_key, experiment.hyper
     segment = next(iter(feed.segments(0)))
+    state, key, hyper = place((state, key, hyper), feed.mesh)
     began, compiled, taken = time.monotonic(), 0.0, 0
     available = min(segment.end - segment.first, MAX_STEPS_A_CALL)
     count = 1
     while True:
-        state, _ = program(state, segment, np.int32(0), np.int32(count), key, hyper)
+        with in_mesh(feed.mesh):
+            state, _ = program(state, segment, np.int32(0), np.int32(count), key, hyper)
         jax.block_until_ready(state)
         seconds = time.monotonic() - began
         if not compiled:
@@ -104,7 +107,7 @@ def describe_plan(plan: Plan, splits: Splits) -> str:
         lines.append(f"group {number}, about {group.memory / 2**20:,.1f} MiB: {names}")
     if not plan.groups:
         return "\n".join([*lines, "nothing is left to train"])
-    feeds = make_feeds(plan.members[0].config, splits)
+    feeds = make_feeds(plan.members[0].config, splits, plan_mesh(plan))
     measured = measure_group(plan.groups[0], splits, feeds, plan.steps)
     programs = len({tuple(m.config.model.z_dim for m in group.members) for group in plan.groups})
     training = len(plan.groups) * plan.steps * measured.step_seconds

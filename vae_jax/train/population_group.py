@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vae_jax.data.batches import Feed, ResidentFeed, Segment
+from vae_jax.mesh import MEMBERS, OWN, WHOLE, axis_size, host, on_own_members, place
 from vae_jax.streams import stream_key
 from vae_jax.train import epoch
 from vae_jax.train.epoch import EpochMeans, Pace, RunSteps, make_run_steps, run_epoch
@@ -30,6 +32,8 @@ from vae_jax.train.validation import (
 )
 from vae_jax.types import UserError
 
+Item = TypeVar("Item")
+
 SHARED = Segment(*cast(Any, [None] * len(Segment._fields)))
 OWN_ORDER = SHARED._replace(rows=0)
 
@@ -42,26 +46,35 @@ class Stacked(NamedTuple):
         experiments: of the members alone.
         keys: `[K]` run keys.
         hyper: `[K]` KL weights and learning rates, `[K, Z]` masks.
+        mesh: the devices that the members are divided among; None for one device. K is then a
+            multiple of their number: copies of the last member fill it up, and nobody reads them.
     """
 
     widest: Experiment
     experiments: tuple[Experiment, ...]
     keys: jax.Array
     hyper: Hyper
+    mesh: Mesh | None = None
 
 
-def stack_experiments(experiments: Sequence[Experiment]) -> Stacked:
+def filled(items: Sequence[Item], mesh: Mesh | None) -> list[Item]:
+    """The items, and copies of the last one up to a multiple of the devices of the members."""
+    return [*items, *[items[-1]] * (-len(items) % axis_size(mesh, MEMBERS))]
+
+
+def stack_experiments(experiments: Sequence[Experiment], mesh: Mesh | None = None) -> Stacked:
     """Bring experiments that differ in KL weight, learning rate, seed and z_dim side by side."""
     widest = max(experiments, key=lambda experiment: experiment.model.z_dim)
-    z_dims = np.array([experiment.model.z_dim for experiment in experiments])
+    slots = filled(experiments, mesh)
+    z_dims = np.array([experiment.model.z_dim for experiment in slots])
     masks = np.arange(widest.model.z_dim)[None, :] < z_dims[:, None]
     kl_weights, learning_rates = (
-        jnp.array([getattr(e.hyper, name) for e in experiments], jnp.float32)
+        jnp.array([getattr(e.hyper, name) for e in slots], jnp.float32)
         for name in ("kl_weight", "learning_rate")
     )
     hyper = Hyper(kl_weights, learning_rates, jnp.asarray(masks, jnp.float32))
-    keys = jnp.stack([experiment.run_key for experiment in experiments])
-    return Stacked(widest, tuple(experiments), keys, hyper)
+    keys, hyper = place((jnp.stack([e.run_key for e in slots]), hyper), mesh, OWN)
+    return Stacked(widest, tuple(experiments), keys, hyper, mesh)
 
 
 def stack_states(stacked: Stacked, states: Sequence[TrainState]) -> TrainState:
@@ -71,7 +84,8 @@ def stack_states(stacked: Stacked, states: Sequence[TrainState]) -> TrainState:
         pad_latent(state, shapes, experiment.model.z_dim)
         for state, experiment in zip(states, stacked.experiments, strict=True)
     ]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *padded)
+    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled(padded, stacked.mesh))
+    return place(state, stacked.mesh, OWN)
 
 
 def unstack_states(stacked: Stacked, state: TrainState) -> list[TrainState]:
@@ -84,9 +98,9 @@ def unstack_states(stacked: Stacked, state: TrainState) -> list[TrainState]:
 
 
 def each_member(tree: Any, count: int) -> list[Any]:
-    """Trees on the host without the leading axis of `count` members."""
-    host = jax.device_get(tree)
-    return [jax.tree.map(lambda leaf, k=k: leaf[k], host) for k in range(count)]
+    """Trees on the host, one for each of the first `count` members, without their axis."""
+    arrays = host(tree)
+    return [jax.tree.map(lambda leaf, k=k: leaf[k], arrays) for k in range(count)]
 
 
 def mapped_steps(step: Step, axes: Segment = SHARED, donate: bool = False) -> RunSteps:
@@ -107,6 +121,8 @@ def mapped_steps(step: Step, axes: Segment = SHARED, donate: bool = False) -> Ru
 @lru_cache(maxsize=32)
 def _mapped_steps(step: Step, axes: Segment, donate: bool, length: int) -> RunSteps:
     mapped = jax.vmap(make_run_steps(step), (0, axes, None, None, 0, 0), (0, 1))
+    segment = Segment(*(WHOLE if axis is None else OWN for axis in axes))
+    mapped = on_own_members(mapped, (OWN, segment, WHOLE, WHOLE, OWN, OWN))
     return jax.jit(mapped, donate_argnums=(0,) if donate else ())
 
 
@@ -125,8 +141,9 @@ class OrderedFeed:
                 "need the images on the device: set config.data.resident to 'always', or "
                 "config.sweep.schedule to 'in_turn'"
             )
-        self._feeds = [feed.reordered(seed) for seed in seeds]
+        self._feeds = [feed.reordered(seed) for seed in filled(seeds, feed.mesh)]
         self.steps_per_epoch, self.seconds_waited = feed.steps_per_epoch, 0.0
+        self.mesh = feed.mesh
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
         """Segments with rows `[K, S, B]`."""
@@ -149,7 +166,8 @@ class GroupValidator:
     def __init__(self, config: ConfigDict, stacked: Stacked, feeds: Feeds) -> None:
         self._reestimate = config.eval.batch_stats == "reestimated" and config.model.norm == "batch"
         self._stacked, self._feeds = stacked, feeds
-        self._keys = jnp.stack([stream_key(e.run_key, "evaluation") for e in stacked.experiments])
+        keys = [stream_key(e.run_key, "evaluation") for e in stacked.experiments]
+        self._keys = place(jnp.stack(filled(keys, stacked.mesh)), stacked.mesh, OWN)
         model, objective = stacked.widest.model, stacked.widest.objective
         stage = stacked.widest.stage
         self._eval_program = mapped_steps(make_eval_step(model, objective, stage))
@@ -161,7 +179,7 @@ class GroupValidator:
         """The statistics to evaluate the members with, a tree like `state.batch_stats`."""
         if not self._reestimate:
             return state.batch_stats
-        step = int(state.step[0])
+        step = int(host(state.step)[0])
         if self._measured[0] != step:
             start = jax.vmap(start_statistics)(state.params, state.batch_stats)
             *_, (carry, _) = self._run(self._statistics_program, start, self._feeds.statistics, 0)
@@ -175,7 +193,7 @@ class GroupValidator:
         count = len(self._stacked.experiments)
         variables = {"params": state.params, "batch_stats": self.batch_stats(state)}
         means = [EpochMeans() for _ in range(count)]
-        start = EvalCarry(variables, jnp.zeros(count, jnp.int32))
+        start = EvalCarry(variables, jnp.zeros(len(self._keys), jnp.int32))
         for _, metrics in self._run(self._eval_program, start, self._feeds.test, 1):
             for k, own in enumerate(means):
                 own.add(member_metrics(metrics, k))

@@ -131,8 +131,8 @@ def member_memory(config: ConfigDict, z_dim: int, label_dim: int = 0) -> int:
     """Estimated bytes that the training of one member needs on the device.
 
     4 copies of the parameters (with two moments and the gradient) and, for each image of a
-    batch, 2 copies of every layer's output (itself and its gradient), all in float32. Padding to
-    a larger z_dim counts. The images and XLA's workspace are not included.
+    micro-batch, 2 copies of every layer's output (itself and its gradient), all in float32.
+    Padding to a larger z_dim counts. The images and XLA's workspace are not included.
 
     Args:
         config: of the member.
@@ -143,7 +143,7 @@ def member_memory(config: ConfigDict, z_dim: int, label_dim: int = 0) -> int:
         Bytes.
     """
     model = make_vae(config.model, config.data.image_shape).clone(z_dim=z_dim)
-    batch = config.train.batch_size
+    batch = config.train.batch_size // config.train.accumulate
 
     def trace(key: jax.Array) -> Any:
         images = jnp.zeros((batch, *model.image_shape))
@@ -181,6 +181,7 @@ def make_groups(
     budget: int,
     position: Callable[[Member], float],
     label_dim: int = 0,
+    devices: int = 1,
 ) -> tuple[Group, ...]:
     """Divide members into groups that are trained one after the other.
 
@@ -191,9 +192,10 @@ def make_groups(
     Args:
         members: of the sweep, those that are not finished.
         schedule: see above.
-        budget: bytes that a group may take.
+        budget: bytes that a group may take on a device.
         position: the step that a member is at.
         label_dim: width of the condition.
+        devices: that the members of a group are divided among.
 
     Returns:
         The groups.
@@ -221,6 +223,7 @@ def make_groups(
                 f"GiB, but config.sweep.memory_gib allows {budget / 2**30:.2f}; raise it, or "
                 "lower config.train.batch_size"
             )
+        fitting *= devices
         for start in range(0, len(some), fitting):
             chosen = tuple(some[start : start + fitting])
             groups.append(Group(chosen, True, each * len(chosen)))

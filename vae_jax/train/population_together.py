@@ -14,6 +14,7 @@ from vae_jax import config as configs
 from vae_jax import workdir as folders
 from vae_jax.checkpoint import Checkpoints
 from vae_jax.data.splits import Splits, condition_names
+from vae_jax.mesh import host
 from vae_jax.metrics_log import MetricsLog
 from vae_jax.progress import Advance, progress
 from vae_jax.run_lock import run_lock
@@ -105,7 +106,8 @@ class GroupTrainer:
                 _MemberRun(member, workdir, self.splits, len(self.label_names), stack)
                 for member, workdir in zip(self.members, self.workdirs, strict=True)
             ]
-            self.stacked = stack_experiments([run.experiment for run in self.runs])
+            mesh = self.feeds.train.mesh
+            self.stacked = stack_experiments([run.experiment for run in self.runs], mesh)
             self.state = stack_states(self.stacked, [run.state for run in self.runs])
             self.feed, axes = group_feed(self.feeds.train, [run.config for run in self.runs])
             self.program = mapped_steps(self.stacked.widest.train_step, axes, donate=True)
@@ -115,6 +117,9 @@ class GroupTrainer:
             for run in self.runs:
                 run.checkpoints.wait()
             return [self._outcome(run) for run in self.runs]
+
+    def _step(self) -> int:
+        return int(host(self.state.step)[0])
 
     def _outcome(self, run: _MemberRun) -> Outcome:
         step = run.checkpoints.latest_step() or 0
@@ -126,7 +131,7 @@ class GroupTrainer:
 
     def _train(self) -> None:
         per_epoch, epochs = self.feed.steps_per_epoch, self.config.train.epochs
-        step = int(self.state.step[0])
+        step = self._step()
         with progress(per_epoch * epochs, "Training", "steps", start=step) as advance:
             for epoch in range(step // per_epoch - self.runs[0].untested, epochs):
                 self._epoch(epoch, advance)
@@ -138,7 +143,7 @@ class GroupTrainer:
 
     def _epoch(self, epoch: int, advance: Advance) -> None:
         per_epoch = self.feed.steps_per_epoch
-        start = int(self.state.step[0]) - epoch * per_epoch
+        start = self._step() - epoch * per_epoch
         for run in self.runs:
             run.means = EpochMeans(run.facts.epoch_sums if start else None)
         began, waited = time.monotonic(), self.feed.seconds_waited
@@ -156,7 +161,7 @@ class GroupTrainer:
             advance(len(metrics["finite"]), note=f"{len(self._alive())} models")
             if self.stop.received is not None or not self._alive():
                 break
-        if int(self.state.step[0]) < (epoch + 1) * per_epoch:
+        if self._step() < (epoch + 1) * per_epoch:
             self._save({}, within_epoch=True)
             return
         seconds = time.monotonic() - began
@@ -171,7 +176,7 @@ class GroupTrainer:
 
     def _finish_epoch(self, epoch: int, speed: dict[str, float]) -> None:
         config, last = self.config, epoch == self.config.train.epochs
-        head = {"epoch": epoch, "step": int(self.state.step[0])}
+        head = {"epoch": epoch, "step": self._step()}
         tests: list[dict[str, float]] = [{} for _ in self.runs]
         if last or epoch % config.eval.every_epochs == 0:
             measured = self.validator.evaluate(self.state, lambda: self.stop.received is not None)
@@ -205,8 +210,9 @@ class GroupTrainer:
 
     def _check_finite(self) -> None:
         """Give up members with `max_skipped` non-finite steps in a row; the others go on."""
-        limit, step = self.config.train.max_skipped, int(self.state.step[0])
-        for run, skipped in zip(self.runs, np.asarray(self.state.skipped), strict=True):
+        limit, step = self.config.train.max_skipped, self._step()
+        counts = host(self.state.skipped)[: len(self.runs)]
+        for run, skipped in zip(self.runs, counts, strict=True):
             if skipped >= limit and not run.reason:
                 run.reason = (
                     f"the last {int(skipped)} steps up to step {step - 1} were not finite "

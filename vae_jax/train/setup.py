@@ -67,14 +67,15 @@ def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) ->
     sections = {name: config[name].to_dict() for name in ("data", "model", "loss", "optimizer")}
     del sections["loss"]["kl_weight"], sections["optimizer"]["learning_rate"]
     text = to_json(ConfigDict(sections))
-    model, objective, tx, train_step, stage = _static_parts(text, total_steps)
+    accumulate = config.train.get("accumulate", 1)  # Runs from before the field existed.
+    model, objective, tx, train_step, stage = _static_parts(text, total_steps, accumulate)
     run_key = jax.random.key(config.seed)
     return Experiment(model, objective, tx, train_step, hyper, run_key, label_dim, stage)
 
 
 @lru_cache(maxsize=32)
 def _static_parts(
-    text: str, total_steps: int
+    text: str, total_steps: int, accumulate: int
 ) -> tuple[VAE, Objective, optax.GradientTransformation, Step, InputStage]:
     config = from_json(text)
     loss, optimizer = config.loss, config.optimizer
@@ -89,5 +90,6 @@ def _static_parts(
         kl_schedule(loss.kl_schedule, loss.kl_schedule_steps, loss.kl_cycles, loss.kl_cycle_ramp),
         learning_rate_schedule(optimizer.schedule, optimizer.warmup_steps, total_steps),
         stage,
+        accumulate,
     )
     return model, objective, tx, train_step, stage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from vae_jax.losses import Objective, weighted_mean
 from vae_jax.models.vae import VAE
 from vae_jax.schedules import Schedule
 from vae_jax.streams import step_key, stream_key
+from vae_jax.train.accumulation import accumulated
 from vae_jax.train.state import Hyper, TrainState
 from vae_jax.types import Batch, VAEOutput
 
@@ -22,6 +23,28 @@ Metrics = dict[str, jax.Array]
 # (carry, batch, run key, hyper) -> (carry, metrics): training, validation and statistics alike.
 Step = Callable[[Any, Batch, jax.Array, Hyper], tuple[Any, Metrics]]
 LossFn = Callable[..., tuple[jax.Array, tuple[Metrics, Any]]]
+
+
+class Examples(NamedTuple):
+    """A batch after everything random but dropout was drawn; images lie along the first axis.
+
+    Attributes:
+        inputs: `[B, H, W, C]` in [0, 1].
+        targets: `[B, H, W, C]` in [0, 1].
+        weights: `[B]`, 1 for images and 0 for padding.
+        labels: `[B, L]`, or None.
+        noise: `[B, Z]` of the posterior samples, or None for the model to draw it.
+    """
+
+    inputs: jax.Array
+    targets: jax.Array
+    weights: jax.Array
+    labels: jax.Array | None
+    noise: jax.Array | None = None
+
+
+# (batch, key of the step) -> examples
+Draw = Callable[[Batch, jax.Array], Examples]
 
 
 def objective_terms(
@@ -73,7 +96,11 @@ def objective_terms(
 
 
 def make_update_step(
-    loss_fn: LossFn, tx: optax.GradientTransformation, learning_rate_factor: Schedule
+    draw: Draw,
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    learning_rate_factor: Schedule,
+    accumulate: int = 1,
 ) -> Step:
     """Build the pure step that follows the gradient of a loss, whatever is trained.
 
@@ -81,10 +108,12 @@ def make_update_step(
     were, bit for bit, and is counted.
 
     Args:
-        loss_fn: `(params, batch_stats, batch, key, step, hyper) -> (loss, (metrics, batch_stats))`
-            with the key of this step.
+        draw: makes examples of a batch.
+        loss_fn: `(params, batch_stats, examples, key, step, hyper) -> (loss, (metrics,
+            batch_stats))` with the key of this step.
         tx: optimiser without its learning rate.
         learning_rate_factor: step -> factor of the learning rate.
+        accumulate: micro-batches that the gradient is computed in, see `accumulated`.
 
     Returns:
         `train_step(state, batch, run_key, hyper) -> (state, metrics)`, where metrics are those of
@@ -94,8 +123,10 @@ def make_update_step(
     def train_step(state: TrainState, batch: Batch, run_key: jax.Array, hyper: Hyper):
         key = step_key(run_key, state.step)
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        if accumulate > 1:
+            gradient = accumulated(gradient, accumulate)
         (loss, (metrics, batch_stats)), grads = gradient(
-            state.params, state.batch_stats, batch, key, state.step, hyper
+            state.params, state.batch_stats, draw(batch, key), key, state.step, hyper
         )
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
@@ -122,6 +153,7 @@ def make_train_step(
     kl_factor: Schedule,
     learning_rate_factor: Schedule,
     stage: InputStage = CLEAN,
+    accumulate: int = 1,
 ) -> Step:
     """Build the pure training step of a VAE; the caller applies `jit`, `scan` or `vmap`.
 
@@ -132,30 +164,40 @@ def make_train_step(
         kl_factor: step -> factor of the KL weight.
         learning_rate_factor: step -> factor of the learning rate.
         stage: how inputs and targets are made of images; the loss compares with the targets.
+        accumulate: micro-batches to a batch; latent noise and inputs are those of the batch.
 
     Returns:
         See `make_update_step`; the metrics are `objective_terms` and `kl_weight`.
     """
 
-    def loss_fn(params, batch_stats, batch: Batch, key, step, hyper: Hyper):
-        inputs, targets = training_pair(stage, key, batch.images)
+    def draw(batch: Batch, key: jax.Array) -> Examples:
+        examples = Examples(*training_pair(stage, key, batch.images), batch.weights, batch.labels)
+        if accumulate == 1:
+            return examples
+        count, dtype = len(batch.images), examples.inputs.dtype
+        rngs = {"latent": stream_key(key, "latent")}
+        noise = model.apply({}, count, dtype, method="draw_noise", rngs=rngs)
+        return examples._replace(noise=noise)
+
+    def loss_fn(params, batch_stats, examples: Examples, key, step, hyper: Hyper):
         kl_weight = hyper.kl_weight * kl_factor(step)
         output, mutated = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            inputs,
+            examples.inputs,
             train=True,
             sample=True,
-            labels=batch.labels,
-            mask=batch.weights > 0,
+            labels=examples.labels,
+            mask=examples.weights > 0,
             z_mask=hyper.z_mask,
+            noise=examples.noise,
             rngs={name: stream_key(key, name) for name in ("latent", "dropout")},
             mutable=["batch_stats"],
         )
         metrics = objective_terms(
-            objective, output, targets, batch.weights, kl_weight, hyper.z_mask
+            objective, output, examples.targets, examples.weights, kl_weight, hyper.z_mask
         )
         loss = metrics["loss"]
         metrics |= {"kl_weight": jnp.asarray(kl_weight, jnp.float32)}
         return loss, (metrics, batch_stats | mutated.get("batch_stats", {}))
 
-    return make_update_step(loss_fn, tx, learning_rate_factor)
+    return make_update_step(draw, loss_fn, tx, learning_rate_factor, accumulate)

@@ -14,6 +14,7 @@ from vae_jax.config import beta
 from vae_jax.data.inputs import CLEAN, make_input_stage
 from vae_jax.data.splits import Splits
 from vae_jax.models.vae import VAE
+from vae_jax.train.sharding import data_share
 
 
 @lru_cache(maxsize=32)
@@ -47,18 +48,25 @@ def objective_line(config: ConfigDict) -> str:
     return "; ".join(parts)
 
 
+def device_line(config: ConfigDict) -> str:
+    """Which devices divide every batch among themselves, and why not more."""
+    devices, reason = data_share(config)
+    text = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
+    return f"{text}, {reason}" if reason else text
+
+
 def run_summary(
     config: ConfigDict, model: VAE, splits: Splits, workdir: str, label_dim: int
 ) -> str:
     """Parameter tables, data, objective and destinations, as text."""
-    device, stage = jax.devices()[0], make_input_stage(config.data)
+    stage = make_input_stage(config.data)
     size = "x".join(str(n) for n in config.data.image_shape)
     lines = [
         parameter_tables(model, label_dim).rstrip(),
         f"data       {config.data.name}: {len(splits.train):,} training and "
         f"{len(splits.test):,} test images of {size}, from {config.data.path}",
         f"objective  {objective_line(config)}",
-        f"device     {len(jax.devices())} x {device.device_kind} ({device.platform})",
+        f"device     {device_line(config)}",
         f"evaluation {config.eval.batch_stats} batch statistics",
         f"workdir    {workdir}: config.json, metrics.jsonl, checkpoints/",
     ]

@@ -12,6 +12,7 @@ from vae_jax.config import is_classifier
 from vae_jax.data.splits import Splits, condition_names
 from vae_jax.train.rows import complete_row
 from vae_jax.train.setup import make_experiment
+from vae_jax.train.sharding import data_mesh
 from vae_jax.train.state import Hyper, TrainState
 from vae_jax.train.step import Step
 from vae_jax.train.summary import run_summary
@@ -93,7 +94,7 @@ def vae_task(config: ConfigDict, splits: Splits, workdir: str, feeds: Feeds | No
         )
     label_names = condition_names(config.data, splits.train)
     experiment = make_experiment(config, total_steps(config, splits), len(label_names))
-    feeds = feeds or make_feeds(config, splits)
+    feeds = feeds or make_feeds(config, splits, data_mesh(config))
     model, objective, weight = experiment.model, experiment.objective, float(config.loss.kl_weight)
     return Task(
         init_state=experiment.init_state,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vae_jax.data.batches import Feed, make_feed
@@ -174,10 +175,10 @@ def order_seed(config: ConfigDict) -> int:
     return config.seed if config.train.order_seed < 0 else config.train.order_seed
 
 
-def make_feeds(config: ConfigDict, splits: Splits) -> Feeds:
-    """The feeds of a run, by `config.data`, `config.train` and `config.eval`."""
+def make_feeds(config: ConfigDict, splits: Splits, mesh: Mesh | None = None) -> Feeds:
+    """The feeds of a run, by `config.data`, `config.train` and `config.eval`, on some devices."""
     data, batch_size = config.data, config.train.batch_size
-    where = (data.resident, data.resident_gib)
+    where = (data.resident, data.resident_gib, mesh)
     train_labels = condition_labels(data, splits.train)
     test_labels = condition_labels(data, splits.test)
     batches = min(config.eval.statistics_batches, max(1, len(splits.train) // batch_size))
