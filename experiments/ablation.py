@@ -5,7 +5,10 @@ python -m experiments.ablation --config=configs/ablation_faces.py --workdir=runs
 
 Leaves a run folder for each member in WORKDIR/members, and results.json, results.csv, report.html.
 The same command resumes, and adding a value trains only what is new.
-Exit codes: 0 done, 2 a user's error, 143 after SIGTERM and 130 after SIGINT (checkpoints saved).
+With --coordinator=HOST:PORT --processes=N --process_id=I, or --distributed on a cluster, several
+processes train together; all of them see the workdir.
+Exit codes: 0 done, 2 a user's error, 143 after SIGTERM and 130 after SIGINT (checkpoints saved), 3
+another process of the run is gone.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from configs import default
-from experiments import app
+from experiments import app, cluster
 from vae_jax.config import flatten, validate
 from vae_jax.data.splits import open_splits
 from vae_jax.evaluate.member_metrics import MemberPictures
 from vae_jax.evaluate.sweep_results import collect_results, write_results
+from vae_jax.processes import is_first
 from vae_jax.report.ablation import write_report
 from vae_jax.report.pictures import image_grid, paired_rows, save_png
 from vae_jax.train.population import fit_population, make_plan
@@ -37,6 +41,7 @@ COLUMNS = 4
 
 def main() -> int:
     """Train, measure, report."""
+    cluster.join()
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     if _DRY_RUN.value:
         validate(config)
@@ -45,9 +50,10 @@ def main() -> int:
         return 0
     result = fit_population(config, workdir)
     if result.interrupted_by is not None:
-        print("stopped; the same command resumes")
+        if is_first():
+            print("stopped; the same command resumes")
         return 128 + result.interrupted_by
-    if _MEASURE.value:
+    if _MEASURE.value and is_first():
         splits = open_splits(config.data)
         results = collect_results(config, workdir, result, splits, draw_member)
         results["differences_from_default"] = _differences(config)

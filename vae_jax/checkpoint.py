@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import numpy as np
 
-from vae_jax import digests
+from vae_jax import digests, processes
 from vae_jax.orbax_items import UNFINISHED, brief_reason, read_item, write_step
 from vae_jax.step_folders import Damaged, StepFolders, steps_to_keep
 from vae_jax.types import UserError
@@ -40,12 +40,15 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """Checkpoints of one run in `DIRECTORY/<step>/<item>/`: one process writes, any number read.
+    """Checkpoints of one run in `DIRECTORY/<step>/<item>/`: one run writes, any number read.
 
     A step appears under its number by one rename, after all its arrays and digests are on disk;
     it is renamed away before it is deleted. A process killed at any instant therefore leaves good
     steps and ignorable rests. Files are synced before older steps go, so this holds for a power
     failure as far as the file system keeps its promises.
+
+    Where several processes train, all of them save together, waiting for the disk, in a folder that
+    all of them see: Orbax writes global arrays from all, the first one does the rest.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class Checkpoints:
         """
         self.wait()
         step = operator.index(step)
-        newest = self.latest_step()
+        newest = processes.on_first(self.latest_step)
         if step < 0 or (newest is not None and step < newest):
             raise UserError(
                 f"Step {step} cannot be saved in {self.directory}: the newest step there is "
@@ -130,7 +133,11 @@ class Checkpoints:
         loss = float(test_loss)
         facts = {"step": step, "test_loss": loss if math.isfinite(loss) else None}
         facts["metadata"] = digests.seal(metadata)["record"]
-        self._pending = self._writer.submit(self._write, facts, arrays, generators)
+        if processes.several():
+            shared = {item: digests.stored_leaves(tree) for item, tree in items.items()}
+            self._write(facts, arrays, generators, shared)
+        else:
+            self._pending = self._writer.submit(self._write, facts, arrays, generators, arrays)
 
     def wait(self) -> None:
         """Waits until the pending save is on disk.
@@ -150,27 +157,40 @@ class Checkpoints:
         facts: dict[str, Any],
         arrays: dict[str, digests.Leaves],
         generators: dict[str, dict[str, str]],
+        sources: dict[str, dict[str, Any]],
     ) -> None:
+        """Writes the arrays `sources`, of which `arrays` are the copies on the host."""
         step = facts["step"]
         try:
-            self._folders.sweep()
             items = {k: digests.describe_leaves(v, generators[k]) for k, v in arrays.items()}
             sealed = digests.seal({**facts, "items": items})
-            if step in self._rejected or not self._renew(step, sealed):
-                self._folders.set_aside(step)  # if it exists, it was found damaged
+            if processes.on_first(lambda: self._make_room(step, sealed)):
                 stored = {  # Orbax takes no empty arrays; their record is enough.
-                    item: {name: leaf for name, leaf in leaves.items() if leaf.size}
-                    for item, leaves in arrays.items()
+                    item: {name: leaf for name, leaf in leaves.items() if np.size(leaf)}
+                    for item, leaves in sources.items()
                 }
                 write_step(self.directory, step, stored, sealed)
-            self._folders.sync(step)
-            self._rejected.discard(step)
-            self._retain()
+            processes.on_first(lambda: self._settle(step))
         except UserError:
             raise
         except Exception as error:
+            if processes.describe_loss(error):
+                raise
             needed = sum(leaf.nbytes for leaves in arrays.values() for leaf in leaves.values())
             raise UserError(self._explain_failure(step, needed, error)) from error
+
+    def _make_room(self, step: int, sealed: dict[str, Any]) -> bool:
+        """Whether the step is to be written; nothing of that name is in the way then."""
+        self._folders.sweep()
+        if step not in self._rejected and self._renew(step, sealed):
+            return False
+        self._folders.set_aside(step)  # if it exists, it was found damaged
+        return True
+
+    def _settle(self, step: int) -> None:
+        self._folders.sync(step)
+        self._rejected.discard(step)
+        self._retain()
 
     def _renew(self, step: int, sealed: dict[str, Any]) -> bool:
         """Whether the step exists with equal arrays; its record is then replaced if it differs."""

@@ -48,13 +48,21 @@ def host_copies(item: PyTree) -> tuple[Leaves, dict[str, str]]:
     """
     named = named_leaves(item)
     generators = {k: str(jax.random.key_impl(v)) for k, v in named.items() if is_prng_key(v)}
-    data = {k: jax.random.key_data(v) if k in generators else v for k, v in named.items()}
+    data = stored_leaves(item)
     host = {k: np.array(v, order="C", copy=True) for k, v in jax.device_get(data).items()}
     for name, array in host.items():
         if array.dtype.kind in "OUSMm":
             raise UserError(f"Leaf {name!r} is {type(named[name]).__name__}, not a numeric array")
         host[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return host, generators
+
+
+def stored_leaves(item: PyTree) -> dict[str, Any]:
+    """The leaves by path as they are stored: typed keys as their uint32 data."""
+    return {
+        name: jax.random.key_data(leaf) if is_prng_key(leaf) else leaf
+        for name, leaf in named_leaves(item).items()
+    }
 
 
 def first_non_finite(leaves: Leaves) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_jax.data.durable import sync_directory
+from vae_jax.processes import is_first
 from vae_jax.types import UserError
 
 FILE_NAME = "metrics.jsonl"
@@ -72,6 +73,24 @@ class MetricsLog:
         self._file.close()
         if self._events is not None:
             self._events.close()
+
+
+class _NoLog(MetricsLog):
+    """The log of a process that leaves writing to the first one."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, row: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def open_log(workdir: str | Path, step: int, tensorboard: bool = False) -> MetricsLog:
+    """The log of a run, which process 0 writes; see `MetricsLog`."""
+    return MetricsLog(workdir, step, tensorboard) if is_first() else _NoLog()
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -24,21 +25,30 @@ def write_step(directory: Path, step: int, items: dict[str, Leaves], record: Any
     """Writes `DIRECTORY/<step>/` with one composite save that appears by one rename.
 
     It blocks and deletes nothing: the caller's background thread then gets every error here, and
-    removes older steps only after it has synced this one.
+    removes older steps only after it has synced this one. Several processes call it together; each
+    writes its part of global arrays, and the first one everything else.
 
     Args:
         directory: folder of all steps.
         step: a step that does not exist yet.
-        items: non-empty arrays by item and leaf path; an item may have none.
+        items: non-empty arrays by item and leaf path; an item may have none. Arrays that only
+            this process holds are copied to the host.
         record: JSON that is saved with them.
     """
     arguments: dict[str, Any] = {RECORD: ocp.args.JsonSave(record)}
-    arguments |= {item: ocp.args.PyTreeSave(leaves) for item, leaves in items.items() if leaves}
+    for item, leaves in items.items():
+        if leaves:
+            arguments[item] = ocp.args.PyTreeSave({k: _savable(v) for k, v in leaves.items()})
     options = ocp.CheckpointManagerOptions(
         enable_async_checkpointing=False, lightweight_initialize=True
     )
     with _one_error_only(), ocp.CheckpointManager(directory, options=options) as manager:
         manager.save(step, args=ocp.args.Composite(**arguments), force=True)
+
+
+def _savable(leaf: Any) -> Any:
+    is_global = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    return leaf if is_global else np.asarray(leaf)
 
 
 def read_item(directory: Path, step: int, item: str, names: list[str]) -> Leaves:
@@ -48,7 +58,14 @@ def read_item(directory: Path, step: int, item: str, names: list[str]) -> Leaves
         Exception: Orbax and TensorStore raise many kinds for broken files.
     """
     # A manager of its own: a broken step can spoil a manager for the good ones.
-    options = ocp.CheckpointManagerOptions(create=False, lightweight_initialize=True)
+    alone = ocp.options.MultiprocessingOptions(  # Every process reads by itself.
+        primary_host=jax.process_index(),
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix=f"process_{jax.process_index()}",
+    )
+    options = ocp.CheckpointManagerOptions(
+        create=False, lightweight_initialize=True, multiprocessing_options=alone
+    )
     arguments = ocp.args.PyTreeRestore(
         item=dict.fromkeys(names, 0),
         restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},

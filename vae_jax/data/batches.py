@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from vae_jax.mesh import BATCHES, DATA, assemble, axis_size, place
 from vae_jax.streams import stream_key
-from vae_jax.types import ImageSet
+from vae_jax.types import ImageSet, UserError
 
 # Host memory that one piece of a streamed epoch may take; two are in flight.
 STREAM_BYTES = 64 * 2**20
@@ -251,13 +251,23 @@ def make_feed(
         batch_size: B.
         seed: of the order; None keeps the order of the split.
         resident: 'always', 'never', or 'auto': resident when the split's bytes as uint8 are at
-            most `resident_gib`.
+            most `resident_gib`. Processes that divide the batches stream: each reads its share.
         resident_gib: GiB.
         mesh: the devices that divide every batch among themselves; None for one device.
 
     Returns:
         The feed; both kinds give the same batches, bit for bit.
+
+    Raises:
+        UserError: 'always' where processes divide the batches.
     """
+    if axis_size(mesh, DATA) > 1 and mesh.is_multi_process:
+        if resident == "always":
+            raise UserError(
+                "config.data.resident is 'always', but each of several processes reads only its "
+                "share of the images: set it to 'auto'"
+            )
+        resident = "never"
     size = len(split) * int(np.prod(split.image_shape))
     keep = resident == "always" or (resident == "auto" and size <= resident_gib * 2**30)
     kind = ResidentFeed if keep else StreamingFeed

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vae_jax import processes
 from vae_jax.data.batches import Feed, Segment
 from vae_jax.mesh import in_mesh, place, split, whole
 from vae_jax.train.state import Hyper
@@ -90,8 +91,8 @@ class Pace:
         self._calls = 0
 
     def count(self, remaining: int) -> int:
-        """Steps of the next call, at most `remaining`."""
-        return min(self._steps, remaining, MAX_STEPS_A_CALL)
+        """Steps of the next call, at most `remaining`; the same in all processes."""
+        return processes.least(min(self._steps, remaining, MAX_STEPS_A_CALL))
 
     def record(self, steps: int, seconds: float) -> None:
         """Adapt to a call of `steps` that took `seconds`."""

@@ -8,19 +8,23 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
+from vae_jax import processes
+
 
 class StopSignals:
     """Context in which the first signal is noted and a second one ends the process at once.
 
     Attributes:
         received: number of the first signal, or None. The exit code of an interrupted run is
-            128 + this number: 143 for SIGTERM, 130 for SIGINT.
+            128 + this number: 143 for SIGTERM, 130 for SIGINT. Where several processes train, it
+            is what they last agreed on, so that all of them save the same step.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
-        self.received: int | None = None
+        self._noted = 0  # by this process
+        self._agreed: int | None = None
         self._previous: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
 
@@ -48,9 +52,20 @@ class StopSignals:
             self._watcher.join()
             os.close(reading)
 
+    @property
+    def received(self) -> int | None:
+        return self._agreed if processes.several() else self._noted or None
+
+    @received.setter
+    def received(self, number: int) -> None:
+        self._noted = self._agreed = number
+
+    def agree(self) -> None:
+        """Tell the other processes of a signal, and hear of theirs; all call this together."""
+        self._agreed = processes.greatest(self._noted) or None
+
     def _note(self, number: int, frame: FrameType | None = None) -> None:
-        if self.received is None:
-            self.received = number
+        self._noted = self._noted or number
 
     def _watch(self, reading: int) -> None:
         stopping = False

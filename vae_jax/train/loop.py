@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
+from vae_jax import processes
 from vae_jax import workdir as folders
 from vae_jax.checkpoint import Checkpoints
 from vae_jax.data.splits import Splits, open_splits
-from vae_jax.metrics_log import MetricsLog
-from vae_jax.progress import Advance, progress
+from vae_jax.metrics_log import MetricsLog, open_log
+from vae_jax.progress import Advance
 from vae_jax.run_lock import run_lock
 from vae_jax.train import persistence
 from vae_jax.train.epoch import EpochMeans, Pace, compiled_steps, run_epoch
@@ -67,11 +68,11 @@ def fit(
     """
     configs.validate(config)
     workdir = Path(workdir)
-    with run_lock(workdir):
+    with processes.held_by_first(run_lock(workdir)):
         if (workdir / folders.CONFIG_FILE).exists():
             configs.check_resumable(folders.read_config(workdir), config)
         # Preparing data may take long and can be killed at any time, so signals end it as usual.
-        splits = splits or open_splits(config.data)
+        splits = splits or processes.first_before_others(lambda: open_splits(config.data))
         checkpoints = Checkpoints(
             workdir / folders.CHECKPOINTS,
             keep_latest=config.checkpoint.keep_latest,
@@ -95,10 +96,11 @@ class _Trainer:
         say: Callable[[str], None],
     ) -> None:
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
-        self.task, self.stop, self.say = task, stop, say
-        say(task.summary)
+        self.task, self.stop = task, stop
+        self.say = say if processes.is_first() else lambda text: None
+        self.say(task.summary)
         self.state, self.saved = persistence.restore(checkpoints, task)
-        folders.write_config(workdir, config)
+        processes.on_first(lambda: folders.write_config(workdir, config))
         self.program = compiled_steps(task.train_step, donate=True)
         self.pace = Pace()
         self.rows: dict[str, dict[str, Any]] = {}
@@ -115,9 +117,9 @@ class _Trainer:
             return FitResult(step, {}, None)
         if step:
             self.say(f"resuming at step {step} (epoch {step // per_epoch + 1 - untested})")
-        log = MetricsLog(self.workdir, step - untested, self.config.log.tensorboard)
+        log = open_log(self.workdir, step - untested, self.config.log.tensorboard)
         try:
-            with progress(last, "Training", "steps", start=step) as advance:
+            with processes.progress(last, "Training", "steps", start=step) as advance:
                 for epoch in range(step // per_epoch - untested, self.config.train.epochs):
                     self._epoch(epoch, log, advance)
                     if self.stop.received is not None:
@@ -141,6 +143,7 @@ class _Trainer:
             means.add(metrics)
             self._check_finite(metrics["finite"])
             advance(len(metrics["finite"]), note=f"loss {metrics['loss'][-1]:.4g}")
+            self.stop.agree()
             if self.stop.received is not None:
                 break
         seconds = time.monotonic() - began

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
+from vae_jax import processes
 from vae_jax import workdir as folders
 from vae_jax.checkpoint import Checkpoints
 from vae_jax.data.splits import Splits, condition_names, open_splits
@@ -121,7 +122,7 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
     groups = make_groups(
         [member for member in members if member.name not in outcomes],
         schedule,
-        int(config.sweep.memory_gib * 2**30) or memory_budget(backend),
+        int(config.sweep.memory_gib * 2**30) or processes.on_first(lambda: memory_budget(backend)),
         lambda member: position[member.name],
         len(condition_names(config.data, splits.train)),
         len(members_share(config.parallel.members, len(members)).devices),
@@ -154,7 +155,7 @@ def plan_mesh(plan: Plan) -> Mesh | None:
 
 def memory_budget(backend: str) -> int:
     """Bytes that a group may take when `config.sweep.memory_gib` is 0."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return int(MEMORY_SHARE.get(backend, 0.5) * stats.get("bytes_limit", physical))
 
@@ -187,10 +188,11 @@ def fit_population(
     """
     workdir = Path(workdir)
     configs.validate(config)
-    splits = open_splits(config.data)
-    with run_lock(workdir), StopSignals() as stop:
+    splits = processes.first_before_others(lambda: open_splits(config.data))
+    say = say if processes.is_first() else lambda text: None
+    with processes.held_by_first(run_lock(workdir)), StopSignals() as stop:
         plan = make_plan(config, workdir, splits)
-        folders.write_config(workdir, config)
+        processes.on_first(lambda: folders.write_config(workdir, config))
         mesh = plan_mesh(plan)
         say(
             f"{len(plan.members)} members: {len(plan.outcomes)} done, the others "
@@ -236,13 +238,16 @@ def _train_group(
         else:
             outcomes = [_fit_alone(members[0], paths[0], splits, feeds, stop, tell)]
     except jax.errors.JaxRuntimeError as error:
+        if processes.several():
+            raise  # The others did not fail in the same way: only a new start helps.
         reason = str(error).splitlines()[0]
         outcomes = [Outcome("failed", reason, 0) for _ in members]
     seconds = (time.monotonic() - began) / len(members)
     for member, path, outcome in zip(members, paths, outcomes, strict=True):
         if outcome.reason:
             say(f"{member.name} {outcome.status}: {outcome.reason}")
-        _write_record(path, member, outcome, seconds, len(members))
+        if processes.is_first():
+            _write_record(path, member, outcome, seconds, len(members))
     return {member.name: outcome for member, outcome in zip(members, outcomes, strict=True)}
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from vae_jax import config as configs
+from vae_jax import processes
 from vae_jax import workdir as folders
 from vae_jax.checkpoint import Checkpoints
 from vae_jax.data.splits import Splits, condition_names
 from vae_jax.mesh import host
-from vae_jax.metrics_log import MetricsLog
-from vae_jax.progress import Advance, progress
+from vae_jax.metrics_log import open_log
+from vae_jax.progress import Advance
 from vae_jax.run_lock import run_lock
 from vae_jax.train import persistence
 from vae_jax.train.epoch import EpochMeans, Pace, run_epoch
@@ -46,7 +47,7 @@ class _MemberRun:
     ) -> None:
         config = member.config
         self.member, self.config = member, config
-        stack.enter_context(run_lock(workdir))
+        stack.enter_context(processes.held_by_first(run_lock(workdir)))
         self.checkpoints = stack.enter_context(
             Checkpoints(
                 workdir / folders.CHECKPOINTS,
@@ -56,10 +57,10 @@ class _MemberRun:
         )
         self.experiment = make_experiment(config, total_steps(config, splits), label_dim)
         self.state, self.facts = persistence.restore(self.checkpoints, self.experiment)
-        folders.write_config(workdir, config)
+        processes.on_first(lambda: folders.write_config(workdir, config))
         step, epochs = int(self.state.step), config.train.epochs
         self.untested = self.facts.untested(step, total_steps(config, splits) // epochs)
-        self.log = MetricsLog(workdir, step - self.untested, config.log.tensorboard)
+        self.log = open_log(workdir, step - self.untested, config.log.tensorboard)
         stack.callback(self.log.close)
         self.means = EpochMeans()
         self.reason = ""
@@ -132,7 +133,7 @@ class GroupTrainer:
     def _train(self) -> None:
         per_epoch, epochs = self.feed.steps_per_epoch, self.config.train.epochs
         step = self._step()
-        with progress(per_epoch * epochs, "Training", "steps", start=step) as advance:
+        with processes.progress(per_epoch * epochs, "Training", "steps", start=step) as advance:
             for epoch in range(step // per_epoch - self.runs[0].untested, epochs):
                 self._epoch(epoch, advance)
                 if self.stop.received is not None or not self._alive():
@@ -159,6 +160,7 @@ class GroupTrainer:
                 run.means.add(member_metrics(metrics, k))
             self._check_finite()
             advance(len(metrics["finite"]), note=f"{len(self._alive())} models")
+            self.stop.agree()
             if self.stop.received is not None or not self._alive():
                 break
         if self._step() < (epoch + 1) * per_epoch:

@@ -52,6 +52,8 @@ def device_line(config: ConfigDict) -> str:
     """Which devices divide every batch among themselves, and why not more."""
     devices, reason = data_share(config)
     text = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
+    if jax.process_count() > 1:
+        text += f" in {jax.process_count()} processes"
     return f"{text}, {reason}" if reason else text
 
 
