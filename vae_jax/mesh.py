@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+Device = Any  # jax.Device, which type checkers take for a variable
 MEMBERS, DATA = "members", "data"
 WHOLE = PartitionSpec()
 # Of arrays [S, B, ...]: each device holds its part of every batch.
@@ -26,7 +27,7 @@ BATCHES = PartitionSpec(None, DATA)
 OWN = PartitionSpec(MEMBERS)
 
 
-def make_mesh(devices: Sequence[jax.Device], members: int = 1) -> Mesh | None:
+def make_mesh(devices: Sequence[Device], members: int = 1) -> Mesh | None:
     """A mesh of `members` rows over devices in their order; None for a single device."""
     if len(devices) == 1:
         return None
@@ -65,7 +66,7 @@ def place(tree: Any, mesh: Mesh | None, spec: PartitionSpec = WHOLE) -> Any:
         if isinstance(leaf, jax.Array):
             if getattr(leaf.sharding, "mesh", None) == mesh:
                 return leaf
-            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 data = one(jax.random.key_data(leaf))
                 return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         host = np.asarray(leaf)
@@ -92,6 +93,7 @@ def assemble(
     parts: dict[Any, np.ndarray] = {}
     arrays = []
     for device, index in sharding.addressable_devices_indices_map(shape).items():
+        assert index is not None  # every addressable device holds a part
         key = tuple((part.start, part.stop) for part in index)
         if key not in parts:
             parts[key] = read(index)

@@ -42,10 +42,10 @@ def join(coordinator: str | None, processes: int | None, process_id: int | None)
     Raises:
         UserError: the arguments do not fit together, or the others do not answer.
     """
-    given = [value is not None for value in (coordinator, processes, process_id)]
-    if any(given) and not all(given):
+    given = {value is not None for value in (coordinator, processes, process_id)}
+    if len(given) > 1:
         raise UserError("--coordinator, --processes and --process_id go together: give all three")
-    if all(given) and not 0 <= process_id < processes:
+    if processes is not None and process_id is not None and not 0 <= process_id < processes:
         raise UserError(f"--process_id is {process_id}, but must be 0 to {processes - 1}")
     try:
         jax.distributed.initialize(

@@ -138,6 +138,7 @@ def test_two_processes_train_a_sweep_as_one_does(tiny_store, tmp_path, schedule)
         "--config.model.encoder.filters=(4, 8, 8)", "--config.model.decoder.filters=(8, 4)",
         "--config.train.batch_size=8", "--config.eval.batch_size=8", "--config.train.epochs=2",
         "--config.sweep.kl_weight=(0.5, 3.0)", "--config.sweep.z_dim=(2, 4)",
+        "--config.sweep.seed=(1,)",
         f"--config.sweep.schedule={schedule}", "--nomeasure",
     )  # fmt: skip
     for count in (1, 2):

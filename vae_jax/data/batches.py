@@ -11,14 +11,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vae_jax.mesh import BATCHES, DATA, assemble, axis_size, place
+from vae_jax.mesh import BATCHES, DATA, WHOLE, assemble, axis_size, place
 from vae_jax.streams import stream_key
 from vae_jax.types import ImageSet, UserError
 
@@ -147,11 +147,11 @@ class ResidentFeed(_Batches):
     ) -> None:
         super().__init__(split, labels, batch_size, seed, mesh)
         images = split.take(np.arange(len(split)))
-        self._images, self._labels = jax.device_put(place((images, labels), mesh))
+        self._images, self._labels = _on_device((images, labels), mesh)
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
         """One segment with the rest of the epoch."""
-        rows, weights = jax.device_put(place(self.plan(epoch), self.mesh, BATCHES))
+        rows, weights = _on_device(self.plan(epoch), self.mesh, BATCHES)
         yield Segment(self._images, self._labels, rows, weights, start, self.steps_per_epoch)
 
 
@@ -213,8 +213,7 @@ class StreamingFeed(_Batches):
         local = np.arange(flat.size, dtype=np.int32).reshape(steps, -1)
         labels = None if self.labels is None else self.labels[flat]
         arrays = (self.split.take(flat), labels, local, weights)
-        images, own, drawn, kept = jax.device_put(place(arrays, self.mesh))
-        return Segment(images, own, drawn, kept, 0, taken)
+        return Segment(*_on_device(arrays, self.mesh), 0, taken)
 
     def _divided_segment(self, rows: np.ndarray, weights: np.ndarray, taken: int) -> Segment:
         sharding = NamedSharding(self.mesh, BATCHES)
@@ -227,6 +226,10 @@ class StreamingFeed(_Batches):
         labels = None if self.labels is None else self.labels[rows]
         labels, weights = place((labels, weights), self.mesh, BATCHES)
         return Segment(images, labels, None, weights, 0, taken)
+
+
+def _on_device(arrays: Any, mesh: Mesh | None, spec: PartitionSpec = WHOLE) -> Any:
+    return jax.device_put(arrays) if mesh is None else place(arrays, mesh, spec)
 
 
 def _drain(ready: queue.Queue) -> None:

@@ -121,7 +121,7 @@ def mapped_steps(step: Step, axes: Segment = SHARED, donate: bool = False) -> Ru
 @lru_cache(maxsize=32)
 def _mapped_steps(step: Step, axes: Segment, donate: bool, length: int) -> RunSteps:
     mapped = jax.vmap(make_run_steps(step), (0, axes, None, None, 0, 0), (0, 1))
-    segment = Segment(*(WHOLE if axis is None else OWN for axis in axes))
+    segment = Segment(*cast(Any, [WHOLE if axis is None else OWN for axis in axes]))
     mapped = on_own_members(mapped, (OWN, segment, WHOLE, WHOLE, OWN, OWN))
     return jax.jit(mapped, donate_argnums=(0,) if donate else ())
 

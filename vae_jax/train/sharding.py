@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vae_jax.mesh import make_mesh
+from vae_jax.mesh import Device, make_mesh
 from vae_jax.types import UserError
 
 
@@ -21,11 +21,11 @@ class Share(NamedTuple):
         reason: why not all of them, in words; empty if all do.
     """
 
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Device, ...]
     reason: str
 
 
-def data_share(config: ConfigDict, devices: list[jax.Device] | None = None) -> Share:
+def data_share(config: ConfigDict, devices: list[Device] | None = None) -> Share:
     """The devices that divide every batch among themselves.
 
     Rule for `config.parallel.data` 0: as many as there are, or the largest number below that
@@ -68,7 +68,7 @@ def data_share(config: ConfigDict, devices: list[jax.Device] | None = None) -> S
     return Share(_first_of_each(devices, count // processes), reason)
 
 
-def members_share(asked: int, members: int, devices: list[jax.Device] | None = None) -> Share:
+def members_share(asked: int, members: int, devices: list[Device] | None = None) -> Share:
     """The devices among which the members of a group that is trained together are divided.
 
     Args:
@@ -105,7 +105,7 @@ def members_mesh(asked: int, members: int) -> Mesh | None:
     return make_mesh(devices, len(devices))
 
 
-def _first_of_each(devices: list[jax.Device], count: int) -> tuple[jax.Device, ...]:
+def _first_of_each(devices: list[Device], count: int) -> tuple[Device, ...]:
     """The first `count` devices of every process, process by process."""
     processes = sorted({device.process_index for device in devices})
     own = [[d for d in devices if d.process_index == process] for process in processes]
