@@ -207,16 +207,19 @@ class StreamingFeed(_Batches):
         taken = len(rows)
         padding = ((0, steps - taken), (0, 0))
         rows, weights = np.pad(rows, padding, mode="edge"), np.pad(weights, padding)
-        if axis_size(self.mesh, DATA) > 1:
-            return self._divided_segment(rows, weights, taken)
+        if self.mesh is not None and axis_size(self.mesh, DATA) > 1:
+            return self._divided_segment(self.mesh, rows, weights, taken)
         flat = rows.reshape(-1)
         local = np.arange(flat.size, dtype=np.int32).reshape(steps, -1)
         labels = None if self.labels is None else self.labels[flat]
         arrays = (self.split.take(flat), labels, local, weights)
-        return Segment(*_on_device(arrays, self.mesh), 0, taken)
+        images, own, drawn, kept = _on_device(arrays, self.mesh)
+        return Segment(images, own, drawn, kept, 0, taken)
 
-    def _divided_segment(self, rows: np.ndarray, weights: np.ndarray, taken: int) -> Segment:
-        sharding = NamedSharding(self.mesh, BATCHES)
+    def _divided_segment(
+        self, mesh: Mesh, rows: np.ndarray, weights: np.ndarray, taken: int
+    ) -> Segment:
+        sharding = NamedSharding(mesh, BATCHES)
 
         def images_at(index: tuple[slice, ...]) -> np.ndarray:
             own = rows[index[:2]]
@@ -224,8 +227,8 @@ class StreamingFeed(_Batches):
 
         images = assemble((*rows.shape, *self.split.image_shape), sharding, images_at)
         labels = None if self.labels is None else self.labels[rows]
-        labels, weights = place((labels, weights), self.mesh, BATCHES)
-        return Segment(images, labels, None, weights, 0, taken)
+        own, kept = place((labels, weights), mesh, BATCHES)
+        return Segment(images, own, None, kept, 0, taken)
 
 
 def _on_device(arrays: Any, mesh: Mesh | None, spec: PartitionSpec = WHOLE) -> Any:
@@ -264,7 +267,7 @@ def make_feed(
     Raises:
         UserError: 'always' where processes divide the batches.
     """
-    if axis_size(mesh, DATA) > 1 and mesh.is_multi_process:
+    if mesh is not None and axis_size(mesh, DATA) > 1 and mesh.is_multi_process:
         if resident == "always":
             raise UserError(
                 "config.data.resident is 'always', but each of several processes reads only its "
