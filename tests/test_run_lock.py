@@ -24,11 +24,10 @@ FORKING_HOLDER = """
 import os, sys, time
 from vae_jax.run_lock import run_lock
 with run_lock(sys.argv[1]):
-    child = os.fork()
-    if child == 0:
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
         time.sleep(60)
         os._exit(0)
-    print(child, flush=True)
     time.sleep(60)
 """
 

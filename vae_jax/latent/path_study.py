@@ -101,7 +101,7 @@ def interpolate(decode: Decode, starts: np.ndarray, ends: np.ndarray, steps: int
     for kind, shown in images.items():
         measured = jax.vmap(smoothness)(jnp.asarray(shown))._asdict()
         values = {name: np.asarray(value, np.float64) for name, value in measured.items()}
-        values["jump"] = values["max_step"] / values["mean_step"]
+        values["jump"] = values["max_step"] / np.maximum(values["mean_step"], 1e-12)
         if kind in radii:
             values["least_radius"] = radii[kind]
         figures[kind] = {name: float(np.nanmean(value)) for name, value in values.items()}
