@@ -3,8 +3,8 @@
 python -m experiments.train --config=configs/inpaint_faces.py --workdir=runs/inpaint_faces
 python -m experiments.restore --workdir=runs/inpaint_faces
 
-Seen at 32x32 with squares of 12x12, three layers, 4,000 images, 6 epochs: PSNR of the erased pixels
-22.1 dB, against 18.2 dB of Gaussian means over kept neighbours and 15.9 dB of the mean image.
+Seen after two minutes on two cores: PSNR of the erased pixels 21.5 dB, against 16.8 dB of Gaussian
+means over kept neighbours and 15.3 dB of the mean image.
 """
 
 from ml_collections import ConfigDict
