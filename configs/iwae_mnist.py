@@ -7,8 +7,8 @@ python -m experiments.evaluate --workdir=runs/iwae_mnist --samples=5000 --count=
 Two dense layers of 200 tanh units each way, Z = 50, the ELBO (k = 1) as objective, Adam with
 epsilon 1e-4, batches of 20. Dense layers are convolutions as large as the image; the one difference
 is the bias of the pixels, which all share here. Published after 3,280 epochs: 86.76 nats by 5,000
-importance samples, 19 of 50 units active. The 10 epochs here (three minutes on two cores) reach 97.3
-nats on 500 test images, with 29 units active.
+importance samples, 19 of 50 units active. The 10 epochs here, three minutes on two cores, reach
+97.3 nats on 500 test images, with 29 units active.
 """
 
 from ml_collections import ConfigDict
