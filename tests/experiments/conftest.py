@@ -14,10 +14,10 @@ ROOT = Path(__file__).parents[2]
 def command():
     """Runs `python -m experiments.MODULE` and returns stdout and stderr together."""
 
-    def run(module, *arguments, expect=0):
+    def run(module, *arguments, expect=0, cwd=ROOT):
         done = subprocess.run(
             [sys.executable, "-m", f"experiments.{module}", *arguments],
-            cwd=ROOT,
+            cwd=cwd,
             capture_output=True,
             text=True,
             timeout=300,

@@ -1,7 +1,6 @@
 """Every entry point as a user runs it, in processes of their own, on configs/tiny.py."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,21 +12,6 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 
 
-def command(module, *arguments, expect=0, cwd=ROOT):
-    """Run `python -m experiments.MODULE`; returns stdout and stderr together."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == expect, output
-    return output
-
-
 def picture(path):
     """Size, text chunks and pixels of an image file."""
     with Image.open(path) as image:
@@ -35,7 +19,7 @@ def picture(path):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(command, tmp_path_factory):
     """A run of configs/tiny.py on procedural faces that were drawn for it."""
     home = tmp_path_factory.mktemp("tiny")
     workdir = home / "run"
@@ -63,7 +47,7 @@ def test_train_draws_faces_and_leaves_everything_behind(trained):
     assert len(facts["config_digest"]) == 16
 
 
-def test_samples_depend_on_seed_and_index_alone(trained):
+def test_samples_depend_on_seed_and_index_alone(command, trained):
     workdir, home, _ = trained
     for name, count in (("many", 70), ("few", 3)):
         command(
@@ -85,7 +69,7 @@ def test_samples_depend_on_seed_and_index_alone(trained):
     assert raw[0] == sharp[0] and raw[2] != sharp[2]
 
 
-def test_given_points_are_decoded(trained):
+def test_given_points_are_decoded(command, trained):
     workdir, home, _ = trained
     z = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     np.save(home / "given.npy", z)
@@ -98,7 +82,7 @@ def test_given_points_are_decoded(trained):
     assert "Traceback" not in output
 
 
-def test_encode_a_store_and_a_folder(trained):
+def test_encode_a_store_and_a_folder(command, trained):
     workdir, home, _ = trained
     store = home / "faces" / "48-seed0" / "16"
     folder = home / "faces" / "48-seed0" / "jpeg" / "img_align_celeba"
@@ -110,7 +94,7 @@ def test_encode_a_store_and_a_folder(trained):
         assert latents["files"][0] == "000001.jpg"
 
 
-def test_the_same_command_resumes_and_more_epochs_train_on(trained):
+def test_the_same_command_resumes_and_more_epochs_train_on(command, trained):
     workdir, home, _ = trained
     arguments = (
         "--config=configs/tiny.py", f"--workdir={workdir}",
@@ -124,7 +108,7 @@ def test_the_same_command_resumes_and_more_epochs_train_on(trained):
     assert steps == [5, 5, 10, 10, 15, 15]
 
 
-def test_a_mistake_is_one_sentence(tmp_path):
+def test_a_mistake_is_one_sentence(command, tmp_path):
     output = command(
         "train",
         "--config=configs/tiny.py",
