@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 
 import numpy as np
@@ -294,3 +295,17 @@ def test_face_is_centred_and_fills_the_crop():
 def test_worker_imports_stay_free_of_jax():
     code = "import sys, vae_jax.data.faces; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_workers_leave_with_a_killed_parent(tmp_path):
+    command = (
+        f"from vae_jax.data.faces import write_faces; write_faces({str(tmp_path)!r}, 20000, 0, 2)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    while not list(tmp_path.rglob("0*.jpg")):
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    parent.communicate(timeout=20)  # The pipe ends with the last process that holds it.

@@ -5,12 +5,15 @@ Worker processes import this file, so nothing here imports JAX.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from vae_jax.data.face_drawing import render_face
@@ -180,13 +183,26 @@ def _finished(folder: Path, seed: int, chunks: list[list[int]], workers: int) ->
         return
     # Forking a process in which JAX runs threads can deadlock, so start fresh ones.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context)
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _leave_with_parent, (reader,))
     try:
         pending = [pool.submit(_write_chunk, folder, seed, chunk) for chunk in chunks]
         for future in pending:
             yield future.result()
     finally:
+        writer.close()
         pool.shutdown(cancel_futures=True)
+
+
+def _leave_with_parent(reader: Connection) -> None:
+    """End this worker once the writing end is closed, as it is too when the parent is killed."""
+
+    def wait() -> None:
+        with contextlib.suppress(EOFError):
+            reader.recv()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _attribute_lines(count: int, seed: int) -> list[str]:
