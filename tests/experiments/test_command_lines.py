@@ -142,4 +142,4 @@ def test_debug_nans_names_the_operation(tiny_store, tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "FloatingPointError: invalid value (nan) encountered in log\n" in done.stderr
-    assert "vae_jax/train/step.py" in done.stderr and "in loss_fn" in done.stderr
+    assert "vae_jax/train/step.py" in done.stderr and "in draw" in done.stderr
