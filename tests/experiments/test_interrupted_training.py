@@ -145,7 +145,15 @@ def test_a_killed_trainer_leaves_no_stale_lock(tiny_store, tiny_config, tmp_path
     assert fit(tiny_config, tmp_path, lambda line: None).step >= 5
 
 
-def test_an_interrupt_while_data_are_prepared_ends_it(tmp_path, processes):
+@pytest.fixture
+def interruptible():
+    """Background jobs of a shell ignore Ctrl-C, and so would what they start."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def test_an_interrupt_while_data_are_prepared_ends_it(tmp_path, processes, interruptible):
     faces = tmp_path / "faces"
     command = [
         sys.executable, "-m", "experiments.train", "--config=configs/tiny.py",
