@@ -17,10 +17,10 @@ import numpy as np
 from absl import flags
 
 from experiments import app
-from vae_jax.filter_layer import make_study, open_layer, timing_sentence
-from vae_jax.filter_starts import SCALES
-from vae_jax.filter_study import LOOP_STEPS, SCALE_STEPS, STARTS, Settings
-from vae_jax.filters import Ascent
+from vae_jax.filters.excitation import Ascent
+from vae_jax.filters.layer import make_study, open_layer, timing_sentence
+from vae_jax.filters.starts import SCALES
+from vae_jax.filters.study import LOOP_STEPS, SCALE_STEPS, STARTS, Settings
 from vae_jax.pages.filters import write_pages
 from vae_jax.types import UserError
 

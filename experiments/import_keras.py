@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import app
 from vae_jax import config as configs
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.interop.keras import load_keras, save_keras
 from vae_jax.run_lock import run_lock
 from vae_jax.train import persistence

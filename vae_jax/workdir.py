@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saved_steps import SavedSteps
 from vae_jax.models.classifier import Classifier, make_classifier
 from vae_jax.models.vae import VAE, make_vae
 from vae_jax.types import UserError
@@ -125,10 +125,10 @@ def open_run(
     if configs.is_classifier(config):
         raise UserError(f"{str(workdir)!r} holds a classifier, but a VAE is needed here")
     model = make_vae(config.model, config.data.image_shape)
-    with Checkpoints(Path(workdir) / CHECKPOINTS) as checkpoints:
-        label_names = _label_names(checkpoints, workdir, step)
-        shapes = network_shapes(model, len(label_names))
-        restored = checkpoints.restore({name: shapes[name] for name in networks}, step)
+    saved = SavedSteps(Path(workdir) / CHECKPOINTS)
+    label_names = _label_names(saved, workdir, step)
+    shapes = network_shapes(model, len(label_names))
+    restored = saved.restore({name: shapes[name] for name in networks}, step)
     variables = network_variables(restored.items)
     return Run(Path(workdir), config, restored.step, model, variables, label_names)
 
@@ -150,21 +150,19 @@ def open_classifier(workdir: str | Path, step: int | None = None) -> Run[Classif
     config = read_config(workdir)
     if not configs.is_classifier(config):
         raise UserError(f"{str(workdir)!r} holds a VAE, but a classifier is needed here")
-    with Checkpoints(Path(workdir) / CHECKPOINTS) as checkpoints:
-        label_names = _label_names(checkpoints, workdir, step)
-        model = make_classifier(config.classifier, config.data.image_shape, len(label_names))
-        images = jnp.zeros((1, *model.image_shape))
-        shapes = jax.eval_shape(lambda key: model.init(key, images, False), jax.random.key(0))
-        item = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
-        restored = checkpoints.restore({"classifier": item}, step)
+    saved = SavedSteps(Path(workdir) / CHECKPOINTS)
+    label_names = _label_names(saved, workdir, step)
+    model = make_classifier(config.classifier, config.data.image_shape, len(label_names))
+    images = jnp.zeros((1, *model.image_shape))
+    shapes = jax.eval_shape(lambda key: model.init(key, images, False), jax.random.key(0))
+    item = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
+    restored = saved.restore({"classifier": item}, step)
     variables = network_variables(restored.items)
     return Run(Path(workdir), config, restored.step, model, variables, label_names)
 
 
-def _label_names(
-    checkpoints: Checkpoints, workdir: str | Path, step: int | None
-) -> tuple[str, ...]:
-    newest = checkpoints.latest_step() if step is None else step
+def _label_names(saved: SavedSteps, workdir: str | Path, step: int | None) -> tuple[str, ...]:
+    newest = saved.latest_step() if step is None else step
     if newest is None:
         raise UserError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
-    return tuple(checkpoints.read_metadata(newest)["label_names"])
+    return tuple(saved.read_metadata(newest)["label_names"])

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.metrics_log import read_rows
 from vae_jax.train.interruption import StopSignals
 from vae_jax.train.loop import fit

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from configs import tiny
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.metrics_log import read_rows
 from vae_jax.train.loop import fit
 

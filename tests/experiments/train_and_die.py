@@ -16,9 +16,9 @@ import threading
 
 from experiments import drawing
 from vae_jax import metrics_log, workdir
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
+from vae_jax.checkpoint.step_folders import StepFolders
 from vae_jax.metrics_log import MetricsLog
-from vae_jax.step_folders import StepFolders
 from vae_jax.train import loop
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.fsync")

@@ -17,7 +17,7 @@ import pytest
 
 from configs import tiny
 from experiments.import_keras import import_run
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.interop.keras import from_arrays, load_keras, save_keras, to_arrays
 from vae_jax.latent.sampling import decode, encode, prior_latents
 from vae_jax.losses import Objective

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.filter_layer import make_study, open_layer
-from vae_jax.filter_study import Settings
+from vae_jax.filters.layer import make_study, open_layer
+from vae_jax.filters.study import Settings
 from vae_jax.pages.filters import write_pages
 from vae_jax.train.loop import fit
 from vae_jax.types import UserError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import classifier_mnist
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import open_splits
 from vae_jax.evaluate.recognition import predict
 from vae_jax.metrics_log import read_rows

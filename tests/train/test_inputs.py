@@ -10,7 +10,7 @@ import pytest
 
 from configs import tiny
 from vae_jax import config as vae_config
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data import inputs as stages
 from vae_jax.data.augmentation import Augmentation
 from vae_jax.data.corruption import Corruption

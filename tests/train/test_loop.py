@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.orbax_items import write_step
+from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.metrics_log import read_rows
-from vae_jax.orbax_items import write_step
 from vae_jax.train import task
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.loop import fit
@@ -149,7 +149,7 @@ def test_a_last_save_that_fails_is_an_error_and_the_step_before_it_restores(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_step(directory, step, items, record)
 
-    monkeypatch.setattr("vae_jax.checkpoint.write_step", full)
+    monkeypatch.setattr("vae_jax.checkpoint.saving.write_step", full)
     with pytest.raises(UserError, match=r"Step 10 .*needs up to [\d,]+ bytes and [\d,]+ bytes are"):
         fit(tiny_config, tmp_path, quiet)
     monkeypatch.undo()

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vae_jax.filter_layer import Study
-from vae_jax.filter_study import logarithmic_steps, spectral_agreement
+from vae_jax.filters.layer import Study
+from vae_jax.filters.study import logarithmic_steps, spectral_agreement
 from vae_jax.report.filters import captioned_grid, response_curves
 from vae_jax.report.pictures import save_png
 from vae_jax.types import UserError

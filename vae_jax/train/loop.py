@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from vae_jax import config as configs
 from vae_jax import processes
 from vae_jax import workdir as folders
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import Splits, open_splits
 from vae_jax.metrics_log import MetricsLog, open_log
 from vae_jax.progress import Advance

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from vae_jax import config as configs
 from vae_jax import processes
 from vae_jax import workdir as folders
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saved_steps import SavedSteps
 from vae_jax.data.splits import Splits, condition_names, open_splits
 from vae_jax.run_lock import run_lock
 from vae_jax.train import persistence
@@ -132,12 +132,12 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
 
 def _position(folder: Path, steps_per_epoch: int) -> tuple[int, bool]:
     """The last step of a member, and whether the epoch that ends there is still to be evaluated."""
-    with Checkpoints(folder / folders.CHECKPOINTS) as checkpoints:
-        step = checkpoints.latest_step()
-        if step is None:
-            return 0, False
-        facts = persistence.Facts(**checkpoints.read_metadata(step))
-        return step, facts.untested(step, steps_per_epoch)
+    saved = SavedSteps(folder / folders.CHECKPOINTS)
+    step = saved.latest_step()
+    if step is None:
+        return 0, False
+    facts = persistence.Facts(**saved.read_metadata(step))
+    return step, facts.untested(step, steps_per_epoch)
 
 
 def plan_mesh(plan: Plan) -> Mesh | None:
@@ -263,8 +263,8 @@ def _fit_alone(
     try:
         result = fit(member.config, path, say, partial(vae_task, feeds=own), splits)
     except DivergedError as error:
-        with Checkpoints(path / folders.CHECKPOINTS) as checkpoints:
-            return Outcome("diverged", str(error), checkpoints.latest_step() or 0)
+        saved = SavedSteps(path / folders.CHECKPOINTS)
+        return Outcome("diverged", str(error), saved.latest_step() or 0)
     if result.interrupted_by is not None:
         stop.received = result.interrupted_by
         return Outcome("interrupted", "", result.step)

@@ -13,7 +13,7 @@ import numpy as np
 from vae_jax import config as configs
 from vae_jax import processes
 from vae_jax import workdir as folders
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import Splits, condition_names
 from vae_jax.mesh import host
 from vae_jax.metrics_log import open_log

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vae_jax.filter_ascent import climb_all
-from vae_jax.filter_starts import standardise
+from vae_jax.filters.ascent import climb_all
+from vae_jax.filters.starts import standardise
 
 # [B, H, W, C] -> feature maps [B, h, w, F]; a plain function, or a tree of arrays
 # (`jax.tree_util.Partial`), which compiles once for all weights.

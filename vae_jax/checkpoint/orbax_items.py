@@ -15,8 +15,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vae_jax.digests import Leaves
-from vae_jax.step_folders import RECORD
+from vae_jax.checkpoint.digests import Leaves
+from vae_jax.checkpoint.step_folders import RECORD
 
 UNFINISHED = ocp.utils.TMP_DIR_SUFFIX  # of the folder that is renamed once a step is complete
 

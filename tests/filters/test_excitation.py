@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vae_jax import filters
-from vae_jax.filter_starts import standardise, start_images
-from vae_jax.filters import Ascent, Projection, excite, unit_range
+from vae_jax.filters.excitation import Ascent, Projection, excite, unit_range
+from vae_jax.filters.starts import standardise, start_images
 
 FREE = Projection()
 FINE = Ascent(tolerance=5e-5)

@@ -1,4 +1,4 @@
-"""Start images for `vae_jax.filters`: seeded noise at several length scales."""
+"""Start images of the ascent: seeded noise at several length scales."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vae_jax import digests
+from vae_jax.checkpoint import digests
 from vae_jax.types import UserError
 
 RECORD = "record"  # the JSON item beside the arrays

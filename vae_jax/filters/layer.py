@@ -12,8 +12,15 @@ from numpy.typing import ArrayLike
 from vae_jax.config import is_classifier
 from vae_jax.data.batches import to_unit_range
 from vae_jax.data.splits import first_images, open_splits
-from vae_jax.filter_study import Settings, seconds_per_map, starts_of_maps
-from vae_jax.filters import Excitation, LayerFn, Projection, excite, map_responses, unit_range
+from vae_jax.filters.excitation import (
+    Excitation,
+    LayerFn,
+    Projection,
+    excite,
+    map_responses,
+    unit_range,
+)
+from vae_jax.filters.study import Settings, seconds_per_map, starts_of_maps
 from vae_jax.latent.sampling import in_batches
 from vae_jax.models.features import layer_features
 from vae_jax.types import UserError

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax.filter_study import (
+from vae_jax.filters.excitation import Projection, excite
+from vae_jax.filters.study import (
     SCALE_STEPS,
     Settings,
     best_starts,
@@ -15,7 +16,6 @@ from vae_jax.filter_study import (
     spectral_agreement,
     starts_of_maps,
 )
-from vae_jax.filters import Projection, excite
 from vae_jax.types import UserError
 
 SHAPE = (14, 14, 1)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.types import UserError
 
 # On a slow machine an echo of a failed read (see orbax_items) may still arrive after its test.
@@ -174,7 +174,7 @@ def test_steps_without_permission_are_no_damage(pristine, tmp_path, monkeypatch)
     def deny(*arguments):
         raise ValueError("PERMISSION_DENIED: Error opening ...")
 
-    monkeypatch.setattr("vae_jax.checkpoint.read_item", deny)
+    monkeypatch.setattr("vae_jax.checkpoint.saving.read_item", deny)
     checkpoints = Checkpoints(pristine)
     with pytest.raises(UserError, match="step 5 .*may not be read"):
         checkpoints.restore(state(0))
@@ -192,7 +192,7 @@ def test_no_good_step_at_all_is_one_sentence_with_every_reason(pristine, tmp_pat
 WRITER = """
 import os, signal, sys
 import numpy as np
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 
 folder, first, killing_event = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 events = 0

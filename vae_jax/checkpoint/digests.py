@@ -143,7 +143,7 @@ def _text(signature: tuple[tuple[int, ...], str, Any]) -> str:
 
 
 def rebuild(template: PyTree, arrays: Leaves, found: dict[str, dict[str, Any]]) -> PyTree:
-    """Puts verified host arrays where the template wants them; see `Checkpoints.restore`."""
+    """Puts verified host arrays where the template wants them; see `SavedSteps.restore`."""
     leaves = [
         _place(arrays[name], leaf, found[name]["generator"])
         for name, leaf in named_leaves(template).items()

@@ -1,4 +1,4 @@
-"""The compiled program behind `vae_jax.filters.excite`.
+"""The compiled program behind `vae_jax.filters.excitation.excite`.
 
 Maps converge after very different numbers of steps. The program therefore has a fixed number of
 lanes, each climbing for one map at a time: a lane whose map has ended takes the next one, so that
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vae_jax.filter_starts import standardise
+from vae_jax.filters.starts import standardise
 
 
 class Results(NamedTuple):

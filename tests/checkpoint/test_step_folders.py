@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vae_jax.step_folders import Damaged, StepFolders, steps_to_keep
+from vae_jax.checkpoint.step_folders import Damaged, StepFolders, steps_to_keep
 
 LOSSES = st.lists(st.sampled_from([math.nan, math.inf, -math.inf, 1.0, 2.0, 2.5, 3.0]), max_size=12)
 

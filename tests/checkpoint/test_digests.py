@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax import digests
+from vae_jax.checkpoint import digests
 from vae_jax.types import UserError
 
 

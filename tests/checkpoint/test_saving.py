@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.types import UserError
 
 
@@ -256,7 +256,7 @@ def test_retention_counts_are_checked(tmp_path, latest, best):
 OTHER_DEVICES = """
 import sys, jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from vae_jax.checkpoint import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints
 assert jax.device_count() == 4
 mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 split = NamedSharding(mesh, PartitionSpec("data"))

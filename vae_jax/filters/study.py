@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vae_jax.filter_starts import SCALES, Shape, fourier_images, scale_layers, standardise
-from vae_jax.filters import (
+from vae_jax.filters.excitation import (
     DEFAULT_ASCENT,
     Ascent,
     Excitation,
@@ -20,6 +19,7 @@ from vae_jax.filters import (
     Projection,
     map_responses,
 )
+from vae_jax.filters.starts import SCALES, Shape, fourier_images, scale_layers, standardise
 from vae_jax.types import UserError
 
 STARTS = ("noise", "fourier")
@@ -33,7 +33,7 @@ class Settings(NamedTuple):
 
     Attributes:
         start: 'noise' at `scales`, or 'fourier'.
-        scales: cells across the image, coarse to fine; see `filter_starts.noise_images`.
+        scales: cells across the image, coarse to fine; see `starts.noise_images`.
         weights: of the scales; None for equal ones.
         strategy: 0 evolves the whole superposition; 1 evolves noise at the first scale and then
             enriches the pattern with the noise of one scale after another.

@@ -1,0 +1,1 @@
+"""Activation maximisation: input patterns that drive the feature maps of a layer."""
