@@ -22,21 +22,18 @@ from configs import default
 from experiments import app, cluster
 from vae_jax.config import flatten, validate
 from vae_jax.data.splits import open_splits
-from vae_jax.evaluate.member_metrics import MemberPictures
 from vae_jax.evaluate.sweep_results import collect_results, write_results
+from vae_jax.pages.members import draw_member
 from vae_jax.processes import is_first
 from vae_jax.report.ablation import write_report
-from vae_jax.report.pictures import image_grid, paired_rows, save_png
-from vae_jax.train.population import fit_population, make_plan
+from vae_jax.train.population import fit_population
 from vae_jax.train.population_estimate import describe_plan
-from vae_jax.workdir import Run
+from vae_jax.train.population_progress import make_plan
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file with a section `sweep`.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print members, groups, memory and time.")
 _MEASURE = flags.DEFINE_bool("measure", True, "Measure the members and write the report.")
-
-COLUMNS = 4
 
 
 def main() -> int:
@@ -63,19 +60,6 @@ def main() -> int:
         ]:
             print(f"wrote {path}")
     return 0
-
-
-def draw_member(run: Run, pictures: MemberPictures) -> dict[str, str]:
-    """Write a member's samples.png and reconstructions.png; their names by kind."""
-    pairs = paired_rows([pictures.originals, pictures.reconstructions], COLUMNS)
-    facts = {
-        "samples": {"seed": str(pictures.seed)},
-        "reconstructions": {"rows": "original, reconstruction of the mean"},
-    }
-    for kind, pixels in (("samples", pictures.samples), ("reconstructions", pairs)):
-        path = run.workdir / f"{kind}.png"
-        save_png(path, image_grid(pixels, COLUMNS), run.provenance | facts[kind])
-    return {kind: f"{kind}.png" for kind in facts}
 
 
 def _differences(config: ConfigDict) -> dict[str, str]:

@@ -9,13 +9,13 @@ from ml_collections import ConfigDict
 
 from vae_jax.config import validate
 from vae_jax.train.padding import pad_latent, unpad_latent
-from vae_jax.train.population import member_folder
 from vae_jax.train.population_plan import (
     make_groups,
     member_memory,
     resolve_schedule,
     sweep_members,
 )
+from vae_jax.train.population_progress import member_folder
 from vae_jax.train.setup import make_experiment
 from vae_jax.types import UserError
 

@@ -19,8 +19,9 @@ from vae_jax.data.splits import Splits
 from vae_jax.evaluate import member_metrics
 from vae_jax.evaluate.member_metrics import MemberPictures, member_figures, quality_floor
 from vae_jax.metrics_log import read_rows
-from vae_jax.train.population import PopulationResult, member_folder, read_record
+from vae_jax.train.population import PopulationResult
 from vae_jax.train.population_plan import Member
+from vae_jax.train.population_progress import member_folder, read_record
 from vae_jax.workdir import Run, open_run
 
 RESULTS_JSON, RESULTS_CSV, FIGURES = "results.json", "results.csv", "figures.json"

@@ -11,7 +11,6 @@ import numpy as np
 from vae_jax.data.splits import Splits, condition_names
 from vae_jax.mesh import in_mesh, place
 from vae_jax.train.epoch import MAX_STEPS_A_CALL, compiled_steps
-from vae_jax.train.population import Plan, plan_mesh
 from vae_jax.train.population_group import (
     group_feed,
     mapped_steps,
@@ -19,6 +18,7 @@ from vae_jax.train.population_group import (
     stack_states,
 )
 from vae_jax.train.population_plan import Group
+from vae_jax.train.population_progress import Plan, plan_mesh
 from vae_jax.train.setup import make_experiment
 from vae_jax.train.validation import Feeds, make_feeds
 
