@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vae_jax.models.convolution_geometry import Axis, Geometry
+from vae_jax.models.convolution_geometry import Geometry
+from vae_jax.models.convolution_patches import add_windows, patches_of, taps_axis
 
 # Rules of the matrix-product form, measured on two cores with 2 MiB of L2 each and a shared L3.
 _WHOLE_BYTES = 8 << 20  # patches of a whole batch up to this size are made at once
 _CHUNK_BYTES = 6 << 20  # otherwise a loop over chunks of images whose patches stay in cache
 _LANES = 2  # a chunk is cut into as many parts, which are computed side by side,
 _LANE_BYTES = 1900 << 10  # if the patches of each are at least as large (less did not pay)
-_WIDE_CHANNELS = 128  # of the large image: long enough to be copied pixel by pixel
 _FEW_CHANNELS = 8  # of the large image: narrow products, bound by memory rather than arithmetic
 
 
@@ -69,41 +69,6 @@ def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
 
 def _wide(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
-
-
-def _patches(geometry: Geometry, large: jax.Array) -> jax.Array:
-    """Every window of `large` `[B, H, W, C]` as a row: `[B * h * w, kh * kw * C]`.
-
-    A stride of columns is merged into the channels first, so that a row of a window is copied in
-    few long pieces. Of images with one channel every window is a column, `[kh * kw, B * h * w]`.
-    """
-    rows, columns = geometry
-    batch, _, _, channels = large.shape
-    pieces = -(-columns.kernel // columns.stride)
-    across = columns.small + pieces - 1
-    right = across * columns.stride - columns.large - columns.low
-    edges = [(0, 0, 0), (rows.low, rows.high, 0), (columns.low, right, 0), (0, 0, 0)]
-    padded = lax.pad(large, jnp.zeros((), large.dtype), edges)
-    if channels == 1:
-        lines = [_taps(padded, columns, tap, axis=2) for tap in range(columns.kernel)]
-        taps = [_taps(line, rows, tap, axis=1) for tap in range(rows.kernel) for line in lines]
-        return lax.concatenate(taps, 0).reshape(rows.kernel * columns.kernel, -1)
-    merged = padded.reshape(batch, -1, across, columns.stride * channels)
-    spans = []
-    for piece in range(pieces):
-        width = min(columns.stride, columns.kernel - piece * columns.stride) * channels
-        span = lax.slice_in_dim(merged, piece, piece + columns.small, axis=2)
-        spans.append(lax.slice_in_dim(span, 0, width, axis=3))
-    if channels < _WIDE_CHANNELS:
-        spans = [lax.concatenate(spans, 3)]
-    taps = [_taps(span, rows, tap, axis=1) for tap in range(rows.kernel) for span in spans]
-    return lax.concatenate(taps, 3).reshape(batch * rows.small * columns.small, -1)
-
-
-def _taps(padded: jax.Array, along: Axis, tap: int, axis: int) -> jax.Array:
-    """What each small pixel sees through one tap, along one axis."""
-    end = tap + (along.small - 1) * along.stride + 1
-    return lax.slice_in_dim(padded, tap, end, along.stride, axis=axis)
 
 
 def _chunk(geometry: Geometry, batch: int, channels: int, dtype: jnp.dtype) -> tuple[int, int]:
@@ -170,15 +135,14 @@ def _gather(geometry: Geometry, large: jax.Array, kernel: jax.Array) -> jax.Arra
     """Convolution: `[B, H, W, L]` and `[kh, kw, L, S]` -> `[B, h, w, S]`."""
 
     def part(large):
-        return _apply(geometry, _patches(geometry, large), kernel), None
+        return _apply(geometry, patches_of(geometry, large), kernel), None
 
     chunk = _chunk(geometry, large.shape[0], large.shape[3], large.dtype)
     return _over_chunks(part, (large,), *chunk)[0]
 
 
 def _apply(geometry: Geometry, patches: jax.Array, kernel: jax.Array) -> jax.Array:
-    window_axis = 0 if kernel.shape[2] == 1 else 1
-    small = _dot(patches, kernel.reshape(-1, kernel.shape[3]), (window_axis, 0))
+    small = _dot(patches, kernel.reshape(-1, kernel.shape[3]), (taps_axis(kernel.shape[2]), 0))
     shape = (-1, geometry[0].small, geometry[1].small, kernel.shape[3])
     return small.reshape(shape).astype(patches.dtype)
 
@@ -206,10 +170,10 @@ def _with_correlation(
     narrow = channels < _FEW_CHANNELS
 
     def part(large, small):
-        patches = _patches(geometry, large)
+        patches = patches_of(geometry, large)
         pixels = small.reshape(-1, filters)
         if narrow:
-            term = _dot(patches, pixels, (1 if channels == 1 else 0, 0))
+            term = _dot(patches, pixels, (1 - taps_axis(channels), 0))
         else:  # XLA's matrix product is fastest on a row-major left side: transpose the small one
             term = _dot(lax.optimization_barrier(pixels.T), patches, (1, 0))
         return gather(patches), term
@@ -230,54 +194,10 @@ def _scatter(geometry: Geometry, small: jax.Array, kernel: jax.Array) -> jax.Arr
     def part(small):
         products = _dot(small.reshape(-1, small.shape[3]), matrix, (1, 1))
         shape = (*small.shape[:3], *kernel.shape[:3])
-        return _add_windows(geometry, products.reshape(shape)).astype(small.dtype), None
+        return add_windows(geometry, products.reshape(shape)).astype(small.dtype), None
 
     chunk = (small.shape[0], 1)
     if kernel.shape[2] >= _FEW_CHANNELS:
         chunk = _chunk(geometry, small.shape[0], kernel.shape[2], small.dtype)
     large, _ = _over_chunks(part, (small,), *chunk)
     return large
-
-
-def _add_windows(geometry: Geometry, products: jax.Array) -> jax.Array:
-    """Sum overlapping windows `[B, h, w, kh, kw, L]` into the image `[B, H, W, L]` (col2im).
-
-    Pixels whose padded position is `phase` modulo the stride get every stride-th tap, each one
-    shifted by whole small pixels; the phases are summed one by one and interleaved at the end.
-    """
-    rows, columns = geometry
-    tall, wide = (axis.small + (axis.kernel - 1) // axis.stride for axis in geometry)
-
-    def phase_sum(i: int, j: int) -> jax.Array:
-        terms = [
-            _place(products[:, :, :, a, b], a // rows.stride, b // columns.stride, tall, wide)
-            for a in range(i, rows.kernel, rows.stride)
-            for b in range(j, columns.kernel, columns.stride)
-        ]
-        zeros = jnp.zeros((products.shape[0], tall, wide, products.shape[5]), products.dtype)
-        return functools.reduce(jnp.add, terms) if terms else zeros
-
-    phases = jnp.stack(
-        [
-            jnp.stack([phase_sum(i, j) for j in range(columns.stride)], axis=3)
-            for i in range(rows.stride)
-        ],
-        axis=2,
-    )  # [B, tall, stride, wide, stride, L]
-    padded = phases.reshape(
-        products.shape[0], tall * rows.stride, wide * columns.stride, products.shape[5]
-    )
-    crop = [
-        (-axis.low, axis.low + axis.large - length, 0)
-        for axis, length in zip(geometry, padded.shape[1:3], strict=True)
-    ]
-    zero = jnp.zeros((), products.dtype)
-    return lax.pad(padded, zero, [(0, 0, 0), *crop, (0, 0, 0)])
-
-
-def _place(x: jax.Array, top: int, left: int, tall: int, wide: int) -> jax.Array:
-    """Put `x` `[B, h, w, L]` into a `tall` by `wide` field of zeros."""
-    return jnp.pad(
-        x,
-        ((0, 0), (top, tall - top - x.shape[1]), (left, wide - left - x.shape[2]), (0, 0)),
-    )
