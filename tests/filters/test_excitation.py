@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax import filters
+from vae_jax.filters import excitation
 from vae_jax.filters.excitation import Ascent, Projection, excite, unit_range
 from vae_jax.filters.starts import standardise, start_images
 
@@ -119,7 +119,7 @@ def naive(layer, start, index, projection, stage_steps, ascent):
 
 @pytest.mark.parametrize("stage_steps", [(60,), (3, 40)])
 def test_all_maps_at_once_equal_a_naive_loop_over_each(float64, monkeypatch, stage_steps):
-    monkeypatch.setattr(filters, "CPU_LANES", 2)  # Five maps take turns.
+    monkeypatch.setattr(excitation, "CPU_LANES", 2)  # Five maps take turns.
     layer, shape = two_layers(), (9, 8, 1)
     starts = jnp.asarray(np.random.default_rng(3).normal(size=(len(stage_steps), 5, *shape)))
     # A coarse tolerance: some maps end early, others at the limit.

@@ -48,6 +48,32 @@ class _Lanes(NamedTuple):
     moves: jax.Array
 
 
+class _Climb(NamedTuple):
+    """What stays the same while the lanes climb; see `climb_all`."""
+
+    layer: Callable[[jax.Array], jax.Array]
+    starts: jax.Array
+    maps: jax.Array
+    stage_steps: jax.Array
+    snapshot_steps: jax.Array
+    project: Callable[[jax.Array], jax.Array]
+    step_size: float
+    tolerance: float
+    patience: int
+
+    def responses(self, images: jax.Array, rows: jax.Array) -> jax.Array:
+        """`[L]`, of each row's map to its image."""
+        means = jnp.mean(self.layer(images), axis=(1, 2))
+        chosen = jnp.take_along_axis(means, self.maps[rows][:, None], axis=1)[:, 0]
+        return chosen.astype(self.starts.dtype)
+
+    def begun(self, stage: jax.Array, row: jax.Array, images: jax.Array) -> jax.Array:
+        """`[L, H, W, C]`: images as they enter a stage."""
+        stages, count = self.starts.shape[:2]
+        noise = self.starts[jnp.minimum(stage, stages - 1), jnp.minimum(row, count - 1)]
+        return self.project(standardise(images) + noise)
+
+
 @partial(jax.jit, static_argnames=("project", "step_size", "tolerance", "patience", "sizes"))
 def climb_all(
     layer: jax.tree_util.Partial,
@@ -79,67 +105,73 @@ def climb_all(
     Returns:
         The results, and the response `[M]` to every pattern.
     """
-    lanes_count, total = sizes
-    (stages, count), dtype = starts.shape[:2], starts.dtype
-
-    def response_of(images: jax.Array, rows: jax.Array) -> jax.Array:
-        means = jnp.mean(layer(images), axis=(1, 2))
-        return jnp.take_along_axis(means, maps[rows][:, None], axis=1)[:, 0].astype(dtype)
-
-    def start_of(stage: jax.Array, row: jax.Array, images: jax.Array) -> jax.Array:
-        noise = starts[jnp.minimum(stage, stages - 1), jnp.minimum(row, count - 1)]
-        return project(standardise(images) + noise)
-
-    def body(loop: tuple[_Lanes, Results, jax.Array]) -> tuple[_Lanes, Results, jax.Array]:
-        lanes, results, next_row = loop
-        rows = jnp.minimum(lanes.row, count - 1)
-        # Images are independent, so the gradient of the sum is every image's own gradient.
-        response, pull_back = jax.vjp(lambda images: response_of(images, rows), lanes.images)
-        (gradient,) = pull_back(jnp.ones_like(response))
-        change = jnp.abs(response - lanes.previous)
-        still = change <= tolerance * jnp.abs(lanes.previous)  # False where that is NaN.
-        quiet = jnp.where(still, lanes.quiet + 1, 0)
-        converged = quiet >= patience
-        moved = project(lanes.images + step_size * _over_rms(gradient))
-        images = jnp.where(_per_image(converged), lanes.images, moved)
-        step, moves = lanes.step + 1, lanes.moves + ~converged
-        stage_step = lanes.stage_step + 1
-
-        stage_over = converged | (stage_step >= stage_steps[lanes.stage])
-        done = stage_over & (lanes.stage == stages - 1)
-        finished = jnp.where(done, lanes.row, count)
-        results = Results(
-            patterns=results.patterns.at[finished].set(images),
-            converged=results.converged.at[finished].set(converged),
-            steps=results.steps.at[finished].set(moves),
-            curves=results.curves.at[lanes.step, lanes.row].set(response),
-            snapshots=_keep(results.snapshots, snapshot_steps, step, lanes.row, images),
-        )
-        taken = next_row + jnp.cumsum(done) - 1
-        row = jnp.where(done, jnp.minimum(taken, count), lanes.row)
-        stage = jnp.where(done, 0, lanes.stage + stage_over)
-        blank = jnp.where(_per_image(done), 0.0, images)
-        fresh = partial(jnp.where, done, 0)
-        lanes = _Lanes(
-            row=row,
-            images=jnp.where(_per_image(stage_over), start_of(stage, row, blank), images),
-            previous=jnp.where(stage_over, jnp.nan, response),
-            quiet=jnp.where(stage_over, 0, quiet),
-            stage=stage,
-            stage_step=jnp.where(stage_over, 0, stage_step),
-            step=fresh(step),
-            moves=fresh(moves),
-        )
-        return lanes, results, next_row + jnp.sum(done)
-
+    climb = _Climb(
+        layer, starts, maps, stage_steps, snapshot_steps, project, step_size, tolerance, patience
+    )
+    (count, *shape), dtype, (lanes_count, total) = starts.shape[1:], starts.dtype, sizes
     row, zeros = jnp.arange(lanes_count), jnp.zeros(lanes_count, jnp.int32)
-    images = start_of(zeros, row, jnp.zeros((lanes_count, *starts.shape[2:]), dtype))
+    images = climb.begun(zeros, row, jnp.zeros((lanes_count, *shape), dtype))
     unknown = jnp.full(lanes_count, jnp.nan, dtype)
     lanes = _Lanes(row, images, unknown, zeros, zeros, zeros, zeros, zeros)
     results = _no_results(project(starts[0]), total, len(snapshot_steps))
-    loop = (lanes, results, jnp.asarray(lanes_count))
-    _, results, _ = jax.lax.while_loop(lambda loop: jnp.any(loop[0].row < count), body, loop)
-    return results, response_of(results.patterns[:-1], jnp.arange(count))
+    _, results, _ = jax.lax.while_loop(
+        lambda loop: jnp.any(loop[0].row < count),
+        partial(_step, climb),
+        (lanes, results, jnp.asarray(lanes_count)),
+    )
+    return results, climb.responses(results.patterns[:-1], jnp.arange(count))
+
+
+def _step(
+    climb: _Climb, loop: tuple[_Lanes, Results, jax.Array]
+) -> tuple[_Lanes, Results, jax.Array]:
+    """One step in every lane; lanes that have finished a map take those from `next_row` on."""
+    lanes, results, next_row = loop
+    stages, count = climb.starts.shape[:2]
+    response, images, quiet = _climbed(climb, lanes)
+    converged = quiet >= climb.patience
+    step, stage_step = lanes.step + 1, lanes.stage_step + 1
+    moves = lanes.moves + ~converged
+
+    stage_over = converged | (stage_step >= climb.stage_steps[lanes.stage])
+    done = stage_over & (lanes.stage == stages - 1)
+    finished = jnp.where(done, lanes.row, count)
+    results = Results(
+        patterns=results.patterns.at[finished].set(images),
+        converged=results.converged.at[finished].set(converged),
+        steps=results.steps.at[finished].set(moves),
+        curves=results.curves.at[lanes.step, lanes.row].set(response),
+        snapshots=_keep(results.snapshots, climb.snapshot_steps, step, lanes.row, images),
+    )
+    taken = next_row + jnp.cumsum(done) - 1
+    row = jnp.where(done, jnp.minimum(taken, count), lanes.row)
+    stage = jnp.where(done, 0, lanes.stage + stage_over)
+    begun = climb.begun(stage, row, jnp.where(_per_image(done), 0.0, images))
+    lanes = _Lanes(
+        row=row,
+        images=jnp.where(_per_image(stage_over), begun, images),
+        previous=jnp.where(stage_over, jnp.nan, response),
+        quiet=jnp.where(stage_over, 0, quiet),
+        stage=stage,
+        stage_step=jnp.where(stage_over, 0, stage_step),
+        step=jnp.where(done, 0, step),
+        moves=jnp.where(done, 0, moves),
+    )
+    return lanes, results, next_row + jnp.sum(done)
+
+
+def _climbed(climb: _Climb, lanes: _Lanes) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Responses before a step, images after it (as they were, if converged), and quiet steps."""
+    rows = jnp.minimum(lanes.row, climb.starts.shape[1] - 1)
+    # Images are independent, so the gradient of the sum is every image's own gradient.
+    response, pull_back = jax.vjp(lambda images: climb.responses(images, rows), lanes.images)
+    (gradient,) = pull_back(jnp.ones_like(response))
+    change = jnp.abs(response - lanes.previous)
+    still = change <= climb.tolerance * jnp.abs(lanes.previous)  # False where that is NaN.
+    quiet = jnp.where(still, lanes.quiet + 1, 0)
+    moved = climb.project(lanes.images + climb.step_size * _over_rms(gradient))
+    converged = _per_image(quiet >= climb.patience)
+    return response, jnp.where(converged, lanes.images, moved), quiet
 
 
 def _no_results(first: jax.Array, total: int, snapshots: int) -> Results:
