@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import app
+from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data.splits import open_splits
 from vae_jax.pages.conditional import asked_against_recognised, condition_pictures
 from vae_jax.report.page import Section, text_table, write_page
@@ -22,8 +23,6 @@ from vae_jax.report.pictures import image_grid, save_png
 from vae_jax.types import UserError
 from vae_jax.workdir import open_run
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint step; the newest by default.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the latent points.", lower_bound=0)
 _COLUMNS = flags.DEFINE_integer("columns", 12, "Points in the pictures.", lower_bound=1)
 _COUNT = flags.DEFINE_integer("count", 1000, "Points judged for each condition.", lower_bound=1)
@@ -33,10 +32,10 @@ _OUT = flags.DEFINE_string("out", None, "Folder to write; WORKDIR/conditional by
 
 def main() -> None:
     """Draw, judge, write the page."""
-    run = open_run(_WORKDIR.value, _STEP.value)
+    run = open_run(WORKDIR.value, STEP.value)
     if not run.label_names:
-        raise UserError(f"{_WORKDIR.value!r} was trained without condition")
-    out = Path(_OUT.value or Path(_WORKDIR.value) / "conditional")
+        raise UserError(f"{WORKDIR.value!r} was trained without condition")
+    out = Path(_OUT.value or Path(WORKDIR.value) / "conditional")
     facts = run.provenance | {"seed": str(_SEED.value)}
     test = open_splits(run.config.data).test
     sections = []
@@ -57,5 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
     app.run(main)

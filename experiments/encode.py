@@ -13,21 +13,20 @@ import numpy as np
 from absl import flags
 
 from experiments import app
+from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data import celeba, store
 from vae_jax.data.splits import condition_labels
 from vae_jax.latent.sampling import encode
 from vae_jax.types import ImageSet, UserError
 from vae_jax.workdir import Run, open_run
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint step; the newest by default.")
 _IMAGES = flags.DEFINE_string("images", None, "Prepared store, or a folder of JPEG and PNG files.")
 _OUT = flags.DEFINE_string("out", "latents.npz", "Arrays mean, log_var [N, Z] and files [N].")
 
 
 def main() -> None:
     """Encode every image of the store or folder."""
-    run = open_run(_WORKDIR.value, _STEP.value, networks=("encoder",))
+    run = open_run(WORKDIR.value, STEP.value, networks=("encoder",))
     source = Path(_IMAGES.value)
     height, width, _ = run.model.image_shape
     if (source / store.MANIFEST).exists():
@@ -59,5 +58,5 @@ def _labels(run: Run, images: store.Store) -> np.ndarray | None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["workdir", "images"])
+    flags.mark_flag_as_required("images")
     app.run(main)

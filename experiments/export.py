@@ -16,22 +16,20 @@ from __future__ import annotations
 from absl import flags
 
 from experiments import app
+from experiments.run_flags import STEP, WORKDIR
 from vae_jax.latent.export import write_artifact
 from vae_jax.workdir import NETWORKS, open_run
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint step; the newest by default.")
 _OUT = flags.DEFINE_string("out", "exported", "Folder to write.")
 
 
 def main() -> None:
     """Export both networks."""
-    run = open_run(_WORKDIR.value, _STEP.value)
+    run = open_run(WORKDIR.value, STEP.value)
     for network in NETWORKS:
         for path in write_artifact(run, network, _OUT.value):
             print(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
     app.run(main)

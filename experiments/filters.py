@@ -17,6 +17,7 @@ import numpy as np
 from absl import flags
 
 from experiments import app
+from experiments.run_flags import STEP, WORKDIR
 from vae_jax.filters.excitation import Ascent
 from vae_jax.filters.layer import make_study, open_layer, timing_sentence
 from vae_jax.filters.starts import SCALES
@@ -24,8 +25,6 @@ from vae_jax.filters.study import LOOP_STEPS, SCALE_STEPS, STARTS, Settings
 from vae_jax.pages.filters import write_pages
 from vae_jax.types import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint step; the newest by default.")
 _LAYER = flags.DEFINE_string("layer", None, "conv_0, conv_1, ...")
 _MAPS = flags.DEFINE_string("maps", "all", "all, or numbers: 0,5,7.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the start images.", lower_bound=0)
@@ -58,7 +57,7 @@ def main() -> None:
     )
     if min(settings.steps) < 1 or not settings.ascent.epsilon > 0:
         raise UserError("--steps and --epsilon must be above 0")
-    layer = open_layer(_WORKDIR.value, _STEP.value, _LAYER.value)
+    layer = open_layer(WORKDIR.value, STEP.value, _LAYER.value)
     maps = None if _MAPS.value == "all" else _numbers("maps", _MAPS.value.split(","), int)
     study = make_study(layer, maps, settings, _SEED.value, _IMAGES.value)
     paths = write_pages(study, Path(_OUT.value), _EVOLVE.value, _SEEDS.value)
@@ -80,5 +79,5 @@ def _numbers(flag: str, texts: list[str], kind: type) -> tuple:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["workdir", "layer"])
+    flags.mark_flag_as_required("layer")
     app.run(main)

@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import app
+from experiments.run_flags import STEP, WORKDIR
 from vae_jax.evaluate.run_metrics import finite_or_none
 from vae_jax.evaluate.subject import open_subject
 from vae_jax.pages.aggregate_posterior import posterior_page
@@ -23,8 +24,6 @@ from vae_jax.pages.paths import paths_page
 from vae_jax.report.page import write_page
 from vae_jax.workdir import open_run
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint step; the newest by default.")
 _SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
 _COUNT = flags.DEFINE_integer("count", 10_000, "Images, at most; 0 for all.", lower_bound=0)
 _SEED = flags.DEFINE_integer("seed", 0, "Of draws, choices and places.", lower_bound=0)
@@ -39,7 +38,7 @@ _OUT = flags.DEFINE_string("out", None, "Folder to write; WORKDIR/latent_space b
 
 def main() -> None:
     """Compute both pages and write them."""
-    run = open_run(_WORKDIR.value, _STEP.value)
+    run = open_run(WORKDIR.value, STEP.value)
     subject = open_subject(run, _SPLIT.value, _COUNT.value)
     study = latent_study(subject, _SEED.value)
     posterior, summary = posterior_page(study, _GRID.value)
@@ -49,7 +48,7 @@ def main() -> None:
     facts = run.provenance | {
         "split": _SPLIT.value, "images": f"{len(subject.images):,}", "seed": str(_SEED.value),
     }  # fmt: skip
-    out = Path(_OUT.value or Path(_WORKDIR.value) / "latent_space")
+    out = Path(_OUT.value or Path(WORKDIR.value) / "latent_space")
     out.mkdir(parents=True, exist_ok=True)
     write_page(out / "posterior.html", "Aggregate posterior", facts, posterior)
     write_page(out / "paths.html", "Paths through latent space", facts, paths)
@@ -63,5 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
     app.run(main)

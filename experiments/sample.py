@@ -16,13 +16,12 @@ import numpy as np
 from absl import flags
 
 from experiments import app
+from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data.conditions import asked_condition
 from vae_jax.latent.sampling import decode, prior_latents, read_latents
 from vae_jax.report.pictures import image_grid, save_png, sharpened
 from vae_jax.workdir import open_run
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint step; the newest by default.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the latent points.", lower_bound=0)
 _COUNT = flags.DEFINE_integer("count", 64, "Number of samples.", lower_bound=1)
 _COLUMNS = flags.DEFINE_integer("columns", 8, "Images a row.", lower_bound=1)
@@ -37,7 +36,7 @@ _ARRAYS = flags.DEFINE_string("arrays", None, "Keep the images [N, H, W, C] floa
 
 def main() -> None:
     """Decode the points and write what was asked for."""
-    run = open_run(_WORKDIR.value, _STEP.value, networks=("decoder",))
+    run = open_run(WORKDIR.value, STEP.value, networks=("decoder",))
     z_dim, asked = run.model.z_dim, (_LABEL.value, _ATTRIBUTES.value)
     condition = asked_condition(run.config.data.condition, run.label_names, *asked)
     if _LATENTS_IN.value:
@@ -66,5 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
     app.run(main)

@@ -25,23 +25,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import app
+from experiments.peers.programs import PEERS, PILLOW
 from vae_jax.throughput import compare, summary
 from vae_jax.throughput.report import report
-from vae_jax.throughput.rounds import Program
 from vae_jax.throughput.sweep import compare_sweep
 from vae_jax.types import UserError
-
-_TORCH, _KERAS = ("torch",), ("keras", "tensorflow")
-PEERS = {
-    "flax": (Program("flax", "experiments.peers.flax_peer"),),
-    "torch": (Program("torch", "experiments.peers.torch_peer", "eager", _TORCH),),
-    "torch_compile": (Program("torch_compile", "experiments.peers.torch_peer", "compile", _TORCH),),
-    "keras": (
-        Program("keras", "experiments.peers.keras_peer", "graph", _KERAS),
-        Program("keras_jit", "experiments.peers.keras_peer", "jit", _KERAS),
-    ),
-}
-PILLOW = Program("pillow", "experiments.peers.pillow_peer", "96")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.")
 _WHAT = flags.DEFINE_enum(
