@@ -18,11 +18,16 @@ import numpy as np
 import pytest
 
 from configs import tiny
+from vae_jax.checkpoint.saved_steps import SavedSteps
 from vae_jax.data.store_writer import write_store
+from vae_jax.metrics_log import read_rows
+from vae_jax.train.persistence import restore
+from vae_jax.train.setup import make_experiment
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 TINY_COUNTS = {0: 37, 2: 11}  # images of the training (0) and the test (2) split
+CLOCK = ("images_per_second", "share_waiting")  # fields of a logged row that no two runs share
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +75,30 @@ def tiny_config(tiny_store):
     config.data.name = "celeba"
     config.data.path = str(tiny_store)
     return config
+
+
+@pytest.fixture(scope="session")
+def final_state():
+    """The last state that a run of a config saved in a folder."""
+
+    def of_run(config, folder):
+        saved = SavedSteps(folder / "checkpoints")
+        return restore(saved, make_experiment(config, total_steps=10))[0]
+
+    return of_run
+
+
+@pytest.fixture(scope="session")
+def assert_same_run(final_state):
+    """Fails unless two runs of a config ended in one state, after the same rows, bit for bit."""
+
+    def compare(config, folder, other):
+        states = (final_state(config, workdir) for workdir in (folder, other))
+        jax.tree.map(np.testing.assert_array_equal, *states)
+        rows = [
+            [{k: v for k, v in row.items() if k not in CLOCK} for row in read_rows(workdir)]
+            for workdir in (folder, other)
+        ]
+        assert rows[0] == rows[1]
+
+    return compare

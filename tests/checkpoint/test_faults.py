@@ -174,7 +174,7 @@ def test_steps_without_permission_are_no_damage(pristine, tmp_path, monkeypatch)
     def deny(*arguments):
         raise ValueError("PERMISSION_DENIED: Error opening ...")
 
-    monkeypatch.setattr("vae_jax.checkpoint.saving.read_item", deny)
+    monkeypatch.setattr("vae_jax.checkpoint.saved_steps.read_item", deny)
     checkpoints = Checkpoints(pristine)
     with pytest.raises(UserError, match="step 5 .*may not be read"):
         checkpoints.restore(state(0))

@@ -10,16 +10,11 @@ import threading
 import time
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 
 from vae_jax.checkpoint.saving import Checkpoints
-from vae_jax.metrics_log import read_rows
 from vae_jax.train.interruption import StopSignals
 from vae_jax.train.loop import fit
-from vae_jax.train.persistence import restore
-from vae_jax.train.setup import make_experiment
 
 ROOT = Path(__file__).parents[2]
 TRAIN = "import runpy; runpy.run_module('experiments.train', run_name='__main__', alter_sys=True)"
@@ -83,7 +78,7 @@ def processes():
 
 
 def test_interrupted_trainings_save_at_once_and_resume_bit_for_bit(
-    tiny_store, tiny_config, tmp_path, processes
+    tiny_store, tiny_config, tmp_path, processes, assert_same_run
 ):
     workdir = tmp_path / "run"
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
@@ -101,15 +96,9 @@ def test_interrupted_trainings_save_at_once_and_resume_bit_for_bit(
     tiny_config.train.epochs = step // 5 + 2
     fit(tiny_config, workdir, lambda line: None)
     fit(tiny_config, tmp_path / "uninterrupted", lambda line: None)
-    states, rows = [], []
-    for folder in (workdir, tmp_path / "uninterrupted"):
-        with Checkpoints(folder / "checkpoints") as checkpoints:
-            states.append(restore(checkpoints, make_experiment(tiny_config, 10))[0])
-        rows.append(read_rows(folder))
-    jax.tree.map(np.testing.assert_array_equal, *states)
-    assert int(states[0].step) == 5 * tiny_config.train.epochs
-    clock = {"images_per_second": 0, "share_waiting": 0}
-    assert [row | clock for row in rows[0]] == [row | clock for row in rows[1]]
+    assert_same_run(tiny_config, workdir, tmp_path / "uninterrupted")
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        assert checkpoints.latest_step() == 5 * tiny_config.train.epochs
 
 
 def refused_by(holder, workdir, store):
@@ -122,14 +111,19 @@ def refused_by(holder, workdir, store):
     assert float(seconds.removeprefix("seconds ")) < 2
 
 
+def leaves_at_the_second(number, process, once_it_says):
+    """The first signal announces a checkpoint; the second ends the process within 2 s."""
+    wait_for(process, once_it_says)
+    process.send_signal(number)
+    wait_for(process, f"{number.name}: saving a checkpoint")
+    end(process, number, within=2)
+    assert process.returncode == 128 + number
+
+
 def test_a_second_signal_leaves_a_slow_save_at_once(tiny_store, tmp_path, processes):
     process = start(SLOW_SAVES, tmp_path, tiny_store)
     processes.append(process)
-    wait_for(process, "written 5")
-    process.send_signal(signal.SIGTERM)
-    wait_for(process, "once more to leave at once")
-    end(process, signal.SIGTERM, within=2)
-    assert process.returncode == 143
+    leaves_at_the_second(signal.SIGTERM, process, "written 5")
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.restore({}, step=5).step == 5  # what was written is whole
 
@@ -189,11 +183,7 @@ def test_a_second_signal_does_not_wait_for_the_device(processes):
         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     processes.append(process)
-    wait_for(process, "busy")
-    process.send_signal(signal.SIGINT)
-    wait_for(process, "SIGINT: saving a checkpoint")
-    end(process, signal.SIGINT, within=2)
-    assert process.returncode == 130
+    leaves_at_the_second(signal.SIGINT, process, "busy")
 
 
 def test_handlers_and_descriptors_are_given_back():

@@ -10,18 +10,15 @@ import pytest
 
 from configs import tiny
 from vae_jax import config as vae_config
-from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data import inputs as stages
 from vae_jax.data.augmentation import Augmentation
 from vae_jax.data.corruption import Corruption
 from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage, training_pair
 from vae_jax.losses import Objective
-from vae_jax.metrics_log import read_rows
 from vae_jax.models.blocks import BlockStyle
 from vae_jax.streams import step_key, stream_key
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.loop import fit
-from vae_jax.train.persistence import restore
 from vae_jax.train.setup import make_experiment
 from vae_jax.train.state import Hyper, start_state
 from vae_jax.train.step import Examples, make_train_step, make_update_step, objective_terms
@@ -199,13 +196,8 @@ def test_batch_statistics_are_measured_on_corrupted_inputs():
     assert float(inputs.mean()) < 0.6 * float(targets.mean())
 
 
-def final_state(workdir, config):
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return restore(checkpoints, make_experiment(config, 10))[0]
-
-
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
-    tiny_config, tmp_path, monkeypatch
+    tiny_config, tmp_path, monkeypatch, assert_same_run
 ):
     corrupted_config, said = configured(tiny_config, **NOISE), []
     corrupted_config.train.epochs, corrupted_config.eval.batch_stats = 1, "running"
@@ -226,10 +218,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     assert stopped.interrupted_by == signal.SIGTERM and stopped.step == 3
     monkeypatch.undo()
     fit(corrupted_config, tmp_path / "parts", said.append)
-    states = (final_state(tmp_path / name, corrupted_config) for name in ("whole", "parts"))
-    jax.tree.map(np.testing.assert_array_equal, *states)
-    losses = [[row["loss"] for row in read_rows(tmp_path / name)] for name in ("whole", "parts")]
-    assert losses[0] == losses[1]
+    assert_same_run(corrupted_config, tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize(

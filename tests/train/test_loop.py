@@ -15,8 +15,6 @@ from vae_jax.metrics_log import read_rows
 from vae_jax.train import task
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.loop import fit
-from vae_jax.train.persistence import restore
-from vae_jax.train.setup import make_experiment
 from vae_jax.train.validation import Validator
 from vae_jax.types import UserError
 from vae_jax.workdir import open_run
@@ -24,18 +22,6 @@ from vae_jax.workdir import open_run
 
 def quiet(*_):
     pass
-
-
-def final_state(workdir, config):
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return restore(checkpoints, make_experiment(config, 10))[0]
-
-
-def without_speed(rows):
-    return [
-        {k: v for k, v in row.items() if k not in ("images_per_second", "share_waiting")}
-        for row in rows
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +58,7 @@ def test_a_run_leaves_config_metrics_and_checkpoints(uninterrupted):
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
-    uninterrupted, tiny_config, tmp_path, monkeypatch
+    uninterrupted, tiny_config, tmp_path, monkeypatch, assert_same_run
 ):
     """Stopped in the middle of each epoch, at a step that no checkpoint schedule would choose."""
     reference, _, _, _ = uninterrupted
@@ -83,15 +69,13 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     monkeypatch.undo()
     assert 0 < result.step < 10
     assert fit(tiny_config, tmp_path, quiet).step == 10
-    states = (final_state(workdir, tiny_config) for workdir in (reference, tmp_path))
-    jax.tree.map(np.testing.assert_array_equal, *states)
-    assert without_speed(read_rows(tmp_path)) == without_speed(read_rows(reference))
+    assert_same_run(tiny_config, reference, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_stopped_at_every_step_of_two_epochs_equals_uninterrupted(
-    uninterrupted, tiny_config, tmp_path, monkeypatch, resident
+    uninterrupted, tiny_config, tmp_path, monkeypatch, resident, assert_same_run
 ):
     reference, _, _, _ = uninterrupted
     tiny_config.data.resident = resident
@@ -101,14 +85,12 @@ def test_stopped_at_every_step_of_two_epochs_equals_uninterrupted(
         assert fit(tiny_config, workdir, quiet).step == stop_after
         monkeypatch.undo()
         assert fit(tiny_config, workdir, quiet).step == 10
-        states = (final_state(folder, tiny_config) for folder in (reference, workdir))
-        jax.tree.map(np.testing.assert_array_equal, *states)
-        assert without_speed(read_rows(workdir)) == without_speed(read_rows(reference))
+        assert_same_run(tiny_config, reference, workdir)
 
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_an_evaluation_that_is_stopped_is_made_up_for(
-    uninterrupted, tiny_config, tmp_path, monkeypatch, killed
+    uninterrupted, tiny_config, tmp_path, monkeypatch, killed, assert_same_run
 ):
     """Also if that is killed after its rows are logged and before they are acknowledged."""
     reference, _, _, _ = uninterrupted
@@ -132,9 +114,7 @@ def test_an_evaluation_that_is_stopped_is_made_up_for(
             monkeypatch.undo()
             assert read_rows(tmp_path)[-1]["step"] == step
     assert fit(tiny_config, tmp_path, quiet).step == 10
-    states = (final_state(workdir, tiny_config) for workdir in (reference, tmp_path))
-    jax.tree.map(np.testing.assert_array_equal, *states)
-    assert without_speed(read_rows(tmp_path)) == without_speed(read_rows(reference))
+    assert_same_run(tiny_config, reference, tmp_path)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.test_losses() == {
             row["step"]: row["loss"] for row in read_rows(reference) if row["split"] == "test"
@@ -142,7 +122,7 @@ def test_an_evaluation_that_is_stopped_is_made_up_for(
 
 
 def test_a_last_save_that_fails_is_an_error_and_the_step_before_it_restores(
-    tiny_config, tmp_path, monkeypatch
+    tiny_config, tmp_path, monkeypatch, final_state
 ):
     def full(directory, step, items, record):
         if step == 10:
@@ -153,7 +133,7 @@ def test_a_last_save_that_fails_is_an_error_and_the_step_before_it_restores(
     with pytest.raises(UserError, match=r"Step 10 .*needs up to [\d,]+ bytes and [\d,]+ bytes are"):
         fit(tiny_config, tmp_path, quiet)
     monkeypatch.undo()
-    assert int(final_state(tmp_path, tiny_config).step) == 5
+    assert int(final_state(tiny_config, tmp_path).step) == 5
     assert fit(tiny_config, tmp_path, quiet).step == 10
 
 
@@ -174,7 +154,7 @@ def stop_in_calls(monkeypatch, steps):
     monkeypatch.setattr("vae_jax.train.epoch.Pace.count", lambda self, remaining: 1)
 
 
-def test_more_epochs_train_on(uninterrupted, tiny_config, tmp_path):
+def test_more_epochs_train_on(uninterrupted, tiny_config, tmp_path, assert_same_run):
     reference, _, _, _ = uninterrupted
     tiny_config.train.epochs = 1
     assert fit(tiny_config, tmp_path, quiet).step == 5
@@ -183,16 +163,16 @@ def test_more_epochs_train_on(uninterrupted, tiny_config, tmp_path):
     assert "finished already at step 5" in said[-1]
     tiny_config.train.epochs = 2
     assert fit(tiny_config, tmp_path, quiet).step == 10
-    states = (final_state(workdir, tiny_config) for workdir in (reference, tmp_path))
-    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert_same_run(tiny_config, reference, tmp_path)
 
 
-def test_streaming_and_resident_runs_are_equal_bit_for_bit(uninterrupted, tiny_config, tmp_path):
+def test_streaming_and_resident_runs_are_equal_bit_for_bit(
+    uninterrupted, tiny_config, tmp_path, assert_same_run
+):
     reference, _, _, _ = uninterrupted
     tiny_config.data.resident = "never"
     fit(tiny_config, tmp_path, quiet)
-    states = (final_state(workdir, tiny_config) for workdir in (reference, tmp_path))
-    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert_same_run(tiny_config, reference, tmp_path)
     assert 0 <= read_rows(tmp_path)[0]["share_waiting"] <= 1
 
 
@@ -224,7 +204,7 @@ def test_another_objective_in_the_same_workdir_is_refused(uninterrupted):
 
 
 def test_ten_non_finite_steps_in_a_row_stop_the_run_and_keep_the_last_good_checkpoint(
-    tiny_config, tmp_path
+    tiny_config, tmp_path, final_state
 ):
     tiny_config.train.epochs = 1
     fit(tiny_config, tmp_path, quiet)
@@ -243,4 +223,4 @@ def test_ten_non_finite_steps_in_a_row_stop_the_run_and_keep_the_last_good_check
     assert any("step 5 is not finite and was skipped" in line for line in said)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.best_step() == 5
-    assert np.isfinite(final_state(tmp_path, tiny_config).params["encoder"]["mean"]["bias"]).all()
+    assert np.isfinite(final_state(tiny_config, tmp_path).params["encoder"]["mean"]["bias"]).all()

@@ -3,7 +3,6 @@
 import json
 import signal
 
-import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -14,11 +13,10 @@ from vae_jax.metrics_log import read_rows
 from vae_jax.train import task
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.loop import fit
-from vae_jax.train.persistence import restore
-from vae_jax.train.population import fit_population, make_plan, member_folder
+from vae_jax.train.population import fit_population
 from vae_jax.train.population_estimate import describe_plan
 from vae_jax.train.population_group import GroupValidator
-from vae_jax.train.setup import make_experiment
+from vae_jax.train.population_progress import make_plan, member_folder
 from vae_jax.train.validation import Validator
 from vae_jax.types import UserError
 from vae_jax.workdir import open_run
@@ -40,24 +38,13 @@ def quiet(*_):
     pass
 
 
-def final_state(folder, config):
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        return restore(checkpoints, make_experiment(config, 10))[0]
-
-
-def rows_without_speed(folder):
-    return [{k: v for k, v in row.items() if k not in SPEED} for row in read_rows(folder)]
-
-
-def test_a_member_in_turn_is_its_solo_run_bit_for_bit(sweep_config, tmp_path):
+def test_a_member_in_turn_is_its_solo_run_bit_for_bit(sweep_config, tmp_path, assert_same_run):
     result = fit_population(sweep_config, tmp_path / "sweep", quiet)
     assert {outcome.status for outcome in result.outcomes.values()} == {"finished"}
     for member in result.members:
         folder, alone = member_folder(tmp_path / "sweep", member), tmp_path / member.name
         fit(member.config, alone, quiet)
-        states = (final_state(path, member.config) for path in (folder, alone))
-        jax.tree.map(np.testing.assert_array_equal, *states)
-        assert rows_without_speed(folder) == rows_without_speed(alone)
+        assert_same_run(member.config, folder, alone)
         assert open_run(folder).model.z_dim == member.config.model.z_dim
 
 
@@ -120,7 +107,9 @@ def test_an_evaluation_that_is_stopped_is_made_up_for(
 
 
 @pytest.mark.parametrize("schedule", ["in_turn", "together"])
-def test_an_interrupted_sweep_resumes(sweep_config, tmp_path, monkeypatch, schedule):
+def test_an_interrupted_sweep_resumes(
+    sweep_config, tmp_path, monkeypatch, schedule, assert_same_run
+):
     sweep_config.sweep.schedule = schedule
     reference = fit_population(sweep_config, tmp_path / "reference", quiet)
     seen = 0
@@ -144,9 +133,7 @@ def test_an_interrupted_sweep_resumes(sweep_config, tmp_path, monkeypatch, sched
     assert {outcome.status for outcome in result.outcomes.values()} == {"finished"}
     for member in reference.members:
         folders = [member_folder(tmp_path / name, member) for name in ("reference", "cut")]
-        states = (final_state(folder, member.config) for folder in folders)
-        jax.tree.map(np.testing.assert_array_equal, *states)
-        assert rows_without_speed(folders[0]) == rows_without_speed(folders[1])
+        assert_same_run(member.config, *folders)
 
 
 @pytest.mark.parametrize("schedule", ["in_turn", "together"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from vae_jax.checkpoint.saved_steps import SavedSteps
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.train.state import TrainState
 from vae_jax.workdir import network_items, network_variables
@@ -62,24 +63,24 @@ def _training_item(state: TrainState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in names}
 
 
-def restore(checkpoints: Checkpoints, start: Experiment | Task) -> tuple[TrainState, Facts]:
+def restore(saved: SavedSteps, start: Experiment | Task) -> tuple[TrainState, Facts]:
     """The state of the newest good checkpoint, or the one at step 0 if there is none.
 
     Args:
-        checkpoints: of the run.
+        saved: checkpoints of the run.
         start: says how the state starts, and so what shapes are expected.
 
     Returns:
         The state and the saved facts.
 
     Raises:
-        UserError: see `Checkpoints.restore`.
+        UserError: see `SavedSteps.restore`.
     """
-    if checkpoints.latest_step() is None:
+    if saved.latest_step() is None:
         return start.init_state(), Facts("", (), {})
     shapes = jax.eval_shape(start.init_state)
     items = network_items(shapes.params, shapes.batch_stats) | {"training": _training_item(shapes)}
-    restored = checkpoints.restore(items)
+    restored = saved.restore(items)
     training = restored.items.pop("training")
     logging.info("restored step %d", restored.step)
     state = TrainState(params=network_variables(restored.items)["params"], **training)
