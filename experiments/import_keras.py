@@ -10,20 +10,14 @@ The run folder starts at step 0 with a fresh optimiser; sampling, encoding and t
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from experiments import app
-from vae_jax import config as configs
-from vae_jax.checkpoint.saving import Checkpoints
-from vae_jax.interop.keras import load_keras, save_keras
-from vae_jax.run_lock import run_lock
-from vae_jax.train import persistence
-from vae_jax.train.setup import make_experiment
+from vae_jax.interop.keras import save_keras
+from vae_jax.interop.keras_run import import_run
 from vae_jax.types import UserError
-from vae_jax.workdir import CHECKPOINTS, CONFIG_FILE, open_run, write_config
+from vae_jax.workdir import open_run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config with the Keras model's layers.")
 _ENCODER = flags.DEFINE_string("encoder", None, "The encoder's .weights.h5.")
@@ -31,34 +25,6 @@ _DECODER = flags.DEFINE_string("decoder", None, "The decoder's .weights.h5.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _EXPORT = flags.DEFINE_bool("export", False, "Write the files from the run instead.")
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint step to export; the newest by default.")
-
-
-def import_run(config: ConfigDict, encoder: str, decoder: str, workdir: str | Path) -> None:
-    """Make `workdir` a run of `config` whose checkpoint at step 0 has Keras' weights.
-
-    Args:
-        config: whole config.
-        encoder: `.weights.h5` of the encoder.
-        decoder: `.weights.h5` of the decoder.
-        workdir: a folder without a run.
-
-    Raises:
-        UserError: bad config or files, or a run in the folder.
-    """
-    configs.validate(config)
-    if config.data.condition != "none":
-        raise UserError("config.data.condition must be 'none' for weights from Keras")
-    workdir = Path(workdir)
-    if (workdir / CONFIG_FILE).exists():
-        raise UserError(f"--workdir={workdir} holds a run already; choose another folder")
-    experiment = make_experiment(config, config.train.epochs)
-    variables = load_keras(encoder, decoder, experiment.model)
-    state = experiment.init_state().replace(**variables)
-    facts = persistence.Facts(configs.digest(config), (), {})
-    with run_lock(workdir), Checkpoints(workdir / CHECKPOINTS) as checkpoints:
-        persistence.save(checkpoints, state, state.batch_stats, float("nan"), facts)
-        checkpoints.wait()
-        write_config(workdir, config)
 
 
 def main() -> None:
