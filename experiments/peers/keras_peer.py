@@ -87,7 +87,7 @@ class VAE(keras.Model):
 
 
 class KerasPeer:
-    """The compiled model, with the functions that `fit` and `predict` make of it."""
+    """The compiled model, trained by what `fit` calls for every batch."""
 
     def __init__(self, task: Task, variant: str) -> None:
         keras.utils.set_random_seed(0)
