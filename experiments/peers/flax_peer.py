@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -11,12 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.training import train_state
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vae_jax.throughput import side
-from vae_jax.throughput.side import Side, Task, TaskFolder
-
-DECODING_BATCH = 256
+from experiments.peers import peer
+from vae_jax.throughput.side import Task, shuffled_batches
 
 
 class TrainState(train_state.TrainState):
@@ -90,110 +89,87 @@ class VAE(nn.Module):
         return nn.sigmoid(self.decoder(z, False))
 
 
-class FlaxSide:
-    """Training or decoding."""
+def gradient(task: Task, state: TrainState, images: jax.Array, noise: jax.Array):
+    """`(loss, batch_stats), grads` of uint8 images and noise `[B, Z]`."""
+    targets = images.astype(jnp.float32) / 255.0
+    recon_scale, kl_scale = task.scales
 
-    def __init__(self, folder: TaskFolder) -> None:
-        self._folder, self._task = folder, folder.task
-        task = self._task
-        self._model = VAE(task)
+    def loss_fn(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        (logits, mean, log_var), updates = state.apply_fn(
+            variables, targets, noise, mutable=["batch_stats"]
+        )
+        if task.likelihood == "bernoulli":
+            recon = optax.sigmoid_binary_cross_entropy(logits, targets)
+        else:
+            recon = jnp.square(nn.sigmoid(logits) - targets)
+        kl = 0.5 * jnp.sum(mean**2 + jnp.exp(log_var) - 1 - log_var, axis=-1)
+        loss = recon_scale * recon.sum(axis=(1, 2, 3)) + kl_scale * kl
+        return loss.mean(), updates.get("batch_stats", {})
+
+    return jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+
+
+def train_step(task: Task, state: TrainState, images: jax.Array, key: jax.Array):
+    """The next state, and metrics."""
+    key = jax.random.fold_in(key, state.step)
+    noise = jax.random.normal(key, (len(images), task.z_dim))
+    (loss, batch_stats), grads = gradient(task, state, images, noise)
+    state = state.apply_gradients(grads=grads, batch_stats=batch_stats)
+    return state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+
+
+class FlaxPeer:
+    """A jitted training step that takes its state's memory, and a jitted `decode`."""
+
+    def __init__(self, task: Task) -> None:
+        self._task, model = task, VAE(task)
         learning_rate, b1, b2, epsilon = task.adam
         images, noise = jnp.zeros((1, *task.image_shape)), jnp.zeros((1, task.z_dim))
-        variables = jax.jit(self._model.init)(jax.random.key(0), images, noise)
+        variables = jax.jit(model.init)(jax.random.key(0), images, noise)
         self._state = TrainState.create(
-            apply_fn=self._model.apply,
+            apply_fn=model.apply,
             params=variables["params"],
             tx=optax.adam(learning_rate, b1, b2, epsilon),
             batch_stats=variables.get("batch_stats", {}),
         )
-        self._train_step = jax.jit(self._make_train_step(), donate_argnums=0)
-        self._decode = jax.jit(lambda v, z: self._model.apply(v, z, method="decode"))
-        if task.what == "train":
-            self._images = folder.images()
-            self._batches = side.shuffled_batches(len(self._images), task.batch_size)
-        else:
-            self._latents = folder.latents()
-        self._metrics: Any = None
+        self._train_step = jax.jit(partial(train_step, task), donate_argnums=0)
+        self._decode = jax.jit(lambda variables, z: model.apply(variables, z, method="decode"))
 
-    def _make_train_step(self):
-        task = self._task
-        recon_scale, kl_scale = task.scales
+    def load(self, images: np.ndarray) -> None:
+        """Batches come from the host."""
+        self._images = images
+        self._batches = shuffled_batches(len(images), self._task.batch_size)
 
-        def train_step(state, images, key_or_noise):
-            targets = images.astype(jnp.float32) / 255.0
-            noise = key_or_noise
-            if jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
-                key = jax.random.fold_in(key_or_noise, state.step)
-                noise = jax.random.normal(key, (len(images), task.z_dim))
+    def take(self, network: str, layer: dict[str, Any], name: str, value: np.ndarray) -> None:
+        """Norms are layers of their own; transposed kernels are `nn.ConvTranspose`'s."""
+        if layer["kind"] == "conv_transpose" and name == "kernel":
+            value = value[::-1, ::-1].swapaxes(2, 3)
+        owner = layer["name"] + ("_norm" if name.startswith("norm/") else "")
+        params = flatten_dict(self._state.params)
+        params[network, owner, name.removeprefix("norm/")] = jnp.asarray(value)
+        self._state = self._state.replace(params=unflatten_dict(params))
 
-            def loss_fn(params):
-                variables = {"params": params, "batch_stats": state.batch_stats}
-                (logits, mean, log_var), updates = state.apply_fn(
-                    variables, targets, noise, mutable=["batch_stats"]
-                )
-                if task.likelihood == "bernoulli":
-                    recon = optax.sigmoid_binary_cross_entropy(logits, targets)
-                else:
-                    recon = jnp.square(nn.sigmoid(logits) - targets)
-                kl = 0.5 * jnp.sum(mean**2 + jnp.exp(log_var) - 1 - log_var, axis=-1)
-                loss = recon_scale * recon.sum(axis=(1, 2, 3)) + kl_scale * kl
-                return loss.mean(), updates.get("batch_stats", {})
+    def loss_and_gradient_norm(self, images: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
+        """By the gradient of the training step; the state stays."""
+        (loss, _), grads = jax.jit(partial(gradient, self._task))(self._state, images, noise)
+        return float(loss), float(optax.tree.norm(grads))
 
-            gradient = jax.value_and_grad(loss_fn, has_aux=True)
-            (loss, batch_stats), grads = gradient(state.params)
-            state = state.apply_gradients(grads=grads, batch_stats=batch_stats)
-            return state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
-
-        return train_step
-
-    def _with_our_weights(self) -> TrainState:
-        kinds = {
-            (network, layer["name"]): layer["kind"]
-            for network, layers in self._task.layers.items()
-            for layer in layers
-        }
-        params = {}
-        for path, value in self._folder.weights().items():
-            network, name, *rest = path.split("/")
-            if rest == ["kernel"] and kinds[network, name] == "conv_transpose":
-                value = value[::-1, ::-1].swapaxes(2, 3)
-            if len(rest) == 2:  # conv_0/norm/scale
-                name, rest = f"{name}_norm", rest[1:]
-            params[network, name, *rest] = jnp.asarray(value)
-        # A step takes its arguments' memory: this side's own state must outlive the check.
-        return jax.tree.map(jnp.copy, self._state).replace(params=unflatten_dict(params))
-
-    def check(self) -> dict[str, float]:
-        """Loss and gradient norm, or the spread of decoded pixels."""
-        state = self._with_our_weights()
-        if self._task.what == "decode":
-            variables = {"params": state.params, "batch_stats": state.batch_stats}
-            return {"pixel_std": float(self._decode(variables, self._latents).std())}
-        _, metrics = self._train_step(state, *self._folder.check_batch())
-        return {name: float(value) for name, value in metrics.items()}
-
-    def step(self) -> int:
-        """A training step, or all latent points decoded."""
-        if self._task.what == "decode":
-            variables = {"params": self._state.params, "batch_stats": self._state.batch_stats}
-            for start in range(0, len(self._latents), DECODING_BATCH):
-                z = self._latents[start : start + DECODING_BATCH]
-                np.asarray(self._decode(variables, z))
-            return len(self._latents)
+    def train_step(self) -> int:
+        """One call for a batch."""
         images = self._images[next(self._batches)]
         self._state, self._metrics = self._train_step(self._state, images, jax.random.key(1))
         return len(images)
 
     def synchronize(self) -> None:
-        """Wait for the last step."""
+        """Wait for the last metrics."""
         jax.block_until_ready(self._metrics)
 
-
-def build(folder: TaskFolder, variant: str) -> Side:
-    """The side for the folder's task."""
-    del variant
-    return FlaxSide(folder)
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """One call for the points."""
+        variables = {"params": self._state.params, "batch_stats": self._state.batch_stats}
+        return np.asarray(self._decode(variables, z))
 
 
 if __name__ == "__main__":
-    side.main(build)
+    peer.main(lambda task, _: FlaxPeer(task))

@@ -12,10 +12,8 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from vae_jax.throughput import side  # noqa: E402
-from vae_jax.throughput.side import Side, Task, TaskFolder  # noqa: E402
-
-DECODING_BATCH = 256
+from experiments.peers import peer  # noqa: E402
+from vae_jax.throughput.side import Task  # noqa: E402
 
 
 def apply_layer(task: Task, layer: dict[str, Any], x: Any) -> Any:
@@ -88,12 +86,10 @@ class VAE(keras.Model):
         return {"loss": loss}
 
 
-class KerasSide:
-    """Training or decoding."""
+class KerasPeer:
+    """The compiled model, trained by what `fit` calls for every batch."""
 
-    def __init__(self, folder: TaskFolder, variant: str) -> None:
-        self._folder, self._task = folder, folder.task
-        task = self._task
+    def __init__(self, task: Task, variant: str) -> None:
         keras.utils.set_random_seed(0)
         if task.dtype == "bfloat16":
             keras.config.set_dtype_policy("mixed_bfloat16")
@@ -101,61 +97,46 @@ class KerasSide:
         learning_rate, b1, b2, epsilon = task.adam
         adam = keras.optimizers.Adam(learning_rate, b1, b2, epsilon)
         self._model.compile(optimizer=adam, jit_compile=jit)
-        self._logs: Any = None
-        if task.what == "decode":
-            self._latents = folder.latents()
-            self._decode = tf.function(self._decoded, jit_compile=jit, reduce_retracing=True)
-            return
-        images = folder.images()
-        adam.build(self._model.trainable_variables)
+        self._decode = tf.function(self._decoded, jit_compile=jit, reduce_retracing=True)
+
+    def load(self, images: np.ndarray) -> None:
+        """A `tf.data` pipeline."""
+        self._model.optimizer.build(self._model.trainable_variables)
         data = tf.data.Dataset.from_tensor_slices(images).shuffle(len(images))
-        data = data.repeat().batch(task.batch_size, drop_remainder=True)
+        data = data.repeat().batch(self._model.task.batch_size, drop_remainder=True)
         self._batches = iter(data.prefetch(tf.data.AUTOTUNE))
         self._model.make_train_function()  # What `fit` calls for every batch.
+
+    def take(self, network: str, layer: dict[str, Any], name: str, value: np.ndarray) -> None:
+        """Norms are layers of their own; all shapes are ours."""
+        owner, attribute = layer["name"], name
+        if name.startswith("norm/"):
+            owner, attribute = f"{owner}_norm", {"norm/scale": "gamma", "norm/bias": "beta"}[name]
+        getattr(getattr(self._model, network).get_layer(owner), attribute).assign(value)
+
+    def loss_and_gradient_norm(self, images: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
+        """By the loss of the training step, not compiled."""
+        with tf.GradientTape() as tape:
+            loss = self._model.loss_of(images.astype(np.float32) / 255.0, noise)
+        grads = tape.gradient(loss, self._model.trainable_variables)
+        return float(loss), float(tf.linalg.global_norm(grads))
+
+    def train_step(self) -> int:
+        """One call for a batch."""
+        self._logs = self._model.train_function(self._batches)
+        return self._model.task.batch_size
+
+    def synchronize(self) -> None:
+        """Wait for the last loss."""
+        self._logs["loss"].numpy()
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """One call for the points."""
+        return self._decode(z).numpy()
 
     def _decoded(self, z: Any) -> Any:
         return tf.sigmoid(tf.cast(self._model.decoder(z, training=False), tf.float32))
 
-    def _take_our_weights(self) -> None:
-        for path, value in self._folder.weights().items():
-            network, name, *rest = path.split("/")
-            name = f"{name}_norm" if len(rest) == 2 else name
-            layer = getattr(self._model, network).get_layer(name)
-            names = {"scale": "gamma", "bias": "beta"} if len(rest) == 2 else {}
-            getattr(layer, names.get(rest[-1], rest[-1])).assign(value)
-
-    def check(self) -> dict[str, float]:
-        """Loss and gradient norm, or the spread of decoded pixels."""
-        self._take_our_weights()
-        if self._task.what == "decode":
-            return {"pixel_std": float(np.concatenate(list(self._decode_all())).std())}
-        images, noise = self._folder.check_batch()
-        with tf.GradientTape() as tape:
-            loss = self._model.loss_of(images.astype(np.float32) / 255.0, noise)
-        grads = tape.gradient(loss, self._model.trainable_variables)
-        return {"loss": float(loss), "grad_norm": float(tf.linalg.global_norm(grads))}
-
-    def _decode_all(self):
-        for start in range(0, len(self._latents), DECODING_BATCH):
-            yield self._decode(self._latents[start : start + DECODING_BATCH]).numpy()
-
-    def step(self) -> int:
-        """A training step, or all latent points decoded."""
-        if self._task.what == "decode":
-            return sum(map(len, self._decode_all()))
-        self._logs = self._model.train_function(self._batches)
-        return self._task.batch_size
-
-    def synchronize(self) -> None:
-        """Wait for the last loss."""
-        if self._logs is not None:
-            self._logs["loss"].numpy()
-
-
-def build(folder: TaskFolder, variant: str) -> Side:
-    """The side for the folder's task; variant is 'graph' or 'jit'."""
-    return KerasSide(folder, variant)
-
 
 if __name__ == "__main__":
-    side.main(build)
+    peer.main(KerasPeer)

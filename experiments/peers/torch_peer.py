@@ -8,6 +8,8 @@ with mirrored kernels: the same function, without a copy for padding.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vae_jax.throughput import side
-from vae_jax.throughput.side import Side, Task, TaskFolder
+from experiments.peers import peer
+from vae_jax.throughput.side import Task, shuffled_batches
 
-DECODING_BATCH = 256
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -43,6 +44,12 @@ def convolution(layer: dict[str, Any]) -> nn.Module:
     return nn.ConvTranspose2d(
         *channels, kernel, stride, padding, output_padding, bias=layer["bias"]
     )
+
+
+def mirrored(shape: Sequence[int]) -> np.ndarray:
+    """Where the features of a mirrored `[H, W, C]` are in the image; a `[F]` stays as it is."""
+    order = np.arange(math.prod(shape)).reshape(shape)
+    return (order[::-1, ::-1] if len(shape) == 3 else order).ravel()
 
 
 class Layer(nn.Module):
@@ -76,16 +83,11 @@ class Layer(nn.Module):
 
     def take(self, name: str, value: np.ndarray) -> None:
         """Take over our parameter, such as 'kernel' or 'norm/scale', for mirrored images."""
-        if not self.dense and name == "kernel":
+        if self.dense:
+            value = value[..., mirrored(self.outputs)]
+            value = value[mirrored(self.inputs)].T if name == "kernel" else value
+        elif name == "kernel":
             value = value[::-1, ::-1].transpose(3, 2, 0, 1)  # From [k, k, in, out] or [.., out, in]
-        elif self.dense:
-            if len(self.outputs) == 3:
-                shape = value.shape
-                value = value.reshape(-1, *self.outputs)[:, ::-1, ::-1].reshape(shape)
-            if len(self.inputs) == 3 and name == "kernel":
-                shape = value.shape
-                value = value.reshape(*self.inputs, -1)[::-1, ::-1].reshape(shape)
-            value = value.T
         owner = self.norm if name.startswith("norm/") else self.weighted
         target = owner.bias if name.endswith("bias") else owner.weight
         with torch.no_grad():
@@ -97,51 +99,73 @@ class VAE(nn.Module):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        parts = {
-            network: nn.ModuleDict({layer["name"]: Layer(task, layer) for layer in layers})
-            for network, layers in task.layers.items()
-        }
-        self.parts = nn.ModuleDict(parts)
-
-    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log_var."""
-        for name, layer in self.parts["encoder"].items():
-            if name not in ("mean", "log_var"):
-                x = layer(x)
-        mean, log_var = (self.parts["encoder"][name](x) for name in ("mean", "log_var"))
-        return mean.float(), log_var.float()
+        self.encoder, self.decoder = (
+            nn.Sequential(OrderedDict((layer["name"], Layer(task, layer)) for layer in layers))
+            for layers in (task.layers["encoder"], task.layers["decoder"])
+        )
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Logits."""
-        for layer in self.parts["decoder"].values():
-            z = layer(z)
-        return z.float()
+        return self.decoder(z).float()
 
-    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Logits, mean and log_var."""
-        mean, log_var = self.encode(images)
+        *features, mean, log_var = self.encoder
+        for layer in features:
+            x = layer(x)
+        mean, log_var = mean(x).float(), log_var(x).float()
         return self.decode(mean + torch.exp(0.5 * log_var) * noise), mean, log_var
 
 
-class TorchSide:
-    """Training or decoding."""
+class TorchPeer:
+    """The model with its optimizer; 'compile' compiles the loss and `decode`, 'eager' nothing."""
 
-    def __init__(self, folder: TaskFolder, variant: str) -> None:
-        self._folder, self._task = folder, folder.task
-        task = self._task
+    def __init__(self, task: Task, variant: str) -> None:
+        self._task = task
         torch.manual_seed(0)
         self._model = VAE(task).to(DEVICE, memory_format=torch.channels_last)
+        self._model.train(task.what == "train")
         learning_rate, b1, b2, epsilon = task.adam
-        self._adam = torch.optim.Adam(
-            self._model.parameters(), learning_rate, (b1, b2), epsilon, fused=True
-        )
+        parameters = self._model.parameters()
+        self._adam = torch.optim.Adam(parameters, learning_rate, (b1, b2), epsilon, fused=True)
         compiled = torch.compile if variant == "compile" else lambda function: function
         self._loss_fn, self._decode = compiled(self._loss), compiled(self._decoded)
-        if task.what == "train":
-            self._images = torch.from_numpy(folder.images()).to(DEVICE)
-            self._batches = side.shuffled_batches(len(self._images), task.batch_size)
-        else:
-            self._latents = folder.latents()
+
+    def load(self, images: np.ndarray) -> None:
+        """All on the device."""
+        self._images = torch.from_numpy(images).to(DEVICE)
+        self._batches = shuffled_batches(len(images), self._task.batch_size)
+
+    def take(self, network: str, layer: dict[str, Any], name: str, value: np.ndarray) -> None:
+        """Mirrored and transposed."""
+        self._model.get_submodule(f"{network}.{layer['name']}").take(name, value)
+
+    def loss_and_gradient_norm(self, images: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
+        """By the loss of the training step, not compiled."""
+        images, noise = (torch.from_numpy(array).to(DEVICE) for array in (images, noise))
+        loss = self._loss(images.flip(1, 2), noise)
+        grads = torch.autograd.grad(loss, list(self._model.parameters()))
+        squares = [(grad.double() ** 2).sum() for grad in grads]
+        return loss.item(), torch.stack(squares).sum().sqrt().item()
+
+    def train_step(self) -> int:
+        """Loss, gradients, update."""
+        rows = torch.from_numpy(next(self._batches)).to(DEVICE)
+        noise = torch.randn(len(rows), self._task.z_dim, device=DEVICE)
+        self._adam.zero_grad()
+        self._loss_fn(self._images[rows], noise).backward()
+        self._adam.step()
+        return len(rows)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    @torch.inference_mode()
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """One call for the points."""
+        return self._decode(torch.from_numpy(z).to(DEVICE)).permute(0, 2, 3, 1).cpu().numpy()
 
     def _loss(self, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         task = self._task
@@ -160,50 +184,6 @@ class TorchSide:
             logits = self._model.decode(z)
         return torch.sigmoid(logits)
 
-    def _take_our_weights(self) -> None:
-        for path, value in self._folder.weights().items():
-            network, layer, name = path.split("/", 2)
-            self._model.parts[network][layer].take(name, value)
-
-    def check(self) -> dict[str, float]:
-        """Loss and gradient norm, or the spread of decoded pixels."""
-        self._take_our_weights()
-        if self._task.what == "decode":
-            return {"pixel_std": float(np.concatenate(list(self._decode_all())).std())}
-        images, noise = (torch.from_numpy(a).to(DEVICE) for a in self._folder.check_batch())
-        loss = self._loss(images.flip(1, 2), noise)
-        loss.backward()
-        squares = [(p.grad.double() ** 2).sum() for p in self._model.parameters()]
-        return {"loss": loss.item(), "grad_norm": float(torch.stack(squares).sum().sqrt())}
-
-    def _decode_all(self):
-        self._model.eval()
-        with torch.inference_mode():
-            for start in range(0, len(self._latents), DECODING_BATCH):
-                z = torch.from_numpy(self._latents[start : start + DECODING_BATCH]).to(DEVICE)
-                yield self._decode(z).permute(0, 2, 3, 1).cpu().numpy()
-
-    def step(self) -> int:
-        """A training step, or all latent points decoded."""
-        if self._task.what == "decode":
-            return sum(map(len, self._decode_all()))
-        rows = torch.from_numpy(next(self._batches)).to(DEVICE)
-        noise = torch.randn(len(rows), self._task.z_dim, device=DEVICE)
-        self._adam.zero_grad()
-        self._loss_fn(self._images[rows], noise).backward()
-        self._adam.step()
-        return len(rows)
-
-    def synchronize(self) -> None:
-        """Wait for the device."""
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-
-
-def build(folder: TaskFolder, variant: str) -> Side:
-    """The side for the folder's task; variant is 'eager' or 'compile'."""
-    return TorchSide(folder, variant)
-
 
 if __name__ == "__main__":
-    side.main(build)
+    peer.main(TorchPeer)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from experiments.peers.flax_peer import FlaxSide
+from experiments.peers.flax_peer import FlaxPeer
+from experiments.peers.peer import PeerSide
 from vae_jax.data.store import open_store
 from vae_jax.throughput import tasks
 from vae_jax.throughput.ours import Decoding, Training
@@ -66,7 +67,7 @@ def test_against_plain_flax_from_the_command_line(tmp_path):
 def test_flax_computes_our_loss_and_other_weights_do_not(tmp_path):
     model = {"norm": "none", "activation": "relu", "decoder_dense_activation": "relu"}
     folder = make_folder(tmp_path, "train", **model)
-    ours, side = Training(folder).check(), FlaxSide(folder)
+    ours, side = Training(folder).check(), PeerSide(folder, FlaxPeer(folder.task))
     assert side.check() == pytest.approx(ours, rel=1e-5)
     weights = folder.weights()
     kernel = weights["decoder/conv_0/kernel"]
@@ -74,14 +75,35 @@ def test_flax_computes_our_loss_and_other_weights_do_not(tmp_path):
     folder.save_check(weights, folder.check_batch()[1])
     other = side.check()
     assert abs(other["grad_norm"] - ours["grad_norm"]) > 1e-3 * ours["grad_norm"]
+    assert side.step() == folder.task.batch_size  # A check leaves a state to train.
+    side.synchronize()
 
 
 def test_decoding_agrees_and_is_measured(tmp_path):
     folder = make_folder(tmp_path, "decode")
     ours = Decoding(folder)
     expected = ours.check()
-    assert FlaxSide(folder).check() == pytest.approx(expected, rel=1e-5)
+    assert PeerSide(folder, FlaxPeer(folder.task)).check() == pytest.approx(expected, rel=1e-5)
     assert measure(ours, 0.1) > 0
+
+
+def test_peers_decode_all_points_in_pieces(tmp_path):
+    class Recorder:
+        def __init__(self):
+            self.pieces = []
+
+        def decode(self, z):
+            self.pieces.append(z)
+            return np.zeros((len(z), 16, 16, 3))
+
+    folder, peer = make_folder(tmp_path, "decode"), Recorder()
+    z = np.random.default_rng(1).standard_normal((600, 4), np.float32)
+    np.save(folder.path / "latents.npy", z)
+    side = PeerSide(folder, peer)
+    assert side.step() == 600
+    side.synchronize()
+    assert [len(piece) for piece in peer.pieces] == [256, 256, 88]
+    np.testing.assert_array_equal(np.concatenate(peer.pieces), z)
 
 
 def test_what_cannot_be_measured_is_said():
