@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from vae_jax import processes
-from vae_jax.data.batches import StreamingFeed
+from vae_jax.data.batches import Batches
+from vae_jax.data.feeds import StreamingFeed
 from vae_jax.mesh import make_mesh
 from vae_jax.types import ImageSet, UserError
 
@@ -28,7 +29,7 @@ def rows_read(epoch):
     """Positions that the feed of this process reads in an epoch of batches of 8."""
     images = np.arange(32 * 12, dtype=np.uint8).reshape(32, 2, 2, 3)
     split = Recorded(images, np.arange(32))
-    feed = StreamingFeed(split, None, 8, 5, make_mesh(jax.devices()))
+    feed = StreamingFeed(Batches(split, None, 8, 5), make_mesh(jax.devices()))
     sums = [int(jax.jit(jax.numpy.sum)(segment.images)) for segment in feed.segments(epoch)]
     return split.taken, sums
 

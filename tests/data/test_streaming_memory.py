@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from vae_jax.data.batches import STREAM_BYTES, StreamingFeed
+from vae_jax.data.batches import Batches
+from vae_jax.data.feeds import STREAM_BYTES, StreamingFeed
 from vae_jax.types import ImageSet
 
 PIECES = 16
@@ -26,7 +27,7 @@ def test_streaming_holds_a_few_pieces_whatever_the_size_of_the_set(tmp_path):
     images[:, 0, 0, 0] = np.arange(count) % 251
     images.flush()
     images = np.load(tmp_path / "images.npy", mmap_mode="r")
-    feed = StreamingFeed(ImageSet(images, np.arange(count)), None, 128, 0)
+    feed = StreamingFeed(Batches(ImageSet(images, np.arange(count)), None, 128, 0))
     first_pixels = jax.jit(lambda segment: segment.images[:, 0, 0, 0].astype(np.int32).sum())
     total, most, before = 0, 0, own_memory()
     for segment in feed.segments(0):

@@ -7,7 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import tiny
-from vae_jax.data.batches import ResidentFeed, StreamingFeed
+from vae_jax.data.batches import Batches
+from vae_jax.data.feeds import ResidentFeed, StreamingFeed
 from vae_jax.data.splits import open_splits
 from vae_jax.latent.sampling import decode, prior_latents
 from vae_jax.mesh import in_mesh, make_mesh, place, split
@@ -130,7 +131,7 @@ def test_no_activation_travels_between_devices(
     tiny_config.model.convolution = implementation
     tiny_config.train.batch_size, tiny_config.train.accumulate = 16, accumulate
     experiment, mesh = make_experiment(tiny_config, 10), mesh_of(4)
-    feed = kind(open_splits(tiny_config.data).train, None, 16, 0, mesh)
+    feed = kind(Batches(open_splits(tiny_config.data).train, None, 16, 0), mesh)
     segment = next(iter(feed.segments(0)))
     program = compiled_steps(experiment.train_step)
     state, key = place((experiment.init_state(), experiment.run_key), mesh)
@@ -145,10 +146,10 @@ def test_no_activation_travels_between_devices(
 def test_each_device_holds_its_own_part_of_a_streamed_batch_alone(tiny_config):
     images = open_splits(tiny_config.data).train
     labels = images.labels.astype(np.float32)
-    resident = ResidentFeed(images, labels, 8, 1)
-    (whole,) = resident.segments(0)
+    batches = Batches(images, labels, 8, 1)
+    (whole,) = ResidentFeed(batches).segments(0)
     for count in COUNTS:
-        (streamed,) = StreamingFeed(images, labels, 8, 1, mesh_of(count)).segments(0)
+        (streamed,) = StreamingFeed(batches, mesh_of(count)).segments(0)
         assert {shard.data.shape[1] for shard in streamed.images.addressable_shards} == {8 // count}
         np.testing.assert_array_equal(streamed.images, whole.images[whole.rows])
         np.testing.assert_array_equal(streamed.labels, whole.labels[whole.rows])

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax.data.batches import ResidentFeed, batch_rows, epoch_order
+from vae_jax.data.batches import Batches, batch_rows, epoch_order
+from vae_jax.data.feeds import ResidentFeed
 from vae_jax.data.store import open_store
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
 from vae_jax.train.setup import make_experiment
@@ -30,7 +31,7 @@ def split(tiny_store):
 
 def train_epoch(config, split, pace):
     setup = make_experiment(config, 100)
-    feed = ResidentFeed(split, None, config.train.batch_size, config.seed)
+    feed = ResidentFeed(Batches(split, None, config.train.batch_size, config.seed))
     program = jax.jit(make_run_steps(setup.train_step))
     start = setup.init_state()
     calls = list(run_epoch(program, start, feed, setup.run_key, setup.hyper, pace))

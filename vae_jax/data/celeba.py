@@ -21,10 +21,10 @@ from vae_jax.data.attributes import (
     read_partition,
 )
 from vae_jax.data.decoding import Crop
+from vae_jax.data.decoding_worker import Job
 from vae_jax.data.preparation import Annotations, BadFiles, build_store
 from vae_jax.data.sources import IMAGE_NAMES, JPEG_NAMES, Source, list_source
 from vae_jax.data.store import SPLIT_NAMES, Store
-from vae_jax.data.workers import Job
 from vae_jax.types import UserError
 
 TRAIN, VALIDATION, TEST = range(len(SPLIT_NAMES))

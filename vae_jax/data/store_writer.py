@@ -1,7 +1,7 @@
 """Writes a store so that a reader sees all of it or none, and so that a killed run resumes.
 
 Everything is built in a sibling `<name>.partial`: rows are appended to images.npy, synced, and
-only then entered in a journal; what is not in the journal is written again. At the end the
+only then entered in a journal (`journal.py`); what is not in it is written again. At the end the
 manifest is written and the directory renamed into place. Every step may be the last one before
 a kill or a power failure, and a repeated run still ends with the same bytes.
 """
@@ -21,17 +21,15 @@ import numpy as np
 
 from vae_jax.data import store as store_format
 from vae_jax.data.durable import exclusive, sync_directory, write_synced
+from vae_jax.data.journal import JOURNAL, Journal
 from vae_jax.data.store import HASH_BLOCK_BYTES, Store, manifest_digest, npy_header, open_store
 from vae_jax.types import UserError
-
-JOURNAL = "journal.jsonl"
 
 
 class StoreWriter:
     """Builds one store; use it while holding `exclusive(directory)`.
 
     Attributes:
-        entries: journal entries of finished work, each with "rows", its number of images.
         rows: number of rows written.
 
     Args:
@@ -57,11 +55,10 @@ class StoreWriter:
         self.settings = json.loads(json.dumps(settings))  # As they will be read back.
         self._row_bytes = int(np.prod(image_shape))
         self._header = npy_header("uint8", (capacity, *image_shape))
-        self._unsynced: list[dict[str, Any]] = []
         self._files: dict[str, dict[str, Any]] = {}
         self.partial.mkdir(parents=True, exist_ok=True)
-        self.entries = self._read_journal()
-        self.rows = sum(entry["rows"] for entry in self.entries)
+        self._journal = Journal(self.partial, self.settings)
+        self.rows = self._journal.rows
         self._reserve()
 
     def __enter__(self) -> StoreWriter:
@@ -71,18 +68,19 @@ class StoreWriter:
         os.close(self._images)
 
     @property
+    def entries(self) -> list[dict[str, Any]]:
+        """Journal entries of finished work, each with "rows", its number of images."""
+        return self._journal.entries
+
+    @property
     def pending(self) -> int:
         """Number of entries that `commit` would add to the journal."""
-        return len(self._unsynced)
+        return len(self._journal.pending)
 
     def keep(self, count: int) -> None:
         """Keep the first `count` entries of earlier work, forget the rest, and go on from there."""
-        del self.entries[count:]
-        self.rows = sum(entry["rows"] for entry in self.entries)
-        lines = [{"settings": self.settings}, *self.entries]
-        write_synced(self.partial / (JOURNAL + ".new"), _json_lines(lines))
-        os.replace(self.partial / (JOURNAL + ".new"), self.partial / JOURNAL)
-        sync_directory(self.partial)
+        self._journal.keep(count)
+        self.rows = self._journal.rows
         os.pwrite(self._images, self._header, 0)
         self._digest = hashlib.sha256(self._header)
         for start in range(0, self.rows * self._row_bytes, HASH_BLOCK_BYTES):
@@ -104,17 +102,12 @@ class StoreWriter:
             written += os.pwrite(self._images, data[written:], offset + written)
         self._digest.update(data)
         self.rows += len(images)
-        self._unsynced.append({**entry, "rows": len(images)})
+        self._journal.pending.append({**entry, "rows": len(images)})
 
     def commit(self) -> None:
         """Make everything appended so far survive a kill or a power failure."""
         os.fsync(self._images)
-        with (self.partial / JOURNAL).open("ab") as journal:
-            journal.write(_json_lines(self._unsynced))
-            journal.flush()
-            os.fsync(journal.fileno())
-        self.entries += self._unsynced
-        self._unsynced = []
+        self._journal.commit()
 
     def finish(
         self,
@@ -154,39 +147,15 @@ class StoreWriter:
         manifest["sha256"] = manifest_digest(manifest)
         write_synced(self.partial / "manifest.json", json.dumps(manifest, indent=1).encode())
         sync_directory(self.partial)
-        (self.partial / JOURNAL).unlink()
+        self._journal.remove()
         move_into_place(self.directory)
-
-    def _read_journal(self) -> list[dict[str, Any]]:
-        """Entries up to the first that is torn; rows after those are written again."""
-        path = self.partial / JOURNAL
-        entries: list[dict[str, Any]] = []
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-        for line in lines:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break
-            wanted = "rows" if entries else "settings"
-            if not isinstance(entry, dict) or wanted not in entry:
-                break
-            entries.append(entry)
-        if not entries:
-            return []
-        if entries[0]["settings"] != self.settings:
-            raise UserError(
-                f"{self.partial} holds unfinished work with other settings "
-                f"({_differences(entries[0]['settings'], self.settings)}): "
-                "use the same ones, or delete that directory"
-            )
-        return entries[1:]
 
     def _reserve(self) -> None:
         path = self.partial / "images.npy"
         size = len(self._header) + self.capacity * self._row_bytes
         present = path.stat().st_size if path.exists() else 0
         if present < len(self._header) + self.rows * self._row_bytes:
-            self.entries, self.rows = [], 0
+            self._journal.entries, self.rows = [], 0
         self._images = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if hasattr(os, "posix_fallocate"):
@@ -260,13 +229,3 @@ def move_into_place(directory: Path) -> bool:
     os.rename(partial, directory)
     sync_directory(directory.parent)
     return True
-
-
-def _json_lines(entries: list[dict[str, Any]]) -> bytes:
-    return b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
-
-
-def _differences(found: Any, wanted: dict[str, Any]) -> str:
-    found = found if isinstance(found, dict) else {}
-    keys = [key for key in wanted if found.get(key) != wanted[key]]
-    return ", ".join(f"{key} {found.get(key)}, now {wanted[key]}" for key in keys) or "unreadable"

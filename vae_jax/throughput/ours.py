@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 # The loop is not used, but a user's first step waits for all that it imports.
 import vae_jax.train.loop  # noqa: F401
 from vae_jax import config as configs
-from vae_jax.data.batches import ResidentFeed, to_unit_range
+from vae_jax.data.batches import Batches, to_unit_range
+from vae_jax.data.feeds import ResidentFeed
 from vae_jax.latent.sampling import decode
 from vae_jax.streams import step_key, stream_key
 from vae_jax.throughput import side
@@ -31,7 +32,7 @@ def training_calls(config: ConfigDict, split: ImageSet, epochs: int) -> Iterator
         The number of images of each call of the program, once it is done.
     """
     experiment = make_experiment(config, -(-len(split) // config.train.batch_size) * epochs)
-    feed = ResidentFeed(split, None, config.train.batch_size, config.seed)
+    feed = ResidentFeed(Batches(split, None, config.train.batch_size, config.seed))
     program = jax.jit(make_run_steps(experiment.train_step), donate_argnums=0)
     carry, pace = experiment.init_state(), Pace()
     for epoch in range(epochs):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax import processes
-from vae_jax.data.batches import Feed, Segment
+from vae_jax.data.feeds import Feed, Segment
 from vae_jax.mesh import in_mesh, place, split, whole
 from vae_jax.train.state import Hyper
 from vae_jax.train.step import Step

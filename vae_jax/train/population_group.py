@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vae_jax.data.batches import Feed, ResidentFeed, Segment
+from vae_jax.data.feeds import Feed, ResidentFeed, Segment
 from vae_jax.mesh import MEMBERS, OWN, WHOLE, axis_size, host, on_own_members, place
 from vae_jax.streams import stream_key
 from vae_jax.train import epoch

@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vae_jax.data.batches import Feed, make_feed
+from vae_jax.data.batches import Batches
+from vae_jax.data.feeds import Feed, make_feed
 from vae_jax.data.inputs import CLEAN, InputStage, evaluation_pair
 from vae_jax.data.splits import Splits, condition_labels, first_images
 from vae_jax.losses import Objective
@@ -181,13 +182,13 @@ def make_feeds(config: ConfigDict, splits: Splits, mesh: Mesh | None = None) -> 
     where = (data.resident, data.resident_gib, mesh)
     train_labels = condition_labels(data, splits.train)
     test_labels = condition_labels(data, splits.test)
-    batches = min(config.eval.statistics_batches, max(1, len(splits.train) // batch_size))
-    probe = first_images(splits.train, min(batches * batch_size, len(splits.train)), "")
+    count = min(config.eval.statistics_batches, max(1, len(splits.train) // batch_size))
+    probe = first_images(splits.train, min(count * batch_size, len(splits.train)), "")
     probe_labels = None if train_labels is None else train_labels[: len(probe)]
     return Feeds(
-        make_feed(splits.train, train_labels, batch_size, order_seed(config), *where),
-        make_feed(splits.test, test_labels, config.eval.batch_size, None, *where),
-        make_feed(probe, probe_labels, batch_size, None, *where),
+        make_feed(Batches(splits.train, train_labels, batch_size, order_seed(config)), *where),
+        make_feed(Batches(splits.test, test_labels, config.eval.batch_size, None), *where),
+        make_feed(Batches(probe, probe_labels, batch_size, None), *where),
     )
 
 
