@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,32 +236,36 @@ def start_preparing(raw, out):
     return subprocess.Popen([sys.executable, "-c", code, str(raw), str(out)])
 
 
-def kill_after_entries(process, journal, entries):
-    """kill -9 as soon as the journal has so many entries; True if it came in time."""
+def lines(journal):
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def kill_beyond(process, journal, count, delay=0.0):
+    """kill -9 `delay` seconds after the journal has more lines; True if it came in time."""
     while process.poll() is None:
-        if journal.exists() and journal.read_bytes().count(b"\n") > entries:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return True
+        if lines(journal) > count:
+            time.sleep(delay)
+            process.kill()
+            return process.wait() == -signal.SIGKILL
         time.sleep(0.002)
     return False
 
 
 def kills(tmp_path, count, images):
-    raw = write_images(tmp_path / "raw", images)
+    """Kills processes that have each added to the journal, anywhere up to the next commits."""
+    raw, draw = write_images(tmp_path / "raw", images), random.Random(0)
     clean = contents(celeba.prepare(raw, tmp_path / "clean", 64, workers=1).directory)
     killed = tried = 0
     out, journal = tmp_path / "s", tmp_path / "s.partial" / "journal.jsonl"
     while killed < count:
-        entries = tried % (images // 32)
-        killed += kill_after_entries(start_preparing(raw, out), journal, entries)
+        before = lines(journal)
+        process = start_preparing(raw, out)
+        killed += kill_beyond(process, journal, before, delay=draw.uniform(0, 0.04))
         tried += 1
         assert tried < 3 * count
         if out.exists():
             assert contents(out) == clean
-            for path in out.iterdir():
-                path.unlink()
-            out.rmdir()
+            shutil.rmtree(out)
     celeba.prepare(raw, out, 64)
     assert contents(out) == clean
 
@@ -309,7 +315,7 @@ def test_a_thousand_mutated_jpegs_are_used_or_named(tmp_path, little_memory):
 def test_resuming_decodes_only_what_is_missing(tmp_path, monkeypatch):
     raw = write_images(tmp_path / "raw", 128)
     process = start_preparing(raw, tmp_path / "s")
-    assert kill_after_entries(process, tmp_path / "s.partial" / "journal.jsonl", 2)
+    assert kill_beyond(process, tmp_path / "s.partial" / "journal.jsonl", 2)
     seen = []
     decode = preparation.decode_in_order
     monkeypatch.setattr(
