@@ -1,24 +1,12 @@
-"""Keras' numbers, and the script that made them, which its tests import by name."""
+"""Keras' numbers, and the weights that they came from."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
+import make_keras_fixture
 import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parent
-
-
-def _import_script(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_SCRIPT = _import_script("make_keras_fixture")
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +22,10 @@ def formula_arrays():
 
     def draw(roles):
         return [
-            [_SCRIPT.draw_weight(*role, seed, i) for i, role in enumerate(roles[network])]
+            [
+                make_keras_fixture.draw_weight(*role, seed, i)
+                for i, role in enumerate(roles[network])
+            ]
             for seed, network in enumerate(("encoder", "decoder"))
         ]
 
