@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from contextlib import closing
@@ -132,12 +133,7 @@ def _write(
     length = max(1, min(CHUNK_FILES, CHUNK_BYTES // math.prod(shape)))
     chunks = [members[start : start + length] for start in range(0, len(members), length)]
     with StoreWriter(out, len(members), shape, settings) as writer:
-        # Earlier work counts as long as it was about the same files.
-        done = 0
-        for entry, chunk in zip(writer.entries, chunks, strict=False):
-            if entry.get("files") != _stamp(chunk):
-                break
-            done += 1
+        done = _finished(writer.entries, chunks)
         writer.keep(done)
         bad = [pair for entry in writer.entries for pair in entry["bad"]]
         digests = [entry["digests"] for entry in writer.entries]
@@ -169,6 +165,12 @@ def _write(
                 "skipped": bad,
             },
         )
+
+
+def _finished(entries: Sequence[dict[str, Any]], chunks: Sequence[Sequence[Member]]) -> int:
+    """How many chunks earlier work has done; it counts as long as it was about the same files."""
+    same = (e.get("files") == _stamp(chunk) for e, chunk in zip(entries, chunks, strict=False))
+    return sum(itertools.takewhile(bool, same))
 
 
 def _append(writer: StoreWriter, files: Sequence[Member], chunk: Chunk) -> list[list[str]]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -19,11 +18,11 @@ from vae_jax.filters.excitation import (
     Projection,
     map_responses,
 )
-from vae_jax.filters.starts import SCALES, Shape, fourier_images, scale_layers, standardise
+from vae_jax.filters.starts import SCALES, Shape, fourier_images, scale_layers, start_images
 from vae_jax.types import UserError
 
 STARTS = ("noise", "fourier")
-LOOP, BY_SCALE = STRATEGIES = (0, 1)
+LOOP, BY_SCALE = 0, 1
 LOOP_STEPS = (1000,)
 SCALE_STEPS = (20, 40, 80, 400)
 
@@ -68,8 +67,8 @@ def candidate_starts(settings: Settings, image_shape: Shape, seed: int) -> jax.A
         if settings.strategy == BY_SCALE:
             raise UserError("strategy 1 goes from scale to scale, so it needs the start 'noise'")
         return fourier_images(key, count, image_shape)[None]
-    layers = scale_layers(key, count, image_shape, settings.scales, settings.weights)
-    return layers if settings.strategy == BY_SCALE else standardise(jnp.sum(layers, axis=0))[None]
+    noise = (key, count, image_shape, settings.scales, settings.weights)
+    return scale_layers(*noise) if settings.strategy == BY_SCALE else start_images(*noise)[None]
 
 
 def best_starts(
