@@ -71,3 +71,11 @@ def test_named_files_exist():
     named = set(re.findall(r"[`(]((?:vae_jax|configs|experiments|tests)/[\w/.-]*\w)", README))
     assert len(named) > 40
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_named_functions_are_where_the_readme_says():
+    stations = re.findall(r"`(vae_jax/[\w/]+\.py)`\s+\(`(\w+)`", README)
+    assert len(stations) > 10
+    for path, name in stations:
+        tree = ast.parse((ROOT / path).read_text())
+        assert name in {getattr(node, "name", None) for node in tree.body}, f"{path}: {name}"
