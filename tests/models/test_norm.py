@@ -3,10 +3,11 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 
-from vae_jax.models.norm import BatchNorm, batch_moments
+from vae_jax.models.norm import BatchNorm, batch_moments, normalise
 
 
 def draw():
@@ -41,6 +42,41 @@ def test_it_is_the_layer_of_flax_with_values_statistics_and_gradients():
         lambda v, x: flax.apply(v, x, mask=mask[:, None, None, None], mutable=["batch_stats"])
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), one, other)
+
+
+def plainly_normalised(x, mask, scale, bias, epsilon):
+    kept = x[np.flatnonzero(mask)]
+    mean, var = (m(kept, axis=(0, 1, 2), keepdims=True) for m in (jnp.mean, jnp.var))
+    scale, bias = (a[None, None, None, :] for a in (scale, bias))
+    return (x - mean) / jnp.sqrt(var + epsilon) * scale + bias
+
+
+@pytest.mark.parametrize("mask", [[True] * 5, [True, False, True, True, False]])
+def test_hand_written_gradients_are_those_of_the_formula(mask):
+    """In float64, with a cotangent for every image, also for those that do not count."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(1)
+        x, cotangent = (jnp.asarray(rng.normal(0.7, 1.0, (5, 4, 6, 3))) for _ in range(2))
+        scale, bias = jnp.asarray([0.5, -1.0, 2.0]), jnp.asarray([0.1, 0.2, 0.3])
+        counted = jnp.asarray(mask)
+
+        def ours(x, scale, bias):
+            return normalise(x, counted, scale, bias, 1e-3)[0]
+
+        def formula(x, scale, bias):
+            return plainly_normalised(x, mask, scale, bias, 1e-3)
+
+        found, expected = (jax.vjp(f, x, scale, bias) for f in (ours, formula))
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
+        for a, b in zip(found[1](cotangent), expected[1](cotangent), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+        jax.test_util.check_grads(ours, (x, scale, bias), order=2, modes=("rev",), rtol=1e-5)
+
+
+def test_a_constant_channel_passes_no_gradient_on():
+    x = jnp.zeros((2, 3, 3, 1)) + 7.0
+    gradient = jax.grad(lambda x: normalise(x, None, jnp.ones(1), jnp.zeros(1), 1e-3)[0].sum())(x)
+    np.testing.assert_array_equal(gradient, np.zeros_like(x))
 
 
 def test_running_statistics_are_used_and_kept_outside_of_training():
