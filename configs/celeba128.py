@@ -5,6 +5,7 @@ python -m experiments.train --config=configs/celeba128.py --workdir=runs/celeba1
 
 9,439,747 parameters. Batches of 128 take 1.3 GiB besides the images, as compiled for a CPU (XLA's
 convolutions, as on a GPU: 1.1 GiB); `--config.train.accumulate=4` 0.5 GiB.
+Not trained to the end here.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@ python -m experiments.train --config=configs/celeba256.py --workdir=runs/celeba2
 The official images have 178x218 pixels, so this enlarges them; CelebA-HQ as `--source` does not.
 14,161,411 parameters. Batches of 128 in 4 micro-batches take 1.6 GiB besides the images, as
 compiled for a CPU (XLA's convolutions, as on a GPU: 1.4 GiB); 5.0 GiB without
-micro-batches, 1.0 with 8.
+micro-batches, 1.0 with 8. Not trained to the end here.
 """
 
 from ml_collections import ConfigDict

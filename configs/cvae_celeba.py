@@ -5,7 +5,8 @@ python -m experiments.train --config=configs/cvae_celeba.py --workdir=runs/cvae_
 python -m experiments.sample --workdir=runs/cvae_celeba --attributes='Smiling=1,Eyeglasses=0'
 python -m experiments.conditional --workdir=runs/cvae_celeba
 
-Needs list_attr_celeba.txt beside the images when they are prepared.
+Needs list_attr_celeba.txt beside the images when they are prepared. Not trained here, for want of
+that file; configs/cvae_faces.py is the same on procedural faces.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,9 @@
 python -m experiments.train --config=configs/mnist_z12.py --config.data.path=data/mnist \
     --workdir=runs/mnist_z12
 
-Published at epochs 3 to 6: loss 0.1135 0.1114 0.1098 0.1085. The published text does not state
-the learning rate; 1e-3, Keras' default for Adam, is used.
+Published at epochs 3 to 6: loss 0.1135 0.1114 0.1098 0.1085; seen here 0.1172
+0.1123 0.1093 0.1073. The published text does not state the learning rate; 1e-3, Keras'
+default for Adam, is used.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,8 @@ python -m experiments.train --config=configs/recolor_cifar.py \
     --config.data.path=data/cifar-10-batches-bin --workdir=runs/recolor_cifar
 python -m experiments.restore --workdir=runs/recolor_cifar
 
-The data are the six files of cifar-10-binary.tar.gz, https://www.cs.toronto.edu/~kriz/cifar.html.
+Not trained here; configs/recolor_faces.py is the same on procedural faces. The data are the six
+files of cifar-10-binary.tar.gz, https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 from ml_collections import ConfigDict
