@@ -4,8 +4,9 @@ python -m experiments.train --config=configs/denoise_vae_mnist.py --config.data.
     --workdir=runs/denoise_vae_mnist
 python -m experiments.restore --workdir=runs/denoise_vae_mnist
 
-Expect a test loss of 135.5 nats (KL 18.5) after 3 of 5 epochs, and then a PSNR of 16.3 dB against
-11.2 dB of the input and 15.7 dB of Gaussian means over the kept neighbours (2,000 test images).
+Expect a test loss of 132.3 nats (KL 19.5) after 5 epochs, under a minute on two CPU cores, and a
+PSNR of 16.6 dB against 11.1 dB of the input and 15.7 dB of Gaussian means over the kept neighbours
+(1,000 test images).
 """
 
 from ml_collections import ConfigDict

