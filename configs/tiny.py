@@ -1,6 +1,8 @@
 """Seconds on any machine: for tests and for trying things out.
 
 python -m experiments.train --config=configs/tiny.py --workdir=runs/tiny
+
+Seen after its ten steps, a quarter of a minute with drawing the faces: test loss 183.7.
 """
 
 from ml_collections import ConfigDict
