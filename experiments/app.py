@@ -37,13 +37,16 @@ def _fail(text: str, code: int) -> int:
 def run(main: Callable[[], int | None]) -> None:
     """Parse the flags, call `main`, and exit with its code; a `UserError` prints one sentence."""
 
-    def guarded(_: list[str]) -> int | None:
+    def guarded(arguments: list[str]) -> int | None:
         logging.set_verbosity(logging.WARNING)
         if _COMPILATION_CACHE.value:
             folder = str(Path(_COMPILATION_CACHE.value).expanduser())
             jax.config.update("jax_compilation_cache_dir", folder)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         try:
+            if len(arguments) > 1:
+                stray = arguments[1]
+                raise UserError(f"argument {stray!r} is no flag; write flags as --name=value")
             return main()
         except UserError as error:
             return _fail(str(error), USER_ERROR_CODE)

@@ -125,6 +125,8 @@ def test_command_line(tmp_path):
     raw = write_images(tmp_path / "raw", 12)
     spoil(raw)
     arguments = (f"--source={raw}", f"--out={tmp_path / 's'}", "--size=8")
+    stray = run_command(*arguments, "skip")
+    assert stray.returncode == 2 and "error: argument 'skip' is no flag" in stray.stderr
     failed = run_command(*arguments)
     assert failed.returncode == 2 and failed.stderr.startswith("error: ")
     assert "000004.jpg" in failed.stderr and "Traceback" not in failed.stderr

@@ -7,7 +7,7 @@ import pytest
 
 from vae_jax.filters import excitation
 from vae_jax.filters.excitation import Ascent, Projection, excite, unit_range
-from vae_jax.filters.starts import standardise, start_images
+from vae_jax.filters.starts import scale_layers, standardise, superpose
 
 FREE = Projection()
 FINE = Ascent(tolerance=5e-5)
@@ -63,7 +63,7 @@ def correlation(a, b):
 @pytest.mark.parametrize("shape", [(28, 28, 1), (20, 12, 3)])
 def test_the_pattern_is_the_filter_whose_response_it_is(shape):
     wanted = templates(3, shape)
-    starts = start_images(jax.random.key(0), 3, shape, (3, 0))
+    starts = superpose(scale_layers(jax.random.key(0), 3, shape, (3, 0)))
     found = excite(matching_layer(wanted), starts[None], [0, 1, 2], FREE, (400,), FINE)
     for pattern, template in zip(found.patterns, wanted, strict=True):
         assert correlation(pattern, template) > 0.98
@@ -74,7 +74,7 @@ def test_the_pattern_is_the_filter_whose_response_it_is(shape):
 def test_within_the_range_of_the_model_the_pattern_still_matches():
     wanted = templates(2, (16, 16, 1))
     projection = Projection(0.3, 0.25, 0.0, 1.0)
-    starts = start_images(jax.random.key(0), 2, (16, 16, 1))
+    starts = superpose(scale_layers(jax.random.key(0), 2, (16, 16, 1)))
     found = excite(matching_layer(wanted), starts[None], [0, 1], projection, (600,), FINE)
     assert found.patterns.min() == 0.0 and found.patterns.max() <= 1.0
     for pattern, template in zip(found.patterns, wanted, strict=True):
@@ -139,7 +139,7 @@ def test_all_maps_at_once_equal_a_naive_loop_over_each(float64, monkeypatch, sta
 
 def test_snapshots_are_the_patterns_of_shorter_ascents():
     layer, shape = two_layers(), (8, 8, 1)
-    starts = start_images(jax.random.key(1), 3, shape, (2, 0))[None]
+    starts = superpose(scale_layers(jax.random.key(1), 3, shape, (2, 0)))[None]
     never = Ascent(tolerance=-1.0)
     found = excite(layer, starts, [0, 2, 4], FREE, (9,), never, (0, 1, 5, 9, 99))
     np.testing.assert_allclose(found.snapshots[0], FREE(starts[0]), atol=1e-6)
@@ -155,7 +155,7 @@ def test_dead_maps_are_told_and_leave_the_others_alone():
         maps = alive(images)
         return maps.at[..., 1].set(jax.nn.relu(maps[..., 1] - 1e6))
 
-    starts = start_images(jax.random.key(1), 5, (8, 8, 1), (2, 0))
+    starts = superpose(scale_layers(jax.random.key(1), 5, (8, 8, 1), (2, 0)))
     found = excite(layer, starts[None], range(5), FREE, (30,))
     assert found.dead.tolist() == [False, True, False, False, False]
     assert found.steps[1] <= Ascent().patience and np.isfinite(found.patterns).all()

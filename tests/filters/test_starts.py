@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from vae_jax.filters.starts import fourier_images, noise_images, scale_layers, start_images
+from vae_jax.filters.starts import fourier_images, noise_images, scale_layers, superpose
 from vae_jax.types import UserError
 
 KEY = jax.random.key(5)
@@ -15,8 +15,12 @@ def roughness(images):
     return float(np.mean(np.square(np.diff(np.asarray(images), axis=1))))
 
 
+def superposed(*arguments):
+    return superpose(scale_layers(*arguments))
+
+
 @pytest.mark.parametrize("shape", [(28, 28, 1), (30, 20, 3)])
-@pytest.mark.parametrize("make", [start_images, fourier_images])
+@pytest.mark.parametrize("make", [superposed, fourier_images])
 def test_starts_are_standardised_and_depend_on_key_and_index_alone(make, shape):
     many, few = (np.asarray(make(KEY, count, shape)) for count in (6, 2))
     np.testing.assert_allclose(many.mean(axis=(1, 2, 3)), 0, atol=1e-5)
@@ -42,7 +46,7 @@ def test_full_size_noise_is_uniform():
 
 def test_weights_mix_the_scales():
     smooth, rough = ((100.0, 1.0), (1.0, 100.0))
-    images = [start_images(KEY, 4, (28, 28, 1), (3, 0), weights) for weights in (smooth, rough)]
+    images = [superposed(KEY, 4, (28, 28, 1), (3, 0), weights) for weights in (smooth, rough)]
     assert roughness(images[0]) < 0.1 < 1.5 < roughness(images[1])
     layers = np.asarray(scale_layers(KEY, 4, (28, 28, 1), (3, 0), smooth))
     np.testing.assert_allclose(layers.std(axis=(2, 3, 4)), [[100.0] * 4, [1.0] * 4], rtol=1e-3)
@@ -64,4 +68,4 @@ def test_fourier_power_sets_the_slope_of_the_spectrum():
 )  # fmt: skip
 def test_scales_that_do_not_fit_are_refused(scales, weights, message):
     with pytest.raises(UserError, match=message):
-        start_images(KEY, 1, (28, 28, 1), scales, weights)
+        scale_layers(KEY, 1, (28, 28, 1), scales, weights)

@@ -52,10 +52,9 @@ class SavedSteps:
         for step in self._folders.numbers():
             if step not in self._rejected:
                 try:
-                    loss = self._folders.record(step)["test_loss"]
+                    losses[step] = _test_loss(self._folders.record(step))
                 except Damaged:
                     continue
-                losses[step] = math.nan if loss is None else loss
         return losses
 
     def steps(self) -> list[int]:
@@ -142,8 +141,7 @@ class SavedSteps:
             item: digests.rebuild(template, arrays[item], record["items"][item])
             for item, template in items.items()
         }
-        loss = record["test_loss"]
-        return Restored(step, placed, record["metadata"], math.nan if loss is None else loss)
+        return Restored(step, placed, record["metadata"], _test_loss(record))
 
     def _read_arrays(
         self, step: int, record: dict[str, Any], items: list[str]
@@ -172,3 +170,8 @@ class SavedSteps:
                         f"item {item!r}, leaf {name!r}: its SHA-256 differs from the one saved"
                     )
         return arrays
+
+
+def _test_loss(record: dict[str, Any]) -> float:
+    loss = record["test_loss"]
+    return math.nan if loss is None else loss

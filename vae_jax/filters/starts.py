@@ -69,31 +69,6 @@ def noise_images(key: jax.Array, count: int, image_shape: Shape, scale: int) -> 
     return standardise(jax.vmap(image)(jnp.arange(count)))
 
 
-def start_images(
-    key: jax.Array,
-    count: int,
-    image_shape: Shape,
-    scales: Sequence[int] = SCALES,
-    weights: Sequence[float] | None = None,
-) -> jax.Array:
-    """A weighted superposition of noise at several length scales, standardised.
-
-    Args:
-        key: image i depends on (key, i) alone.
-        count: M.
-        image_shape: `(H, W, C)`.
-        scales: see `noise_images`.
-        weights: of the scales; equal by default.
-
-    Returns:
-        `[M, H, W, C]`, mean 0 and standard deviation 1 each.
-
-    Raises:
-        UserError: scales and weights do not fit.
-    """
-    return standardise(jnp.sum(scale_layers(key, count, image_shape, scales, weights), axis=0))
-
-
 def scale_layers(
     key: jax.Array,
     count: int,
@@ -101,7 +76,21 @@ def scale_layers(
     scales: Sequence[int] = SCALES,
     weights: Sequence[float] | None = None,
 ) -> jax.Array:
-    """The summands `[K, M, H, W, C]` of `start_images`, one for each scale; arguments as there."""
+    """Noise at several length scales, to be superposed or added one after the other.
+
+    Args:
+        key: image i depends on (key, i) alone.
+        count: M.
+        image_shape: `(H, W, C)`.
+        scales: K of them, see `noise_images`.
+        weights: of the scales; equal by default.
+
+    Returns:
+        `[K, M, H, W, C]`, each image with mean 0 and its scale's weight as standard deviation.
+
+    Raises:
+        UserError: scales and weights do not fit.
+    """
     weights = [1.0] * len(scales) if weights is None else weights
     check_scales(image_shape, scales, weights)
     layers = [
@@ -109,6 +98,11 @@ def scale_layers(
         for k, (scale, weight) in enumerate(zip(scales, weights, strict=True))
     ]
     return jnp.stack(layers)
+
+
+def superpose(layers: jax.Array) -> jax.Array:
+    """`[K, M, H, W, C]` to `[M, H, W, C]`, mean 0 and standard deviation 1 each."""
+    return standardise(jnp.sum(layers, axis=0))
 
 
 @partial(jax.jit, static_argnames=("count", "image_shape", "power"))

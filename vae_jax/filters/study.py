@@ -18,7 +18,7 @@ from vae_jax.filters.excitation import (
     Projection,
     map_responses,
 )
-from vae_jax.filters.starts import SCALES, Shape, fourier_images, scale_layers, start_images
+from vae_jax.filters.starts import SCALES, Shape, fourier_images, scale_layers, superpose
 from vae_jax.types import UserError
 
 STARTS = ("noise", "fourier")
@@ -67,8 +67,8 @@ def candidate_starts(settings: Settings, image_shape: Shape, seed: int) -> jax.A
         if settings.strategy == BY_SCALE:
             raise UserError("strategy 1 goes from scale to scale, so it needs the start 'noise'")
         return fourier_images(key, count, image_shape)[None]
-    noise = (key, count, image_shape, settings.scales, settings.weights)
-    return scale_layers(*noise) if settings.strategy == BY_SCALE else start_images(*noise)[None]
+    layers = scale_layers(key, count, image_shape, settings.scales, settings.weights)
+    return layers if settings.strategy == BY_SCALE else superpose(layers)[None]
 
 
 def best_starts(

@@ -1,4 +1,4 @@
-"""Batch normalisation whose statistics leave out padding at no cost."""
+"""Batch normalisation whose statistics leave out padding, with a gradient in few passes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+
+def _counted(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Weights `[B]` of the images, 0 or 1, and the number of pixels that count."""
+    batch, height, width, _ = x.shape
+    weights = jnp.ones((batch,), x.dtype) if mask is None else mask.astype(x.dtype)
+    return weights, jnp.sum(weights) * (height * width)
 
 
 def batch_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -22,9 +29,7 @@ def batch_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.
     Returns:
         mean and variance, `[C]` each.
     """
-    batch, height, width, _ = x.shape
-    weights = jnp.ones((batch,), x.dtype) if mask is None else mask.astype(x.dtype)
-    pixels = jnp.sum(weights) * (height * width)
+    weights, pixels = _counted(x, mask)
 
     def mean_of(values: jax.Array) -> jax.Array:
         return jnp.sum(jnp.sum(values, axis=(1, 2)) * weights[:, None], axis=0) / pixels
@@ -35,6 +40,18 @@ def batch_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.
 
 def _of_channels(values: jax.Array) -> jax.Array:
     return values[None, None, None, :]
+
+
+def _standardised(
+    x: jax.Array,
+    moments: tuple[jax.Array, jax.Array],
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+) -> jax.Array:
+    mean, var = moments
+    factor = jax.lax.rsqrt(var + epsilon) * scale
+    return (x - _of_channels(mean)) * _of_channels(factor) + _of_channels(bias)
 
 
 def normalise(
@@ -59,10 +76,9 @@ def normalise(
 
 
 def _normalise_forward(x, mask, scale, bias, epsilon):
-    mean, var = batch_moments(x, mask)
-    factor = jax.lax.rsqrt(var + epsilon) * scale
-    y = (x - _of_channels(mean)) * _of_channels(factor) + _of_channels(bias)
-    return (y, mean, var), (x, mask, scale, bias, mean, var)
+    moments = batch_moments(x, mask)
+    y = _standardised(x, moments, scale, bias, epsilon)
+    return (y, *moments), (x, mask, scale, bias, *moments)
 
 
 def _normalise_backward(epsilon: float, residuals: Any, cotangents: Any):
@@ -74,8 +90,7 @@ def _normalise_backward(epsilon: float, residuals: Any, cotangents: Any):
     image_sums, image_products = jnp.sum(dy, axis=(1, 2)), jnp.sum(dy * x, axis=(1, 2))
     dy_sum = jnp.sum(image_sums, axis=0)
     scale_gradient = jnp.sum(image_products - mean[None, :] * image_sums, axis=0) * inverse_std
-    weights = jnp.ones(len(x), x.dtype) if mask is None else mask.astype(x.dtype)
-    pixels = jnp.sum(weights) * (x.shape[1] * x.shape[2])
+    weights, pixels = _counted(x, mask)
     # What every pixel that counts gets through the variance and the mean of the batch.
     slope = jnp.where(var > 0, -scale_gradient * inverse_std * factor / pixels, 0.0)
     offset = -dy_sum * factor / pixels - mean * slope
@@ -127,9 +142,8 @@ class BatchNorm(nn.Module):
         dtype = self.dtype or jnp.result_type(x, scale)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if not train:
-            factor = jax.lax.rsqrt(running_var.value + self.epsilon) * scale
-            centred = x - _of_channels(running_mean.value)
-            return (centred * _of_channels(factor) + _of_channels(bias)).astype(dtype)
+            moments = (running_mean.value, running_var.value)
+            return _standardised(x, moments, scale, bias, self.epsilon).astype(dtype)
         y, mean, var = normalise(x, mask, scale, bias, self.epsilon)
         if not self.is_initializing():
             for running, batch in ((running_mean, mean), (running_var, var)):

@@ -66,12 +66,12 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def write_record(
-    path: Path, member: Member, outcome: Outcome, seconds: float, together: int
+    folder: Path, member: Member, outcome: Outcome, seconds: float, together: int
 ) -> None:
     """Keep how a member's training ended.
 
     Args:
-        path: the member's folder.
+        folder: the member's.
         member: which one.
         outcome: how it ended.
         seconds: of this start; those of earlier starts are added.
@@ -79,13 +79,13 @@ def write_record(
     """
     record = outcome._asdict() | {
         "config_digest": configs.digest(member.config),
-        "seconds": read_record(path).get("seconds", 0.0) + seconds,
+        "seconds": read_record(folder).get("seconds", 0.0) + seconds,
         "together": together,
     }
-    path.mkdir(parents=True, exist_ok=True)
-    temporary = path / (RECORD + ".tmp")
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / (RECORD + ".tmp")
     temporary.write_text(json.dumps(record, indent=2) + "\n")
-    temporary.replace(path / RECORD)
+    temporary.replace(folder / RECORD)
 
 
 def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
