@@ -46,13 +46,9 @@ class Segment(NamedTuple):
 class Feed(Protocol):
     """Where the batches of a split come from."""
 
+    steps_per_epoch: int
     seconds_waited: float
     mesh: Mesh | None
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of batches of an epoch."""
-        ...
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
         """The batches `start`, `start + 1`, ... of `epoch`, in one or several pieces."""
@@ -74,12 +70,11 @@ class _BatchFeed:
 
     batches: Batches
     mesh: Mesh | None = None
+    steps_per_epoch: int = field(init=False)
     seconds_waited: float = field(default=0.0, init=False)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of batches of an epoch."""
-        return self.batches.per_epoch
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = self.batches.per_epoch
 
     def reordered(self, seed: int | None) -> Self:
         """The same images, on the same device memory, in the order of another seed."""
@@ -92,6 +87,7 @@ class ResidentFeed(_BatchFeed):
     """The whole split lies on every device as uint8; only the order travels."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         split, labels = self.batches.split, self.batches.labels
         images = split.take(np.arange(len(split)))
         self._images, self._labels = _on_device((images, labels), self.mesh)
