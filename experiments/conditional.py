@@ -18,8 +18,8 @@ from experiments import app
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data.splits import open_splits
 from vae_jax.pages.conditional import asked_against_recognised, condition_pictures
-from vae_jax.report.page import Section, text_table, write_page
 from vae_jax.report.pictures import image_grid, save_png
+from vae_jax.report.plain_page import Section, text_table, write_page
 from vae_jax.types import UserError
 from vae_jax.workdir import open_run
 

@@ -21,7 +21,7 @@ from vae_jax.evaluate.subject import open_subject
 from vae_jax.pages.aggregate_posterior import posterior_page
 from vae_jax.pages.latent_study import latent_study
 from vae_jax.pages.paths import paths_page
-from vae_jax.report.page import write_page
+from vae_jax.report.plain_page import write_page
 from vae_jax.workdir import open_run
 
 _SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a room imports rooms below it and itself, never its neighbours.
 FLOORS = (
     {"types"},
-    {"losses", "mesh", "progress", "schedules", "streams"},
+    {"files", "losses", "mesh", "progress", "schedules", "streams"},
     {"processes", "run_lock"},
     {"data", "models", "report"},
     {"checkpoint", "config_fields", "metrics_log"},

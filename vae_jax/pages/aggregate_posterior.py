@@ -12,8 +12,8 @@ from vae_jax.latent import path_study, paths, posterior, radius
 from vae_jax.pages.latent_study import LatentStudy
 from vae_jax.report.evaluation import embedded
 from vae_jax.report.latent import posterior_chart, scatter_chart, summary_rows
-from vae_jax.report.page import Section
 from vae_jax.report.pictures import image_grid
+from vae_jax.report.plain_page import Section
 
 EXTENT = 2.5  # standard deviations that even steps of the manifold chart reach
 

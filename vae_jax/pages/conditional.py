@@ -14,7 +14,7 @@ from vae_jax.latent.conditions import attribute_grid, class_grid
 from vae_jax.latent.sampling import decode, prior_latents
 from vae_jax.metrics_log import read_rows
 from vae_jax.models.vae import VAE
-from vae_jax.report.page import Section
+from vae_jax.report.plain_page import Section
 from vae_jax.types import ImageSet
 from vae_jax.workdir import Run, open_classifier
 

@@ -13,7 +13,7 @@ from vae_jax.latent.sampling import prior_latents
 from vae_jax.pages.latent_study import LatentStudy
 from vae_jax.report.evaluation import embedded
 from vae_jax.report.latent import SMOOTHNESS_HEADER, block_chart, smoothness_rows
-from vae_jax.report.page import Section
+from vae_jax.report.plain_page import Section
 from vae_jax.report.random_latents import labelled_sheet
 from vae_jax.types import UserError
 

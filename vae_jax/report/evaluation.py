@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from vae_jax.report.page import Section, write_page
+from vae_jax.report.plain_page import Section, write_page
 
 # Key of the metrics, what it is, format; shown where the metrics have it.
 LIKELIHOOD = (

@@ -1,66 +1,173 @@
-"""A page of pictures and tables as one HTML file that loads nothing from elsewhere."""
+"""The one page that every study writes: index.html, the pictures beside it, and its numbers."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from vae_jax.files import json_bytes, write_file, write_files
+from vae_jax.report.pictures import png_bytes
+
+PAGE, RESULTS = "index.html", "results.json"
+_TEMPLATES = Environment(
+    loader=PackageLoader("vae_jax.report", "."),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+RUN_PICTURES = {
+    "curves": "Loss and its parts on training and test images, after each epoch.",
+    "samples": "Decoded points of the prior N(0, I).",
+    "reconstructions": "Test images and what comes back of them.",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a page.
+
+    Attributes:
+        name: File name beside the page, without its suffix.
+        image: What to show; None where the PNG lies beside the page already.
+        caption: What to look at.
+        alt: What a reader who sees no pictures should know; the caption by default.
+    """
+
+    name: str
+    image: Image.Image | None
+    caption: str
+    alt: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.+=-]+", self.name) or self.name.startswith("."):
+            raise ValueError(f"{self.name!r} is not the name of a picture beside its page")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a page.
+
+    Attributes:
+        header: Names of the columns; the first column names its row.
+        rows: Cells, as text.
+        caption: Units and uncertainty of the numbers.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page.
-
-    Attributes:
-        heading: its title.
-        text: a paragraph.
-        picture: file name of a picture beside the page, or a data URI that holds it; nothing else
-            is taken, so that no page loads anything from elsewhere.
-        header: of the table; the first column is a name.
-        rows: of the table, as text.
-    """
+    """One part of a page: a heading, a paragraph, then pictures and tables."""
 
     heading: str
     text: str = ""
-    picture: str = ""
-    header: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-
-    def __post_init__(self) -> None:
-        beside = not set(self.picture) & set(":/\\?#")
-        if not beside and not self.picture.startswith("data:image/"):
-            raise ValueError(f"{self.picture[:100]!r} is no picture beside the page or within it")
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
 
 
-def write_page(
-    path: str | Path, title: str, facts: Mapping[str, str], sections: Sequence[Section]
-) -> None:
-    """Write the page, all or nothing; everything is escaped.
+@dataclass(frozen=True)
+class Page:
+    """What a study shows.
+
+    Attributes:
+        title: What was looked at.
+        lead: One paragraph: what was done, and what it shows.
+        sections: In order.
+        facts: Where the numbers come from, such as checkpoint step and seed.
+        command: That makes this page again.
+    """
+
+    title: str
+    lead: str
+    sections: Sequence[Section]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+
+
+def write_study(folder: str | Path, page: Page, numbers: Mapping[str, Any]) -> list[Path]:
+    """Writes index.html, the PNGs beside it and results.json, all or nothing.
+
+    A run folder whose child `folder` is gets its own index.html made anew, see `write_run_index`.
 
     Args:
-        path: HTML file.
-        title: of the page.
-        facts: such as the checkpoint's step, under the title.
-        sections: in order.
+        folder: Where to write.
+        page: What to show; all text is escaped, and nothing is loaded from elsewhere.
+        numbers: What was measured; NaN and infinity become null.
+
+    Returns:
+        The paths written, the page first.
+
+    Raises:
+        UserError: The folder cannot be written.
     """
-    path = Path(path)
-    environment = Environment(
-        loader=PackageLoader("vae_jax.report", "."), autoescape=True, undefined=StrictUndefined
-    )
-    html = environment.get_template("page.html").render(
-        title=title, facts=dict(facts), sections=sections
-    )
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(path)
+    folder = Path(folder)
+    pictures = {
+        f"{picture.name}.png": png_bytes(picture.image, page.facts)
+        for section in page.sections
+        for picture in section.pictures
+        if picture.image is not None
+    }
+    about = {"title": page.title, "lead": page.lead, "command": page.command}
+    files = pictures | {
+        RESULTS: json_bytes(about | {"facts": dict(page.facts), "results": dict(numbers)}),
+        PAGE: render(page).encode(),
+    }
+    written = write_files(folder, files)
+    if (folder.parent / "config.json").is_file():
+        write_run_index(folder.parent)
+    return [written[-1], *written[:-1]]
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The table as aligned text: the first column to the left, the others to the right."""
-    lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+def render(page: Page, links: Sequence[tuple[str, str, str]] = ()) -> str:
+    """Returns the HTML of a page, which refers to `NAME.png` beside it for each picture.
+
+    Args:
+        page: What to show.
+        links: Address, title and lead of other pages.
+    """
+    return _TEMPLATES.get_template("page.html").render(page=page, links=links)
+
+
+def write_run_index(workdir: str | Path) -> Path:
+    """Writes WORKDIR/index.html, which shows a run's pictures and links every page made for it.
+
+    Args:
+        workdir: A run folder.
+
+    Returns:
+        The page.
+    """
+    workdir = Path(workdir)
+    sections = [
+        Section(name.capitalize(), pictures=[Picture(name, None, caption)])
+        for name, caption in RUN_PICTURES.items()
+        if (workdir / f"{name}.png").is_file()
+    ]
+    links = []
+    for results in sorted(workdir.glob(f"*/{RESULTS}")):
+        if (results.parent / PAGE).is_file():
+            about = json.loads(results.read_text(encoding="utf-8"))
+            links.append((f"{results.parent.name}/{PAGE}", about["title"], about["lead"]))
+    lead = "The pictures of this run and the pages of every study that was made of it."
+    page = Page(f"Run {workdir.resolve().name}", lead, sections)
+    return write_file(workdir / PAGE, render(page, links).encode())
+
+
+def text_table(table: Table) -> str:
+    """Returns a table as aligned text: the first column to the left, the others to the right."""
+    lines = [list(table.header), *(list(row) for row in table.rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(table.header))]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
         for line in lines

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
+
+from vae_jax.files import write_file
 
 # Pixels between the images of a grid, and the smallest height images are shown at.
 GAP = 2
@@ -73,13 +76,16 @@ def sharpened(picture: Image.Image) -> Image.Image:
     return picture.filter(ImageFilter.UnsharpMask(radius=2, percent=120, threshold=0))
 
 
-def save_png(path: str | Path, picture: Image.Image, facts: Mapping[str, str]) -> None:
-    """Write a PNG, all or nothing, with `facts` such as seed and step in its text chunks."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+def png_bytes(picture: Image.Image, facts: Mapping[str, str]) -> bytes:
+    """Returns a picture as a PNG with `facts`, such as seed and step, in its text chunks."""
     info = PngInfo()
     for name, value in facts.items():
         info.add_text(name, value)
-    temporary = path.with_name(path.name + ".tmp")
-    picture.save(temporary, format="PNG", pnginfo=info)
-    temporary.replace(path)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def save_png(path: str | Path, picture: Image.Image, facts: Mapping[str, str]) -> Path:
+    """Writes a picture, all or nothing; see `png_bytes` and `write_file`."""
+    return write_file(path, png_bytes(picture, facts))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vae_jax.report.page import Section, text_table, write_page
 from vae_jax.report.pictures import image_grid, paired_rows, save_png
+from vae_jax.report.plain_page import Section, text_table, write_page
 
 HEADER = ("", "PSNR [dB]", "SSIM", "PSNR of erased pixels [dB]", "recognised")
 FORMATS = {"psnr": "{:.2f}", "ssim": "{:.3f}", "psnr_erased": "{:.2f}", "recognised": "{:.2%}"}
