@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     """configs/denoise_vae_mnist.py with a sweep over its KL weight."""
     config = denoise_vae_mnist.get_config()
     config.data.train_count = 20000
+    config.data.validation_count = 2000
     config.data.test_count = 2000
     config.train.epochs = 3
     config.sweep = ablation_faces.get_config().sweep

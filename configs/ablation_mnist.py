@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     """The model of configs/mnist.py with half the filters, on 20,000 images."""
     config = mnist.get_config()
     config.data.train_count = 20000
+    config.data.validation_count = 2000
     config.data.test_count = 2000
     config.model.encoder.filters = (16, 32)
     config.model.decoder.filters = (16,)

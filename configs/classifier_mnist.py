@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.data.name = "mnist"
     config.data.path = "data/mnist"
     config.data.image_shape = (28, 28, 1)
+    config.data.validation_count = 6000  # a tenth of the training images
     config.data.condition = "class"  # class | attributes: what is predicted
 
     config.classifier = ConfigDict()

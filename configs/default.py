@@ -24,7 +24,11 @@ def get_config() -> ConfigDict:
     config.data.generate_count = 8000  # faces only: how many to draw, all splits together
     config.data.generate_seed = 0  # faces only
     config.data.train_count = 0  # images; 0 takes the whole split
-    config.data.test_count = 0  # images; 0 takes the whole split
+    # Images that epochs and models are chosen by: of the validation split, which faces and CelebA
+    # have; otherwise held out of the training images, the same ones for every run. 0 takes the
+    # whole validation split, or holds none out: then nothing is chosen, and the newest state stays.
+    config.data.validation_count = 0
+    config.data.test_count = 0  # images to report on; 0 takes the whole split
     config.data.condition = "none"  # none | class | attributes: what the model is told
     config.data.attributes = ()  # names, for condition 'attributes'
     # What the model sees in place of the image that it has to return, in this order.

@@ -3,7 +3,8 @@
 python -m experiments.train --config=configs/mnist.py --config.data.path=data/mnist \
     --workdir=runs/mnist
 
-Seen after 10 epochs, a minute on two CPU cores: test loss 105.8 nats, of which KL 23.1.
+Seen after 10 epochs on all 60,000 images, a minute on two CPU cores: test loss 105.8 nats, of
+which KL 23.1. A tenth is held out by now, to choose epochs and models by.
 """
 
 from ml_collections import ConfigDict
@@ -17,6 +18,7 @@ def get_config() -> ConfigDict:
     config.data.name = "mnist"
     config.data.path = "data/mnist"
     config.data.image_shape = (28, 28, 1)
+    config.data.validation_count = 6000  # a tenth of the training images
     config.model.z_dim = 16
     config.model.encoder.filters = (32, 64)
     config.model.encoder.kernel_sizes = (3, 3)

@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.data.name = "cifar10"
     config.data.path = "data/cifar-10-batches-bin"
     config.data.image_shape = (32, 32, 3)
+    config.data.validation_count = 5000  # a tenth of the training images
     config.data.corruption.grey = True
     config.data.augmentation.flip = True
     config.model.z_dim = 512

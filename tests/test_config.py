@@ -64,6 +64,22 @@ def test_a_mistake_is_named(field, value, message):
         vae_config.validate(config)
 
 
+def test_mirroring_is_refused_where_it_changes_what_the_model_is_told():
+    config = default.get_config()
+    config.data.augmentation.flip = True
+    config.data.condition = "attributes"
+    config.data.attributes = ("Smiling", "Bright_Light")
+    vae_config.validate(config)
+    config.data.attributes = ("Smiling", "Looking_Left")
+    with pytest.raises(UserError, match="augmentation.flip is True.*changes Looking_Left"):
+        vae_config.validate(config)
+    config.data.condition, config.data.attributes = "class", ()
+    vae_config.validate(config)
+    config.data.name = "mnist"
+    with pytest.raises(UserError, match="augmentation.flip is True.*changes digits"):
+        vae_config.validate(config)
+
+
 def test_unknown_and_missing_fields_are_named():
     config = default.get_config()
     config.train.bach_size = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ VAE_SECTIONS = ("model", "loss")
 # Fields that a resumed run may change: they do not touch the trajectory that is under way.
 RESUMABLE = ("train.epochs", "train.max_skipped", "data.path", "data.resident", "data.resident_gib")
 RESUMABLE_SECTIONS = ("eval", "checkpoint", "log", "parallel")
+# Words in an attribute's name that mirroring exchanges.
+SIDES = {"left", "right"}
 # What runs from before a field existed did.
 BEFORE = {"train.accumulate": 1}
 
@@ -113,6 +116,11 @@ def _check_inputs(data: ConfigDict) -> None:
             f"config.data.corruption.mask is {corruption.mask!r} and mask_size is "
             f"{corruption.mask_size}: 'rectangle' needs a side in pixels, any other mask 0"
         )
+    if data.augmentation.flip and (changed := _changed_by_mirroring(data)):
+        raise UserError(
+            f"config.data.augmentation.flip is True, but mirroring changes {changed}, which the "
+            "model is told: set it to False, or choose another condition"
+        )
     for name, value in (
         ("corruption.mask_size", corruption.mask_size),
         ("augmentation.shift", data.augmentation.shift),
@@ -121,6 +129,14 @@ def _check_inputs(data: ConfigDict) -> None:
             raise UserError(
                 f"config.data.{name} is {value} pixels, but the images have only {size}"
             )
+
+
+def _changed_by_mirroring(data: ConfigDict) -> str:
+    """The part of the condition that mirroring left and right changes; empty for none."""
+    if data.condition == "class":
+        return "digits" if data.name == "mnist" else ""
+    sided = [n for n in data.attributes if SIDES & set(re.findall("[a-z]+", n.lower()))]
+    return ", ".join(sided)
 
 
 def _check_stack(section: str, stack: ConfigDict, extra: int = 0) -> None:

@@ -60,6 +60,7 @@ FIELDS: dict[str, Field] = {
     "data.generate_count": Field(int, low=10),
     "data.generate_seed": Field(int, low=0, high=MAX_SEED),
     "data.train_count": COUNT_OR_NONE,
+    "data.validation_count": COUNT_OR_NONE,
     "data.test_count": COUNT_OR_NONE,
     "data.condition": _choice("none", "class", "attributes"),
     "data.attributes": Field(str, many=True),

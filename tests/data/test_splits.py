@@ -5,11 +5,13 @@ import pytest
 
 from vae_jax.data.idx import write_idx
 from vae_jax.data.splits import condition_labels, condition_names, first_images, open_splits
+from vae_jax.data.store_writer import write_store
 from vae_jax.types import UserError
 
 
 def test_a_store_opens_with_both_splits(tiny_config):
     splits = open_splits(tiny_config.data)
+    assert splits.validation is None
     assert (len(splits.train), len(splits.test)) == (37, 11)
     assert splits.train.image_shape == (16, 16, 3)
 
@@ -50,22 +52,58 @@ def test_attributes_as_condition(tiny_config):
         condition_labels(tiny_config.data, train)
 
 
-def test_classes_as_condition(tmp_path, tiny_config):
+@pytest.fixture
+def digits(tmp_path, tiny_config):
+    """config.data of 20 training and 20 test images like MNIST's, of the labels 0 to 9 in turn."""
     rng = np.random.default_rng(0)
-    digits = np.arange(20) % 10
     for stem in ("train", "t10k"):
-        write_idx(
-            tmp_path / f"{stem}-images-idx3-ubyte.gz",
-            rng.integers(0, 256, (20, 28, 28)).astype(np.uint8),
-        )
-        write_idx(tmp_path / f"{stem}-labels-idx1-ubyte.gz", digits.astype(np.uint8))
+        images = rng.integers(0, 256, (20, 28, 28)).astype(np.uint8)
+        write_idx(tmp_path / f"{stem}-images-idx3-ubyte.gz", images)
+        write_idx(tmp_path / f"{stem}-labels-idx1-ubyte.gz", (np.arange(20) % 10).astype(np.uint8))
     data = tiny_config.data
     data.name, data.path, data.image_shape = "mnist", str(tmp_path), (28, 28, 1)
+    return data
+
+
+def test_validation_images_are_held_out_of_training_and_the_same_for_every_run(digits):
+    assert open_splits(digits).validation is None
+    digits.validation_count = 6
+    splits = open_splits(digits)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (14, 6, 20)
+    assert set(splits.train.rows) | set(splits.validation.rows) == set(range(20))
+    np.testing.assert_array_equal(splits.validation.labels, splits.validation.rows % 10)
+    digits.train_count = 5
+    fewer = open_splits(digits)
+    np.testing.assert_array_equal(fewer.validation.rows, splits.validation.rows)
+    np.testing.assert_array_equal(fewer.train.rows, splits.train.rows[:5])
+    digits.train_count, digits.binarize = 0, "fixed"
+    assert set(np.unique(open_splits(digits).validation.images)) == {0, 255}
+    digits.validation_count = 20
+    with pytest.raises(UserError, match="validation_count is 20.*the 20 training images"):
+        open_splits(digits)
+
+
+def test_a_store_gives_its_own_validation_images(tmp_path, tiny_config):
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
+    write_store(tmp_path / "set", images, np.array([0, 0, 0, 1, 1, 2], np.uint8))
+    tiny_config.data.path = str(tmp_path / "set")
+    for count, rows in ((0, [3, 4]), (1, [3])):
+        tiny_config.data.validation_count = count
+        splits = open_splits(tiny_config.data)
+        np.testing.assert_array_equal(splits.validation.rows, rows)
+        np.testing.assert_array_equal(splits.train.rows, [0, 1, 2])
+    tiny_config.data.validation_count = 3
+    with pytest.raises(UserError, match="validation_count is 3, but there are only 2"):
+        open_splits(tiny_config.data)
+
+
+def test_classes_as_condition(digits):
+    data = digits
     data.condition = "class"
     train = open_splits(data).train
     labels = condition_labels(data, train)
     assert labels.shape == (20, 10)
-    np.testing.assert_array_equal(labels.argmax(1), digits)
+    np.testing.assert_array_equal(labels.argmax(1), np.arange(20) % 10)
     data.condition, data.attributes = "attributes", ("Smiling",)
     with pytest.raises(UserError, match="has no such labels"):
         condition_labels(data, train)

@@ -1,4 +1,4 @@
-"""The one way from `config.data` to the training and the test split."""
+"""The one way from `config.data` to the images that a run is trained, chosen and tested on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ from vae_jax.types import ImageSet, UserError
 
 # Data sets that are read into memory from files of their own.
 ARRAYS = {"mnist": idx.open_mnist, "cifar10": cifar.open_cifar10}
+# Of the draw of validation images from the training images: the same ones for every run.
+HELD_OUT_SEED = 0
 
 
 class Splits(NamedTuple):
-    """Training and test images of one data set."""
+    """The images of one data set, by their use; no image is in two splits.
+
+    Attributes:
+        train: The images that weights are fitted to.
+        validation: The images by which epochs, weights and models are chosen, or None.
+        test: The images that results are reported on, and nothing is chosen by.
+    """
 
     train: ImageSet
+    validation: ImageSet | None
     test: ImageSet
 
 
@@ -30,29 +39,53 @@ def open_splits(data: Mapping[str, Any]) -> Splits:
         data: the fields of `config.data`.
 
     Returns:
-        The two splits, cut to `train_count` and `test_count` images.
+        The splits, cut to `train_count`, `validation_count` and `test_count` images. Validation
+        images are those of the store; where it has none, `validation_count` images are held out
+        of the training split, the same ones whatever the other counts are.
 
     Raises:
         UserError: nothing usable at the path, or images of another shape than the config says.
     """
+    validation = None
     if data["name"] in ARRAYS:
         sets = ARRAYS[data["name"]](data["path"])
         train, test = sets["train"], sets["test"]
     else:
         prepared = store.open_store(_prepared(data))
         train, test = prepared.split("train"), prepared.split("test")
+        if prepared.split_sizes["validation"]:
+            validation = prepared.split("validation")
     for split in (train, test):
         if split.image_shape != tuple(data["image_shape"]):
             raise UserError(
                 f"config.data.image_shape is {tuple(data['image_shape'])}, but the images in "
                 f"{data['path']} are {split.image_shape}; set it to that, or prepare them anew"
             )
+    if validation is not None:
+        count = data["validation_count"]
+        validation = first_images(validation, count, "config.data.validation_count")
+    elif data["validation_count"]:
+        train, validation = _held_out(train, data["validation_count"])
     train = first_images(train, data["train_count"], "config.data.train_count")
     test = first_images(test, data["test_count"], "config.data.test_count")
-    if data.get("binarize", "none") == "fixed":
+    if data["binarize"] == "fixed":
         seed = data["generate_seed"]
         train, test = fixed_binarized(train, (seed, 0)), fixed_binarized(test, (seed, 1))
-    return Splits(train, test)
+        if validation is not None:
+            validation = fixed_binarized(validation, (seed, 2))
+    return Splits(train, validation, test)
+
+
+def _held_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
+    """Splits `train` into what remains and `count` images of a fixed random choice."""
+    if count >= len(train):
+        raise UserError(
+            f"config.data.validation_count is {count}, but these images would be taken from the "
+            f"{len(train)} training images, of which some must remain: make it smaller"
+        )
+    chosen = np.zeros(len(train), bool)
+    chosen[np.random.default_rng(HELD_OUT_SEED).permutation(len(train))[:count]] = True
+    return _at(train, np.flatnonzero(~chosen)), _at(train, np.flatnonzero(chosen))
 
 
 def fixed_binarized(split: ImageSet, seed: tuple[int, ...]) -> ImageSet:
@@ -112,12 +145,16 @@ def first_images(split: ImageSet, count: int, field: str) -> ImageSet:
 
 def piece_of(split: ImageSet, start: int, count: int) -> ImageSet:
     """At most `count` images of a split, from position `start`."""
-    piece = slice(start, start + count)
+    return _at(split, np.arange(start, min(start + count, len(split))))
+
+
+def _at(split: ImageSet, positions: np.ndarray) -> ImageSet:
+    """The images at `positions` `[N]` of a split."""
     return replace(
         split,
-        rows=split.rows[piece],
-        labels=None if split.labels is None else split.labels[piece],
-        file_names=split.file_names[piece],
+        rows=split.rows[positions],
+        labels=None if split.labels is None else split.labels[positions],
+        file_names=tuple(split.file_names[i] for i in positions) if split.file_names else (),
     )
 
 
