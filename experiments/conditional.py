@@ -20,8 +20,8 @@ from vae_jax.data.splits import open_splits
 from vae_jax.pages.conditional import asked_against_recognised, condition_pictures
 from vae_jax.report.pictures import image_grid, save_png
 from vae_jax.report.plain_page import Section, text_table, write_page
+from vae_jax.run import open_run
 from vae_jax.types import UserError
-from vae_jax.workdir import open_run
 
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the latent points.", lower_bound=0)
 _COLUMNS = flags.DEFINE_integer("columns", 12, "Points in the pictures.", lower_bound=1)

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vae_jax.evaluate.subject import encode_subject, open_subject, reconstructions
-from vae_jax.latent.sampling import decode, prior_latents
 from vae_jax.report.pictures import image_grid, paired_rows, save_png
-from vae_jax.workdir import open_run
+from vae_jax.run import (
+    decode,
+    encode_subject,
+    open_run,
+    open_subject,
+    prior_latents,
+    reconstructions,
+)
 
 SEED = 0
 COLUMNS = 8

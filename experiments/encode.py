@@ -16,9 +16,8 @@ from experiments import app
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data import celeba, store
 from vae_jax.data.splits import condition_labels
-from vae_jax.latent.sampling import encode
+from vae_jax.run import Run, encode, open_run
 from vae_jax.types import ImageSet, UserError
-from vae_jax.workdir import Run, open_run
 
 _IMAGES = flags.DEFINE_string("images", None, "Prepared store, or a folder of JPEG and PNG files.")
 _OUT = flags.DEFINE_string("out", "latents.npz", "Arrays mean, log_var [N, Z] and files [N].")

@@ -16,9 +16,8 @@ from absl import flags
 
 from experiments import app
 from experiments.run_flags import STEP, WORKDIR
-from vae_jax.evaluate.subject import open_subject
 from vae_jax.pages.evaluation import Choices, write_evaluation_page
-from vae_jax.workdir import open_run
+from vae_jax.run import open_run, open_subject
 
 _SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
 _COUNT = flags.DEFINE_integer("count", 0, "Images, at most; 0 for all.", lower_bound=0)

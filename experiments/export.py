@@ -17,8 +17,9 @@ from absl import flags
 
 from experiments import app
 from experiments.run_flags import STEP, WORKDIR
-from vae_jax.latent.export import write_artifact
-from vae_jax.workdir import NETWORKS, open_run
+from vae_jax.checkpoint.saved_steps import NETWORKS
+from vae_jax.interop.export import write_artifact
+from vae_jax.run import open_run
 
 _OUT = flags.DEFINE_string("out", "exported", "Folder to write.")
 

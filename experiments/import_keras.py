@@ -16,8 +16,8 @@ from ml_collections import config_flags
 from experiments import app
 from vae_jax.interop.keras import save_keras
 from vae_jax.interop.keras_run import import_run
+from vae_jax.run import open_run
 from vae_jax.types import UserError
-from vae_jax.workdir import open_run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config with the Keras model's layers.")
 _ENCODER = flags.DEFINE_string("encoder", None, "The encoder's .weights.h5.")

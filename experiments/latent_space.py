@@ -17,12 +17,11 @@ from absl import flags
 from experiments import app
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.evaluate.run_metrics import finite_or_none
-from vae_jax.evaluate.subject import open_subject
 from vae_jax.pages.aggregate_posterior import posterior_page
 from vae_jax.pages.latent_study import latent_study
 from vae_jax.pages.paths import paths_page
 from vae_jax.report.plain_page import write_page
-from vae_jax.workdir import open_run
+from vae_jax.run import open_run, open_subject
 
 _SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
 _COUNT = flags.DEFINE_integer("count", 10_000, "Images, at most; 0 for all.", lower_bound=0)

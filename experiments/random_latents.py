@@ -15,13 +15,12 @@ from pathlib import Path
 from absl import flags
 
 from experiments import app
-from vae_jax.evaluate.subject import open_subject
 from vae_jax.pages.random_latents import measure_rows
 from vae_jax.report.evaluation import embedded
 from vae_jax.report.pictures import save_png
 from vae_jax.report.plain_page import Section, text_table, write_page
 from vae_jax.report.random_latents import labelled_sheet, radius_chart, rows_table
-from vae_jax.workdir import open_run
+from vae_jax.run import open_run, open_subject
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder of a run; give it again for more.")
 _OUT = flags.DEFINE_string("out", "random_latents", "Folder to write.")

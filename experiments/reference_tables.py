@@ -17,8 +17,8 @@ from absl import flags
 
 from configs import keras_example, mnist_z12
 from experiments import app
-from vae_jax.metrics_log import read_rows
 from vae_jax.report.reference_tables import comparison, markdown_table
+from vae_jax.run_folder import read_rows
 from vae_jax.train.loop import fit
 
 _DATA = flags.DEFINE_string("data", "data/mnist", "Folder with MNIST's four IDX files.")

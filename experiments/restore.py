@@ -17,10 +17,9 @@ from absl import flags
 from experiments import app
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.evaluate.restoration import KEPT, LUMINANCE, restore, scores
-from vae_jax.evaluate.subject import open_subject
 from vae_jax.report.restoration import write_restoration
+from vae_jax.run import open_classifier, open_run, open_subject
 from vae_jax.types import UserError
-from vae_jax.workdir import open_classifier, open_run
 
 _COUNT = flags.DEFINE_integer("count", 1000, "Test images; 0 for all.", lower_bound=0)
 _SHOWN = flags.DEFINE_integer("shown", 16, "Images in the picture.", lower_bound=1)

@@ -18,9 +18,8 @@ from absl import flags
 from experiments import app
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data.conditions import asked_condition
-from vae_jax.latent.sampling import decode, prior_latents, read_latents
 from vae_jax.report.pictures import image_grid, save_png, sharpened
-from vae_jax.workdir import open_run
+from vae_jax.run import decode, open_run, prior_latents, read_latents
 
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the latent points.", lower_bound=0)
 _COUNT = flags.DEFINE_integer("count", 64, "Number of samples.", lower_bound=1)

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from experiments import app
 from vae_jax.data.splits import open_splits
-from vae_jax.metrics_log import read_rows
+from vae_jax.run_folder import read_rows
 from vae_jax.train.classification import accuracy_table, classifier_task
 from vae_jax.train.loop import fit
 

@@ -14,8 +14,8 @@ from vae_jax.evaluate.conditioning import (
     confusion_matrix,
     confusion_table,
 )
+from vae_jax.run import Run
 from vae_jax.types import UserError
-from vae_jax.workdir import Run
 
 
 def run_of(names):

@@ -10,8 +10,8 @@ import pytest
 
 from vae_jax.data.inputs import CLEAN
 from vae_jax.evaluate.likelihood import image_bounds, summary
-from vae_jax.evaluate.subject import Subject
 from vae_jax.losses import Objective
+from vae_jax.run import Subject
 from vae_jax.types import ImageSet, UserError
 
 SIGMA, PIXELS, Z = 0.4, 4, 2

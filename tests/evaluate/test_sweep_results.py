@@ -10,13 +10,12 @@ from ml_collections import ConfigDict
 from vae_jax.data.splits import open_splits
 from vae_jax.evaluate import sweep_results
 from vae_jax.evaluate.sweep_results import collect_results, write_results
-from vae_jax.latent.sampling import decode, encode
 from vae_jax.losses import gaussian_kl
 from vae_jax.report.ablation import write_report
 from vae_jax.report.pictures import image_grid, save_png
+from vae_jax.run import decode, encode, open_run
 from vae_jax.train.population import fit_population
 from vae_jax.train.population_plan import Outcome
-from vae_jax.workdir import open_run
 
 
 def draw(run, pictures):

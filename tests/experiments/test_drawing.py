@@ -12,11 +12,11 @@ from experiments.drawing import COLUMNS, draw_run
 from vae_jax.data.idx import write_idx
 from vae_jax.data.inputs import evaluation_pair, make_input_stage
 from vae_jax.data.splits import open_splits
-from vae_jax.latent.sampling import decode, encode
 from vae_jax.report.pictures import GAP, to_uint8
+from vae_jax.run import decode, encode, open_run
+from vae_jax.run_folder import read_config, write_config
 from vae_jax.streams import stream_key
 from vae_jax.train.loop import fit
-from vae_jax.workdir import open_run, read_config, write_config
 
 SHOWN = 4
 

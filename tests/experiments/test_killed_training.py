@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from configs import tiny
+from vae_jax.checkpoint.saved_steps import network_items
 from vae_jax.checkpoint.saving import Checkpoints
-from vae_jax.metrics_log import read_rows
+from vae_jax.run_folder import read_rows
 from vae_jax.train.loop import fit
 from vae_jax.train.persistence import _training_item
 from vae_jax.train.setup import make_experiment
-from vae_jax.workdir import network_items
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 8, 5  # of a run, of an epoch

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vae_jax.latent.sampling import decode, encode
+from vae_jax.run import decode, encode, open_run
 from vae_jax.train.loop import fit
-from vae_jax.workdir import open_run
 
 # As in the README: JAX and NumPy alone.
 SNIPPET = """

@@ -12,7 +12,7 @@ import pytest
 
 from configs import tiny
 from vae_jax.checkpoint.saving import Checkpoints
-from vae_jax.metrics_log import read_rows
+from vae_jax.run_folder import read_rows
 from vae_jax.train.loop import fit
 
 ROOT = Path(__file__).parents[2]

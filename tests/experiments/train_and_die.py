@@ -15,10 +15,10 @@ import sys
 import threading
 
 from experiments import drawing
-from vae_jax import metrics_log, workdir
+from vae_jax import run_folder
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.checkpoint.step_folders import StepFolders
-from vae_jax.metrics_log import MetricsLog
+from vae_jax.run_folder import MetricsLog
 from vae_jax.train import loop
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.fsync")
@@ -85,12 +85,12 @@ within("saving", Checkpoints, "_write")
 within("deleting", StepFolders, "discard")
 within("logging", MetricsLog, "__init__")
 within("logging", MetricsLog, "write")
-within("logging", workdir, "write_config")
+within("logging", run_folder, "write_config")
 write, Checkpoints._write = Checkpoints._write, acknowledge
 fsync = os.fsync
 os.fsync = lambda descriptor: (sys.audit("os.fsync", descriptor), fsync(descriptor))[1]
 drawing.draw_run = lambda workdir: []  # after the end of the training
-assert loop.folders is workdir and loop.MetricsLog is metrics_log.MetricsLog  # what was wrapped
+assert loop.folders is run_folder and loop.MetricsLog is run_folder.MetricsLog  # what was wrapped
 sys.addaudithook(count)
 if PHASE == "anywhere":
     clock = threading.Timer(SECONDS, die)

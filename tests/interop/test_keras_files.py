@@ -13,12 +13,12 @@ from configs import tiny
 from vae_jax.checkpoint.saved_steps import SavedSteps
 from vae_jax.interop.keras import from_arrays, load_keras, save_keras, to_arrays
 from vae_jax.interop.keras_run import import_run
-from vae_jax.latent.sampling import decode, encode, prior_latents
 from vae_jax.models.vae import make_vae
+from vae_jax.run import decode, encode, open_run, prior_latents
+from vae_jax.run_folder import CHECKPOINTS
 from vae_jax.train.persistence import restore
 from vae_jax.train.setup import make_experiment
 from vae_jax.types import UserError
-from vae_jax.workdir import CHECKPOINTS, open_run
 
 TINY_FILES = [
     Path(__file__).parent / f"tiny_{network}.weights.h5" for network in ("encoder", "decoder")

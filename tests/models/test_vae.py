@@ -9,8 +9,8 @@ from configs import celeba, keras_example, mnist_z12, tiny
 from vae_jax.models.blocks import AlphaDropout
 from vae_jax.models.encoder import soft_limit
 from vae_jax.models.vae import latent_noise, make_vae, reparameterize
+from vae_jax.run import network_shapes
 from vae_jax.train.state import init_variables
-from vae_jax.workdir import network_shapes
 
 
 def count(tree):

@@ -10,10 +10,10 @@ from configs import tiny
 from vae_jax.data.batches import Batches
 from vae_jax.data.feeds import ResidentFeed, StreamingFeed
 from vae_jax.data.splits import open_splits
-from vae_jax.latent.sampling import decode, prior_latents
 from vae_jax.mesh import in_mesh, make_mesh, place, split
-from vae_jax.metrics_log import read_rows
 from vae_jax.models import convolution_matmul
+from vae_jax.run import decode, open_run, prior_latents
+from vae_jax.run_folder import read_rows
 from vae_jax.streams import step_key, stream_key
 from vae_jax.train.epoch import Pace, compiled_steps, run_epoch
 from vae_jax.train.loop import fit
@@ -30,7 +30,6 @@ from vae_jax.train.setup import make_experiment
 from vae_jax.train.step import objective_terms
 from vae_jax.train.validation import make_feeds
 from vae_jax.types import Batch
-from vae_jax.workdir import open_run
 
 COUNTS = (2, 4, 8)
 SPEED = ("images_per_second", "share_waiting")

@@ -9,12 +9,12 @@ from configs import classifier_mnist
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import open_splits
 from vae_jax.evaluate.recognition import predict
-from vae_jax.metrics_log import read_rows
+from vae_jax.run import open_classifier, open_run
+from vae_jax.run_folder import read_rows, write_config
 from vae_jax.train.classification import accuracy_table, classification_terms, classifier_task
 from vae_jax.train.loop import fit
 from vae_jax.train.persistence import restore
 from vae_jax.types import UserError
-from vae_jax.workdir import open_classifier, open_run, write_config
 
 
 def quiet(*_):

@@ -11,13 +11,13 @@ import pytest
 
 from vae_jax.checkpoint.orbax_items import write_step
 from vae_jax.checkpoint.saving import Checkpoints
-from vae_jax.metrics_log import read_rows
+from vae_jax.run import open_run
+from vae_jax.run_folder import read_rows
 from vae_jax.train import task
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.loop import fit
 from vae_jax.train.validation import Validator
 from vae_jax.types import UserError
-from vae_jax.workdir import open_run
 
 
 def quiet(*_):

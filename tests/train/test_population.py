@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import open_splits
-from vae_jax.metrics_log import read_rows
+from vae_jax.run import open_run
+from vae_jax.run_folder import read_rows
 from vae_jax.train import task
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.loop import fit
@@ -19,7 +20,6 @@ from vae_jax.train.population_group import GroupValidator
 from vae_jax.train.population_progress import make_plan, member_folder
 from vae_jax.train.validation import Validator
 from vae_jax.types import UserError
-from vae_jax.workdir import open_run
 
 SPEED = ("images_per_second", "share_waiting")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,24 @@ from vae_jax.checkpoint.digests import PyTree
 from vae_jax.checkpoint.orbax_items import UNFINISHED, brief_reason, read_item
 from vae_jax.checkpoint.step_folders import Damaged, StepFolders
 from vae_jax.types import UserError
+
+NETWORKS = ("encoder", "decoder")
+
+
+def network_items(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint item for each network, with its parameters and statistics."""
+    return {
+        network: {"params": params[network], "batch_stats": batch_stats[network]}
+        for network in params
+    }
+
+
+def network_variables(items: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `network_items`."""
+    return {
+        kind: {network: item[kind] for network, item in items.items()}
+        for kind in ("params", "batch_stats")
+    }
 
 
 class Restored(NamedTuple):

@@ -9,11 +9,10 @@ import numpy as np
 
 from vae_jax.evaluate.recognition import predict
 from vae_jax.latent.conditions import class_grid, with_attribute
-from vae_jax.latent.sampling import decode
 from vae_jax.models.classifier import Classifier
 from vae_jax.models.vae import VAE
+from vae_jax.run import Run, decode
 from vae_jax.types import UserError
-from vae_jax.workdir import Run
 
 
 class AttributeRates(NamedTuple):

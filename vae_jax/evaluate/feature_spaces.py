@@ -8,8 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vae_jax.evaluate.subject import Subject
-from vae_jax.latent.sampling import encode, in_batches
+from vae_jax.run import Subject, encode, in_batches
 from vae_jax.types import UserError
 
 SIDE = 8  # pixels

@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.evaluate.subject import Subject, encode_batch
-from vae_jax.latent.sampling import in_batches
 from vae_jax.losses import Objective, gaussian_kl, reconstruction_nll
 from vae_jax.models.vae import VAE, logits_of
 from vae_jax.progress import Advance, progress
+from vae_jax.run import Subject, encode_batch, in_batches
 from vae_jax.types import UserError
 
 CHUNK = 8  # samples of each image that are decoded together

@@ -11,14 +11,12 @@ import numpy as np
 from vae_jax.data.splits import Splits, condition_labels, piece_of
 from vae_jax.evaluate.quality import psnr
 from vae_jax.evaluate.sliced_wasserstein import sliced_wasserstein
-from vae_jax.evaluate.subject import encode_subject, make_subject
 from vae_jax.latent import posterior
 from vae_jax.latent.radius import chi_moments
-from vae_jax.latent.sampling import decode, prior_latents
-from vae_jax.metrics_log import read_rows
 from vae_jax.models.vae import VAE
+from vae_jax.run import Run, decode, encode_subject, make_subject, prior_latents
+from vae_jax.run_folder import read_rows
 from vae_jax.types import ImageSet, UserError
-from vae_jax.workdir import Run
 
 # Sample quality: as many prior samples as test images, at most these; patches and directions are
 # fewer than in the paper, the same for every model and for the floor.

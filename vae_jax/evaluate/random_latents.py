@@ -16,9 +16,8 @@ import numpy as np
 from vae_jax.evaluate.feature_spaces import small_pixels
 from vae_jax.evaluate.manifold_metrics import frechet_distance
 from vae_jax.evaluate.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_floor
-from vae_jax.evaluate.subject import Subject, encode_subject
 from vae_jax.latent import densities, mixture, mixture_fit, posterior
-from vae_jax.latent.sampling import decode, encode
+from vae_jax.run import Subject, decode, encode, encode_subject
 
 ORTHANT = (0.5, 2.5, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0)
 CUBE = (0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0)

@@ -9,9 +9,8 @@ import jax
 import numpy as np
 
 from vae_jax.data.batches import to_unit_range
-from vae_jax.latent.sampling import in_batches
 from vae_jax.models.classifier import Classifier, class_logits
-from vae_jax.workdir import Run
+from vae_jax.run import Run, in_batches
 
 
 def predict(run: Run[Classifier], images: np.ndarray) -> np.ndarray:

@@ -14,10 +14,8 @@ from vae_jax.data.corruption import Corruption, erased_pixels, evaluation_key, l
 from vae_jax.evaluate.quality import WINDOW, mse, ssim
 from vae_jax.evaluate.recognition import predict
 from vae_jax.evaluate.restoration_baselines import baselines
-from vae_jax.evaluate.subject import Subject, encode_subject, reconstructions
-from vae_jax.latent.sampling import in_batches
 from vae_jax.models.classifier import Classifier
-from vae_jax.workdir import Run
+from vae_jax.run import Run, Subject, encode_subject, in_batches, reconstructions
 
 # An error below half a grey level is none: keeps the PSNR of equal images finite, at 54.2 dB.
 MIN_MSE = (0.5 / 255.0) ** 2

@@ -14,11 +14,10 @@ from vae_jax.evaluate.feature_spaces import FEATURE_SPACES, inception_activation
 from vae_jax.evaluate.manifold_metrics import density_coverage, frechet_distance, precision_recall
 from vae_jax.evaluate.quality import WINDOW, mse, psnr, ssim
 from vae_jax.evaluate.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_floor
-from vae_jax.evaluate.subject import Seen, Subject, reconstructions
 from vae_jax.latent.posterior import active_units, kl_per_dimension
-from vae_jax.latent.sampling import decode, in_batches, prior_latents
 from vae_jax.losses import bernoulli_entropy
 from vae_jax.progress import progress
+from vae_jax.run import Seen, Subject, decode, in_batches, prior_latents, reconstructions
 from vae_jax.types import UserError
 
 # Below this many images in a set, neighbours and covariances say little.

@@ -18,11 +18,11 @@ from vae_jax import config as configs
 from vae_jax.data.splits import Splits
 from vae_jax.evaluate import member_metrics
 from vae_jax.evaluate.member_metrics import MemberPictures, member_figures, quality_floor
-from vae_jax.metrics_log import read_rows
+from vae_jax.run import Run, open_run
+from vae_jax.run_folder import read_rows
 from vae_jax.train.population import PopulationResult
 from vae_jax.train.population_plan import Member
 from vae_jax.train.population_progress import member_folder, read_record
-from vae_jax.workdir import Run, open_run
 
 RESULTS_JSON, RESULTS_CSV, FIGURES = "results.json", "results.csv", "figures.json"
 SCHEMA = 1

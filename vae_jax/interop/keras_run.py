@@ -10,11 +10,10 @@ from ml_collections import ConfigDict
 from vae_jax import config as configs
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.interop.keras import load_keras
-from vae_jax.run_lock import run_lock
+from vae_jax.run_folder import CHECKPOINTS, CONFIG_FILE, run_lock, write_config
 from vae_jax.train import persistence
 from vae_jax.train.setup import make_experiment
 from vae_jax.types import UserError
-from vae_jax.workdir import CHECKPOINTS, CONFIG_FILE, write_config
 
 
 def import_run(config: ConfigDict, encoder: str, decoder: str, workdir: str | Path) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.evaluate.subject import Subject
 from vae_jax.latent import path_study, paths, posterior, radius
 from vae_jax.pages.latent_study import LatentStudy
 from vae_jax.report.evaluation import embedded
 from vae_jax.report.latent import posterior_chart, scatter_chart, summary_rows
 from vae_jax.report.pictures import image_grid
 from vae_jax.report.plain_page import Section
+from vae_jax.run import Subject
 
 EXTENT = 2.5  # standard deviations that even steps of the manifold chart reach
 

@@ -9,14 +9,12 @@ import numpy as np
 
 from vae_jax.data.splits import condition_labels, first_images
 from vae_jax.evaluate.conditioning import attribute_rates, class_confusion, confusion_table
-from vae_jax.evaluate.subject import encode_subject, make_subject
 from vae_jax.latent.conditions import attribute_grid, class_grid
-from vae_jax.latent.sampling import decode, prior_latents
-from vae_jax.metrics_log import read_rows
 from vae_jax.models.vae import VAE
 from vae_jax.report.plain_page import Section
+from vae_jax.run import Run, decode, encode_subject, make_subject, open_classifier, prior_latents
+from vae_jax.run_folder import read_rows
 from vae_jax.types import ImageSet
-from vae_jax.workdir import Run, open_classifier
 
 
 def condition_pictures(

@@ -11,11 +11,10 @@ import numpy as np
 
 from vae_jax.evaluate import run_metrics
 from vae_jax.evaluate.published import published_nll
-from vae_jax.evaluate.subject import Subject, chosen_images, encode_subject, reconstructions
 from vae_jax.models.vae import VAE
 from vae_jax.report.evaluation import write_evaluation
 from vae_jax.report.pictures import image_grid, paired_rows
-from vae_jax.workdir import Run
+from vae_jax.run import Run, Subject, chosen_images, encode_subject, reconstructions
 
 COLUMNS = 8
 SAMPLES_SHOWN = 32

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from vae_jax.evaluate.subject import Seen, Subject, encode_subject
-from vae_jax.latent.sampling import decode
+from vae_jax.run import Seen, Subject, decode, encode_subject
 
 
 class LatentStudy(NamedTuple):

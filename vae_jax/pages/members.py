@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vae_jax.evaluate.member_metrics import MemberPictures
 from vae_jax.report.pictures import image_grid, paired_rows, save_png
-from vae_jax.workdir import Run
+from vae_jax.run import Run
 
 COLUMNS = 4
 

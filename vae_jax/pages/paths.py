@@ -7,14 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.evaluate.subject import chosen_images
 from vae_jax.latent import path_study, paths, posterior
-from vae_jax.latent.sampling import prior_latents
 from vae_jax.pages.latent_study import LatentStudy
 from vae_jax.report.evaluation import embedded
 from vae_jax.report.latent import SMOOTHNESS_HEADER, block_chart, smoothness_rows
 from vae_jax.report.plain_page import Section
 from vae_jax.report.random_latents import labelled_sheet
+from vae_jax.run import chosen_images, prior_latents
 from vae_jax.types import UserError
 
 SHOWN_PATHS, SHOWN_ATTRIBUTES, TRAVERSALS = 4, 6, 8

@@ -15,7 +15,7 @@ import vae_jax.train.loop  # noqa: F401
 from vae_jax import config as configs
 from vae_jax.data.batches import Batches, to_unit_range
 from vae_jax.data.feeds import ResidentFeed
-from vae_jax.latent.sampling import decode
+from vae_jax.run import decode
 from vae_jax.streams import step_key, stream_key
 from vae_jax.throughput import side
 from vae_jax.throughput.side import Side, TaskFolder

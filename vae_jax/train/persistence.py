@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from vae_jax.checkpoint.saved_steps import SavedSteps
+from vae_jax.checkpoint.saved_steps import SavedSteps, network_items, network_variables
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.train.state import TrainState
-from vae_jax.workdir import network_items, network_variables
 
 if TYPE_CHECKING:
     from vae_jax.train.setup import Experiment

@@ -17,10 +17,10 @@ from ml_collections import ConfigDict
 
 from vae_jax import config as configs
 from vae_jax import processes
-from vae_jax import workdir as folders
+from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saved_steps import SavedSteps
 from vae_jax.data.splits import Splits, open_splits
-from vae_jax.run_lock import run_lock
+from vae_jax.run_folder import run_lock
 from vae_jax.train.interruption import StopSignals
 from vae_jax.train.loop import DivergedError, fit
 from vae_jax.train.population_plan import Group, Member, Outcome

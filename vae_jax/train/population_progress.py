@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from vae_jax import config as configs
 from vae_jax import processes
-from vae_jax import workdir as folders
+from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saved_steps import SavedSteps
 from vae_jax.data.splits import Splits, condition_names
 from vae_jax.train import persistence

@@ -12,13 +12,12 @@ import numpy as np
 
 from vae_jax import config as configs
 from vae_jax import processes
-from vae_jax import workdir as folders
+from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import Splits, condition_names
 from vae_jax.mesh import host
-from vae_jax.metrics_log import open_log
 from vae_jax.progress import Advance
-from vae_jax.run_lock import run_lock
+from vae_jax.run_folder import open_log, run_lock
 from vae_jax.train import persistence
 from vae_jax.train.epoch import EpochMeans, Pace, run_epoch
 from vae_jax.train.interruption import StopSignals

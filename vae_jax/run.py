@@ -1,0 +1,418 @@
+"""A trained run, opened: its model, its points and images, and the images it is judged by."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from vae_jax import config as configs
+from vae_jax.checkpoint.saved_steps import (
+    NETWORKS,
+    SavedSteps,
+    network_items,
+    network_variables,
+)
+from vae_jax.data.batches import to_unit_range
+from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage
+from vae_jax.data.splits import condition_labels, first_images, open_splits
+from vae_jax.losses import Objective
+from vae_jax.models.classifier import Classifier, make_classifier
+from vae_jax.models.vae import VAE, logits_of, make_vae, posterior_of
+from vae_jax.run_folder import CHECKPOINTS, read_config
+from vae_jax.streams import stream_key
+from vae_jax.types import ImageSet, UserError
+
+# Fixed, since a matrix product may round differently for another number of rows: image i is
+# always computed in row i mod BATCH of the same program.
+BATCH = 64
+SPLITS = ("test", "train")
+
+Model = TypeVar("Model", VAE, Classifier)
+
+
+@dataclass(frozen=True)
+class Run(Generic[Model]):
+    """A trained model as it lies in a run folder.
+
+    Attributes:
+        workdir: the folder.
+        config: as the run resolved it.
+        step: of the checkpoint.
+        model: the module.
+        variables: `{'params': ..., 'batch_stats': ...}` of the networks that were asked for.
+        label_names: of the condition, empty if there is none; of what a classifier predicts.
+    """
+
+    workdir: Path
+    config: ConfigDict
+    step: int
+    model: Model
+    variables: dict[str, Any]
+    label_names: tuple[str, ...]
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What a picture made from this run says of its origin."""
+        return {"checkpoint_step": str(self.step), "config_digest": configs.digest(self.config)}
+
+
+def open_run(
+    workdir: str | Path, step: int | None = None, networks: tuple[str, ...] = NETWORKS
+) -> Run[VAE]:
+    """Restore a trained VAE.
+
+    Args:
+        workdir: the run folder.
+        step: which checkpoint; None for the newest good one.
+        networks: which of `encoder` and `decoder` to read; the others are not touched.
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: no run folder, no good checkpoint, or a checkpoint that does not fit the config.
+    """
+    config = read_config(workdir)
+    if configs.is_classifier(config):
+        raise UserError(f"{str(workdir)!r} holds a classifier, but a VAE is needed here")
+    model = make_vae(config.model, config.data.image_shape)
+    saved = SavedSteps(Path(workdir) / CHECKPOINTS)
+    label_names = _label_names(saved, workdir, step)
+    shapes = network_shapes(model, len(label_names))
+    restored = saved.restore({name: shapes[name] for name in networks}, step)
+    variables = network_variables(restored.items)
+    return Run(Path(workdir), config, restored.step, model, variables, label_names)
+
+
+def open_classifier(workdir: str | Path, step: int | None = None) -> Run[Classifier]:
+    """Restore a trained classifier.
+
+    Args:
+        workdir: the run folder.
+        step: which checkpoint; None for the newest good one.
+
+    Returns:
+        The run; its variables have the subtree `classifier`, and `label_names` belong to the
+        logits.
+
+    Raises:
+        UserError: no run folder of a classifier, or no good checkpoint.
+    """
+    config = read_config(workdir)
+    if not configs.is_classifier(config):
+        raise UserError(f"{str(workdir)!r} holds a VAE, but a classifier is needed here")
+    saved = SavedSteps(Path(workdir) / CHECKPOINTS)
+    label_names = _label_names(saved, workdir, step)
+    model = make_classifier(config.classifier, config.data.image_shape, len(label_names))
+    images = jnp.zeros((1, *model.image_shape))
+    shapes = jax.eval_shape(lambda key: model.init(key, images, False), jax.random.key(0))
+    item = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
+    restored = saved.restore({"classifier": item}, step)
+    variables = network_variables(restored.items)
+    return Run(Path(workdir), config, restored.step, model, variables, label_names)
+
+
+def _label_names(saved: SavedSteps, workdir: str | Path, step: int | None) -> tuple[str, ...]:
+    newest = saved.latest_step() if step is None else step
+    if newest is None:
+        raise UserError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
+    return tuple(saved.read_metadata(newest)["label_names"])
+
+
+def network_shapes(model: VAE, label_dim: int) -> dict[str, Any]:
+    """Shapes and dtypes of `network_items` for a model, without computing anything."""
+
+    def init(key: jax.Array) -> Any:
+        labels = jnp.zeros((1, label_dim)) if label_dim else None
+        return model.init(key, jnp.zeros((1, *model.image_shape)), False, False, labels)
+
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    empty = {network: {} for network in NETWORKS}
+    return network_items(shapes["params"], empty | shapes.get("batch_stats", {}))
+
+
+def prior_latents(seed: int, count: int, z_dim: int) -> np.ndarray:
+    """Points of N(0, I); point i depends on (seed, i) alone.
+
+    Args:
+        seed: of the draw.
+        count: N.
+        z_dim: Z.
+
+    Returns:
+        `[N, Z]` float32.
+    """
+    key = jax.random.key(seed)
+    draw = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (z_dim,)))
+    return np.asarray(draw(jnp.arange(count)))
+
+
+def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
+    """Latent points that a user brings.
+
+    Args:
+        path: .npy with floats `[N, Z]`.
+        z_dim: Z.
+
+    Returns:
+        `[N, Z]` float32.
+
+    Raises:
+        UserError: not such a file.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
+            # Compares the header with the size of the file before anything is allocated.
+            z = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # NumPy raises many kinds for broken headers.
+        raise UserError(f"{path} is not a readable .npy file ({error})") from None
+    if z.ndim != 2 or z.shape[1] != z_dim or not np.issubdtype(z.dtype, np.floating):
+        raise UserError(
+            f"{path} holds {z.dtype} of shape {z.shape}, but this model decodes "
+            f"floats of shape [N, {z_dim}]"
+        )
+    with np.errstate(over="ignore"):
+        points = np.array(z, np.float32)
+    if not np.isfinite(points).all():
+        raise UserError(f"{path} holds points that are not finite")
+    return points
+
+
+def decode(
+    model: VAE, variables: Any, z: np.ndarray, labels: np.ndarray | None = None
+) -> np.ndarray:
+    """Images of latent points; image i depends on z[i] and i mod BATCH alone.
+
+    Args:
+        model: the module.
+        variables: with the decoder's parameters and statistics.
+        z: `[N, Z]`.
+        labels: `[N, L]` condition, or None.
+
+    Returns:
+        `[N, H, W, C]` float32 in [0, 1].
+    """
+    (images,) = in_batches(partial(_decode, model, variables), z, labels)
+    return images
+
+
+def encode(
+    model: VAE, variables: Any, images: np.ndarray, labels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior mean and log-variance of images.
+
+    Args:
+        model: the module.
+        variables: with the encoder's parameters and statistics.
+        images: `[N, H, W, C]`, uint8 or float in [0, 1].
+        labels: `[N, L]` condition, or None.
+
+    Returns:
+        mean and log_var, `[N, Z]` float32 each.
+    """
+    mean, log_var = in_batches(partial(_encode, model, variables), images, labels)
+    return mean, log_var
+
+
+def in_batches(
+    function: Callable[..., tuple[jax.Array | np.ndarray, ...]], *arrays: np.ndarray | None
+) -> tuple[np.ndarray, ...]:
+    """Apply a function of `[BATCH, ...]` arrays to `[N, ...]` arrays, the last batch padded.
+
+    Args:
+        function: returns a tuple of `[BATCH, ...]` arrays.
+        arrays: `[N, ...]` each, or None, which is handed on.
+
+    Returns:
+        A tuple of `[N, ...]` arrays.
+    """
+    count = next(len(array) for array in arrays if array is not None)
+    pieces = []
+    for start in range(0, max(count, 1), BATCH):
+        batch = [None if a is None else _padded(a[start : start + BATCH]) for a in arrays]
+        pieces.append([np.asarray(result) for result in function(*batch)])
+    return tuple(np.concatenate(parts)[:count] for parts in zip(*pieces, strict=True))
+
+
+def _padded(array: np.ndarray) -> np.ndarray:
+    padding = [(0, BATCH - len(array))] + [(0, 0)] * (array.ndim - 1)
+    return np.pad(array, padding)
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(model: VAE, variables: Any, z: jax.Array, labels: jax.Array | None) -> tuple[jax.Array]:
+    return (jax.nn.sigmoid(logits_of(model, variables, z, labels)),)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(
+    model: VAE, variables: Any, images: jax.Array, labels: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    return posterior_of(model, variables, to_unit_range(images), labels)
+
+
+class Subject(NamedTuple):
+    """What every figure is computed from.
+
+    Attributes:
+        model: the module.
+        variables: of encoder and decoder.
+        objective: whose likelihood the bounds use.
+        stage: how inputs and targets are made of images.
+        key: of evaluation, as in the run: image i is always corrupted or binarised alike.
+        images: `[N, H, W, C]` uint8.
+        labels: `[N, L]` condition, or None.
+        split: the image set, for attributes and classes; its rows are those of `images`.
+    """
+
+    model: VAE
+    variables: Any
+    objective: Objective
+    stage: InputStage
+    key: jax.Array
+    images: np.ndarray
+    labels: np.ndarray | None
+    split: ImageSet
+
+
+def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
+    """The model of a run and the first images of a split.
+
+    Args:
+        run: of `open_run`.
+        split: one of `SPLITS`.
+        count: how many images, at most; 0 for all.
+
+    Returns:
+        The subject.
+
+    Raises:
+        UserError: an unknown split, or data that cannot be opened.
+    """
+    if split not in SPLITS:
+        raise UserError(f"--split is {split!r}; valid are {', '.join(SPLITS)}")
+    chosen = getattr(open_splits(run.config.data), split)
+    return make_subject(run, first_images(chosen, min(count, len(chosen)), "--count"))
+
+
+def make_subject(run: Run[VAE], split: ImageSet) -> Subject:
+    """The model of a run and the images of a split of its data, or of a part of one."""
+    loss = run.config.loss
+    return Subject(
+        run.model,
+        run.variables,
+        Objective(loss.likelihood, loss.reduction, loss.free_bits, loss.sigma),
+        make_input_stage(run.config.data),
+        stream_key(jax.random.key(run.config.seed), "evaluation"),
+        split.take(np.arange(len(split))),
+        condition_labels(run.config.data, split),
+        split,
+    )
+
+
+class Seen(NamedTuple):
+    """Images as the model was shown them.
+
+    Attributes:
+        inputs: `[N, H, W, C]` float32 in [0, 1], what was encoded.
+        targets: `[N, H, W, C]` float32 in [0, 1], what has to come back.
+        mean: `[N, Z]` posterior mean.
+        log_var: `[N, Z]` logarithm of the posterior variance.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    mean: np.ndarray
+    log_var: np.ndarray
+
+
+def encode_subject(subject: Subject, first: int = 0) -> Seen:
+    """Inputs, targets and posterior of all images of the subject.
+
+    Args:
+        subject: model and images.
+        first: position of its first image in the split, where the subject holds a piece of it.
+
+    Returns:
+        What the model was shown, and its answer.
+    """
+    program = partial(encode_batch, subject.model, subject.stage, subject.variables, subject.key)
+    positions = first + np.arange(len(subject.images))
+    return Seen(*in_batches(program, subject.images, positions, subject.labels))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def encode_batch(
+    model: VAE,
+    stage: InputStage,
+    variables: Any,
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
+    labels: jax.Array | None,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Inputs and targets `[B, H, W, C]`, mean and log_var `[B, Z]` of one batch, for `in_batches`.
+
+    Args:
+        model: the module.
+        stage: how inputs and targets are made.
+        variables: of the encoder.
+        key: of evaluation.
+        images: `[B, H, W, C]` uint8.
+        positions: `[B]` of the images in their split, one after the other.
+        labels: `[B, L]` condition, or None.
+    """
+    inputs, targets = evaluation_pair(stage, key, images, positions[0])
+    return inputs, targets, *posterior_of(model, variables, inputs, labels)
+
+
+def reconstructions(
+    subject: Subject, seen: Seen, chosen: np.ndarray, sample_key: jax.Array | None = None
+) -> np.ndarray:
+    """Images that come back.
+
+    Args:
+        subject: the model.
+        seen: of `encode_subject`.
+        chosen: `[M]` which images.
+        sample_key: decode one posterior sample an image; None decodes the mean.
+
+    Returns:
+        `[M, H, W, C]` float32 in [0, 1].
+    """
+    z = seen.mean[chosen]
+    if sample_key is not None:
+        keys = jax.vmap(lambda i: jax.random.fold_in(sample_key, i))(jnp.asarray(chosen))
+        noise = jax.vmap(lambda k: jax.random.normal(k, z.shape[1:]))(keys)
+        z = z + np.exp(seen.log_var[chosen] / 2) * np.asarray(noise)
+    labels = None if subject.labels is None else subject.labels[chosen]
+    return decode(subject.model, subject.variables, z, labels)
+
+
+def chosen_images(count: int, among: int, seed: int, reference: bool = False) -> np.ndarray:
+    """Which images a page shows.
+
+    Args:
+        count: how many.
+        among: images to choose from.
+        seed: of the choice.
+        reference: choose as the reference code does, with repetitions, by
+            `RandomState(MT19937(SeedSequence(seed))).randint(0, among, count)`.
+
+    Returns:
+        `[count]` positions, at most `among` of them unless `reference`; a larger count keeps the
+        first ones.
+    """
+    if reference:
+        generator = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+        return generator.randint(0, among, count)
+    return np.random.default_rng(seed).permutation(among)[:count]

@@ -1,0 +1,217 @@
+"""What lies in a run folder: config.json, the rows of metrics.jsonl, and the lock of its writer."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vae_jax import config as configs
+from vae_jax.data.durable import sync_directory
+from vae_jax.processes import is_first
+from vae_jax.types import UserError
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+
+
+def read_config(workdir: str | Path) -> ConfigDict:
+    """The resolved config of a run.
+
+    Raises:
+        UserError: the folder is not a run folder.
+    """
+    path = Path(workdir) / CONFIG_FILE
+    if not path.exists():
+        raise UserError(f"{str(workdir)!r} is not a run folder: it has no {CONFIG_FILE}")
+    try:
+        return configs.from_json(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); restore it from a copy") from None
+
+
+def write_config(workdir: str | Path, config: ConfigDict) -> None:
+    """Write WORKDIR/config.json, all or nothing."""
+    path = Path(workdir) / CONFIG_FILE
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        file.write(configs.to_json(config))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
+    """All complete rows of WORKDIR/metrics.jsonl, oldest first; none if there is no file."""
+    path = Path(workdir) / METRICS_FILE
+    if not path.exists():
+        return []
+    # A row cut short by a crash was never acknowledged: its step is trained again.
+    complete = [line for line in path.read_text().split("\n")[:-1] if line]
+    rows = []
+    for number, line in enumerate(complete, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{number} is not JSON ({error}); repair or remove it") from None
+    return rows
+
+
+class MetricsLog:
+    """Appends rows to WORKDIR/metrics.jsonl, each on disk before `write` returns.
+
+    Args:
+        workdir: of the run.
+        step: rows of later steps are dropped, since a resumed run writes them again.
+        tensorboard: also write TensorBoard events.
+
+    Raises:
+        UserError: tensorboard is asked for and tensorboardX is not installed.
+    """
+
+    def __init__(self, workdir: str | Path, step: int, tensorboard: bool = False) -> None:
+        self._path = Path(workdir) / METRICS_FILE
+        kept = [row for row in read_rows(workdir) if row["step"] <= step]
+        temporary = self._path.with_suffix(".tmp")
+        with temporary.open("w") as file:
+            file.writelines(_line(row) for row in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+        sync_directory(self._path.parent)
+        self._file = self._path.open("a")
+        self._events = _event_writer(Path(workdir), step) if tensorboard else None
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row; it has `split`, `epoch`, `step` and the metrics."""
+        self._file.write(_line(row))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        if self._events is None:
+            return
+        for name, value in row.items():
+            if isinstance(value, float):
+                self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+class _NoLog(MetricsLog):
+    """The log of a process that leaves writing to the first one."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, row: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def open_log(workdir: str | Path, step: int, tensorboard: bool = False) -> MetricsLog:
+    """The log of a run, which process 0 writes; see `MetricsLog`."""
+    return MetricsLog(workdir, step, tensorboard) if is_first() else _NoLog()
+
+
+def _line(row: dict[str, Any]) -> str:
+    # NaN is not JSON: a diverged figure is written as null.
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def _event_writer(workdir: Path, step: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "config.log.tensorboard is on, but tensorboardX is not installed; "
+            "install the extra `tensorboard`"
+        ) from None
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+
+_held: set[int] = set()  # descriptors; a forked child drops them, or it would keep the lock alive
+
+
+def _drop_in_child() -> None:
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_drop_in_child)
+
+
+def _describe_holder(path: Path, patience: float = 1.0) -> str:
+    """Who holds the lock at `path`; waits `patience` seconds for a holder that is just starting."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            holder = json.loads(path.read_text())
+            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        except (OSError, ValueError, LookupError, TypeError):
+            if time.monotonic() > deadline:
+                return "a process that left no name"
+        time.sleep(0.05)
+
+
+@contextmanager
+def run_lock(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds `WORKDIR/.lock` (flock) so that no second process writes the same run folder.
+
+    A killed holder leaves no stale lock. The file names its holder: pid, host, start time.
+
+    Args:
+        workdir: the run folder; created if it is missing.
+
+    Raises:
+        UserError: another process holds the lock; the sentence names it.
+    """
+    path = Path(workdir) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    _held.add(descriptor)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Run folder {workdir} is in use by {_describe_holder(path)}; "
+                "wait for it, stop it, or choose another folder"
+            ) from None
+        except OSError as error:  # Some network and FUSE file systems have no locks.
+            logging.warning("No lock on %s (%s): start no second run there.", path, error)
+        since = datetime.now().astimezone().isoformat(timespec="seconds")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        try:
+            yield
+        finally:
+            if descriptor in _held:
+                os.ftruncate(descriptor, 0)
+    finally:
+        if descriptor in _held:  # not in a forked child that unwinds the same stack
+            _held.remove(descriptor)
+            os.close(descriptor)
