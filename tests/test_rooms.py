@@ -12,7 +12,7 @@ FLOORS = (
     {"types"},
     {"files", "losses", "mesh", "progress", "schedules", "streams"},
     {"processes"},
-    {"data", "models", "report"},
+    {"data", "kl_conventions", "models", "report"},
     {"checkpoint", "config"},
     {"run_folder"},
     {"latent", "run", "train"},
