@@ -14,8 +14,9 @@ from absl import flags
 
 from experiments import app
 from experiments.run_flags import STEP, WORKDIR
-from vae_jax.data import celeba, store
+from vae_jax.data.formats import folder
 from vae_jax.data.splits import condition_labels
+from vae_jax.data.store.reading import MANIFEST, Store, open_store
 from vae_jax.run import Run, encode, open_run
 from vae_jax.types import ImageSet, UserError
 
@@ -28,11 +29,11 @@ def main() -> None:
     run = open_run(WORKDIR.value, STEP.value, networks=("encoder",))
     source = Path(_IMAGES.value)
     height, width, _ = run.model.image_shape
-    if (source / store.MANIFEST).exists():
-        images = store.open_store(source)
+    if (source / MANIFEST).exists():
+        images = open_store(source)
     else:
         prepared = source.with_name(f"{source.name}-{height}")
-        images = celeba.prepare_folder(source, prepared, height)
+        images = folder.prepare(source, prepared, height)
         print(f"prepared {source} in {prepared}")
     if images.images.shape[1:] != run.model.image_shape:
         raise UserError(
@@ -44,7 +45,7 @@ def main() -> None:
     print(f"wrote {_OUT.value}: mean and log_var {mean.shape}")
 
 
-def _labels(run: Run, images: store.Store) -> np.ndarray | None:
+def _labels(run: Run, images: Store) -> np.ndarray | None:
     """What the model is told about every image of the store."""
     if run.label_names and images.labels is None:
         raise UserError(

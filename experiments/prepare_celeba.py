@@ -14,8 +14,8 @@ import time
 from absl import flags
 
 from experiments import app
-from vae_jax.data import celeba
-from vae_jax.data.store import open_store
+from vae_jax.data.formats import celeba
+from vae_jax.data.store.reading import open_store
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of JPEGs, or zip archive.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder of the store to write.", required=True)

@@ -18,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
-from vae_jax.data.durable import sync_directory
+from vae_jax.data.store.durable import sync_directory
 from vae_jax.processes import is_first
 from vae_jax.types import UserError
 

@@ -7,7 +7,7 @@ import pytest
 
 from vae_jax.data.batches import Batches, epoch_order
 from vae_jax.data.feeds import ResidentFeed, StreamingFeed, make_feed
-from vae_jax.data.store import open_store
+from vae_jax.data.store.reading import open_store
 
 
 def collect(feed, epoch, start=0):

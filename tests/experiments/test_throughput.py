@@ -12,7 +12,7 @@ import pytest
 from configs import tiny
 from experiments.peers.flax_peer import FlaxPeer
 from experiments.peers.peer import PeerSide
-from vae_jax.data.store import open_store
+from vae_jax.data.store.reading import open_store
 from vae_jax.throughput import tasks
 from vae_jax.throughput.ours import Decoding, Training
 from vae_jax.throughput.side import TaskFolder, measure

@@ -7,7 +7,7 @@ import pytest
 
 from vae_jax.data.batches import Batches, batch_rows, epoch_order
 from vae_jax.data.feeds import ResidentFeed
-from vae_jax.data.store import open_store
+from vae_jax.data.store.reading import open_store
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
 from vae_jax.train.setup import make_experiment
 from vae_jax.types import Batch

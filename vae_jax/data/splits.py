@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_jax.data import celeba, cifar, faces, idx, store
+from vae_jax.data.faces.files import write_faces
+from vae_jax.data.formats import celeba, cifar, folder, idx
+from vae_jax.data.store.reading import MANIFEST, open_store
 from vae_jax.types import ImageSet, UserError
 
 # Data sets that are read into memory from files of their own.
@@ -51,7 +53,7 @@ def open_splits(data: Mapping[str, Any]) -> Splits:
         sets = ARRAYS[data["name"]](data["path"])
         train, test = sets["train"], sets["test"]
     else:
-        prepared = store.open_store(_prepared(data))
+        prepared = open_store(_prepared(data))
         train, test = prepared.split("train"), prepared.split("test")
         if prepared.split_sizes["validation"]:
             validation = prepared.split("validation")
@@ -118,11 +120,11 @@ def _prepared(data: Mapping[str, Any]) -> Path:
     if data["name"] == "faces":
         home = path / f"{data['generate_count']}-seed{data['generate_seed']}"
         source, out = home / "jpeg", home / str(height)
-        if not (out / store.MANIFEST).exists():
-            faces.write_faces(source, data["generate_count"], data["generate_seed"])
+        if not (out / MANIFEST).exists():
+            write_faces(source, data["generate_count"], data["generate_seed"])
             celeba.prepare(source, out, height)
         return out
-    if (path / store.MANIFEST).exists():
+    if (path / MANIFEST).exists():
         return path
     if not path.exists():
         raise UserError(
@@ -130,8 +132,8 @@ def _prepared(data: Mapping[str, Any]) -> Path:
             "a folder of images or a zip"
         )
     out = path.with_name(f"{path.stem}-{height}")
-    if not (out / store.MANIFEST).exists():
-        prepare = celeba.prepare if data["name"] == "celeba" else celeba.prepare_folder
+    if not (out / MANIFEST).exists():
+        prepare = celeba.prepare if data["name"] == "celeba" else folder.prepare
         prepare(path, out, height)
     return out
 

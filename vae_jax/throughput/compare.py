@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
-from vae_jax.data import faces
+from vae_jax.data.faces import files as faces
 from vae_jax.throughput import layers as shapes
 from vae_jax.throughput import tasks
 from vae_jax.throughput.rounds import Program, Result, Runner, check_agreement, run_rounds

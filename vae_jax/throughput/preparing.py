@@ -7,7 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from vae_jax.data import celeba, faces
+from vae_jax.data.faces import files as faces
+from vae_jax.data.formats import celeba
 from vae_jax.throughput.side import print_result
 
 

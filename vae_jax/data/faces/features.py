@@ -6,8 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from vae_jax.data.face_canvas import WHITE, Canvas, curve, ellipse, hsv, mix, ramp, ribbon
-from vae_jax.data.face_factors import FaceFactors
+from vae_jax.data.faces.canvas import WHITE, Canvas, curve, ellipse, hsv, mix, ramp, ribbon
+from vae_jax.data.faces.factors import FaceFactors
 
 # Lengths are pixels and colours sRGB in 0..255; plain numbers below are drawn to taste.
 EYE_Y = -4.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vae_jax.data.attributes import find_table, read_attributes, read_partition
+from vae_jax.data.formats.attributes import find_table, read_attributes, read_partition
 from vae_jax.types import UserError
 
 NAMES = ["000001.jpg", "000002.jpg", "000003.jpg"]

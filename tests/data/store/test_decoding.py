@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.data.decoding import decode_image
+from vae_jax.data.store.decoding import decode_image
 from vae_jax.types import UserError
 
 

@@ -16,8 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from vae_jax.data.face_drawing import render_face
-from vae_jax.data.face_factors import ATTRIBUTES, FaceFactors, face_attributes, face_factors
+from vae_jax.data.faces.drawing import render_face
+from vae_jax.data.faces.factors import ATTRIBUTES, FaceFactors, face_attributes, face_factors
 from vae_jax.progress import progress
 from vae_jax.types import UserError
 

@@ -1,6 +1,6 @@
 """Decodes chunks of files on all cores, in order, with bounded memory.
 
-The workers are plain `python -m vae_jax.data.decoding_worker` processes. Nothing is forked from a
+The workers are plain `python -m ...decoding_worker` processes. Nothing is forked from a
 parent that may have JAX and its threads loaded, the parent's main script is not imported again as
 multiprocessing does, and a worker ends by itself when its parent dies. Requests and replies go
 through pipes, pixels through anonymous shared memory that is divided into slots of one chunk.
@@ -22,8 +22,8 @@ from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 
-from vae_jax.data.decoding_worker import Chunk, Job, decode_chunk, map_pixels, receive, send
-from vae_jax.data.sources import Member, open_archive
+from vae_jax.data.store.decoding_worker import Chunk, Job, decode_chunk, map_pixels, receive, send
+from vae_jax.data.store.sources import Member, open_archive
 from vae_jax.types import UserError
 
 AHEAD = 2  # Requests in flight to a worker, so that it never waits for the parent.
@@ -111,7 +111,7 @@ class _Team:
     def _start(shared: int, job: Job, shape: tuple[int, ...]) -> subprocess.Popen[bytes]:
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         worker = subprocess.Popen(
-            [sys.executable, "-m", "vae_jax.data.decoding_worker"],
+            [sys.executable, "-m", "vae_jax.data.store.decoding_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
-from vae_jax.data.face_factors import FaceFactors
+from vae_jax.data.faces.factors import FaceFactors
 
 REFERENCE_SIZE = (178, 218)  # CelebA's aligned pictures: width, height.
 HEAD_CENTRE = (89.0, 116.0)

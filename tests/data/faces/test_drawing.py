@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from vae_jax.data.faces import (
+from vae_jax.data.faces.files import (
     ATTRIBUTES,
     FaceFactors,
     face_attributes,

@@ -19,10 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from vae_jax.data import store as store_format
-from vae_jax.data.durable import exclusive, sync_directory, write_synced
-from vae_jax.data.journal import JOURNAL, Journal
-from vae_jax.data.store import HASH_BLOCK_BYTES, Store, manifest_digest, npy_header, open_store
+from vae_jax.data.store.durable import exclusive, sync_directory, write_synced
+from vae_jax.data.store.journal import JOURNAL, Journal
+from vae_jax.data.store.reading import (
+    FORMAT,
+    HASH_BLOCK_BYTES,
+    VERSION,
+    Store,
+    file_digest,
+    manifest_digest,
+    npy_header,
+    open_store,
+    split_sizes,
+)
 from vae_jax.types import UserError
 
 
@@ -126,7 +135,7 @@ class StoreWriter:
         os.fsync(self._images)
         path = self.partial / "images.npy"
         full = self.rows == self.capacity
-        digest = self._digest.hexdigest() if full else store_format.file_digest(path)
+        digest = self._digest.hexdigest() if full else file_digest(path)
         self._files["images.npy"] = {
             "bytes": path.stat().st_size, "sha256": digest, "dtype": "uint8", "shape": list(shape)
         }  # fmt: skip
@@ -136,10 +145,10 @@ class StoreWriter:
             self._save_array("labels.npy", labels)
         self._save("files.json", json.dumps(list(file_names), indent=0).encode())
         manifest = {
-            "format": store_format.FORMAT,
-            "version": store_format.VERSION,
+            "format": FORMAT,
+            "version": VERSION,
             "files": self._files,
-            "splits": store_format.split_sizes(splits),
+            "splits": split_sizes(splits),
             "label_names": list(label_names),
             "settings": self.settings,
             "source": source,

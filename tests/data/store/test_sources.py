@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from vae_jax.data.sources import JPEG_NAMES, list_source, open_archive, read_member
+from vae_jax.data.store.sources import JPEG_NAMES, list_source, open_archive, read_member
 from vae_jax.types import UserError
 
 DATA = {f"{i:06d}.jpg": bytes([i]) * (50 + i) for i in range(1, 6)}

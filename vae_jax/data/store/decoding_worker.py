@@ -1,6 +1,6 @@
 """One process that decodes chunks of files for its parent, and the messages between the two.
 
-`python -m vae_jax.data.decoding_worker` is started by `workers.py`. A message is JSON behind its
+`python -m ...decoding_worker` is started by `workers.py`. A message is JSON behind its
 length. The first request is the job, the handle and the shape of the shared memory; each later one
 is a slot of that memory and the files to decode into it, and its reply what `Chunk` holds besides
 the images: their number, the bad files, the digests.
@@ -20,8 +20,8 @@ from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from vae_jax.data.decoding import Crop, decode_image
-from vae_jax.data.sources import Member, open_archive, read_member
+from vae_jax.data.store.decoding import Crop, decode_image
+from vae_jax.data.store.sources import Member, open_archive, read_member
 from vae_jax.types import UserError
 
 

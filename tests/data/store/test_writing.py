@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from vae_jax.data.durable import exclusive
-from vae_jax.data.store import manifest_digest, npy_header, open_store
-from vae_jax.data.store_writer import StoreWriter, write_store
+from vae_jax.data.store.durable import exclusive
+from vae_jax.data.store.reading import manifest_digest, npy_header, open_store
+from vae_jax.data.store.writing import StoreWriter, write_store
 from vae_jax.types import UserError
 
 FILES = ("images.npy", "splits.npy", "labels.npy", "files.json", "manifest.json")
@@ -219,8 +219,8 @@ def test_torn_journal_keeps_what_is_whole(tmp_path, tail):
 VICTIM = """
 import os, signal, sys
 import numpy as np
-from vae_jax.data.durable import exclusive
-from vae_jax.data.store_writer import StoreWriter, move_into_place
+from vae_jax.data.store.durable import exclusive
+from vae_jax.data.store.writing import StoreWriter, move_into_place
 from pathlib import Path
 out, deadline, after = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "after"
 calls = 0

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from jpeg_folders import SHAPES, by_pillow, contents, jpeg, spoil, write_images, write_tables
 
-from vae_jax.data import celeba, preparation
-from vae_jax.data.store import open_store
+from vae_jax.data.formats import celeba
+from vae_jax.data.store import preparation
+from vae_jax.data.store.reading import open_store
 from vae_jax.types import UserError
 
 
@@ -83,13 +84,14 @@ def test_dead_worker_is_reported(folder, tmp_path, monkeypatch):
 
 
 def test_workers_do_not_import_jax():
-    code = "import sys, vae_jax.data.decoding_worker; sys.exit('jax' in sys.modules)"
+    code = "import sys, vae_jax.data.store.decoding_worker; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def start_preparing(raw, out):
     code = (
-        "import sys; from vae_jax.data import celeba, preparation; preparation.COMMIT_CHUNKS = 1; "
+        "import sys; from vae_jax.data.formats import celeba; "
+        "from vae_jax.data.store import preparation; preparation.COMMIT_CHUNKS = 1; "
         "celeba.prepare(sys.argv[1], sys.argv[2], 64, workers=2)"
     )
     return subprocess.Popen([sys.executable, "-c", code, str(raw), str(out)])
@@ -209,7 +211,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
         for path in sorted(raw.glob("0*.jpg"))[:20]:
             os.link(path, raw / f"{copy}{path.name}")
     code = (
-        "import sys, resource; from vae_jax.data import celeba; "
+        "import sys, resource; from vae_jax.data.formats import celeba; "
         "celeba.prepare(sys.argv[1], sys.argv[2], 512, workers=2); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

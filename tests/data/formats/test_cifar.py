@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vae_jax.data import cifar
+from vae_jax.data.formats import cifar
 from vae_jax.data.splits import condition_labels, open_splits
 from vae_jax.types import UserError
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vae_jax.data.durable import sync_directory, write_synced
+from vae_jax.data.store.durable import sync_directory, write_synced
 from vae_jax.types import UserError
 
 JOURNAL = "journal.jsonl"

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import PIL
 
-from vae_jax.data.decoding_worker import Chunk, Job
-from vae_jax.data.durable import exclusive
-from vae_jax.data.sources import Member, Source
-from vae_jax.data.store import Store, open_store
-from vae_jax.data.store_writer import StoreWriter, move_into_place, refuse_existing
-from vae_jax.data.workers import available_cores, decode_in_order
+from vae_jax.data.store.decoding_worker import Chunk, Job
+from vae_jax.data.store.durable import exclusive
+from vae_jax.data.store.reading import Store, open_store
+from vae_jax.data.store.sources import Member, Source
+from vae_jax.data.store.workers import available_cores, decode_in_order
+from vae_jax.data.store.writing import StoreWriter, move_into_place, refuse_existing
 from vae_jax.progress import progress
 from vae_jax.types import UserError
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.data import faces
-from vae_jax.data.faces import (
+from vae_jax.data.faces import files as faces
+from vae_jax.data.faces.files import (
     ATTRIBUTES,
     face_attributes,
     face_factors,
@@ -163,16 +163,19 @@ def test_small_sets_have_every_row_in_one_split(tmp_path):
 
 
 def test_worker_imports_stay_free_of_jax():
-    code = "import sys, vae_jax.data.faces; sys.exit('jax' in sys.modules)"
+    code = "import sys, vae_jax.data.faces.files; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_workers_leave_with_a_killed_parent(tmp_path):
-    command = (
-        f"from vae_jax.data.faces import write_faces; write_faces({str(tmp_path)!r}, 20000, 0, 2)"
+    code = (
+        "import sys; from vae_jax.data.faces.files import write_faces; "
+        "write_faces(sys.argv[1], 20000, 0, 2)"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     while not list(tmp_path.rglob("0*.jpg")):
         assert parent.poll() is None

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vae_jax.data.idx import open_mnist, read_idx, write_idx
+from vae_jax.data.formats.idx import open_mnist, read_idx, write_idx
 from vae_jax.types import UserError
 
 MNIST = Path(os.environ.get("MNIST_DIR", "data/mnist"))

@@ -1,4 +1,4 @@
-"""CelebA, or any folder of images, as a store of cropped and resized uint8 arrays.
+"""CelebA as a store of cropped and resized uint8 arrays.
 
 Layouts that are understood: a flat folder of JPEGs, the same inside `img_align_celeba/`
 (once or twice), and the official `img_align_celeba.zip`, which is never extracted. The tables
@@ -8,27 +8,25 @@ parent.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
-from vae_jax.data.attributes import (
+from vae_jax.data.formats.attributes import (
     ATTRIBUTES,
     PARTITION,
     find_table,
     read_attributes,
     read_partition,
 )
-from vae_jax.data.decoding import Crop
-from vae_jax.data.decoding_worker import Job
-from vae_jax.data.preparation import Annotations, BadFiles, build_store
-from vae_jax.data.sources import IMAGE_NAMES, JPEG_NAMES, Source, list_source
-from vae_jax.data.store import SPLIT_NAMES, Store
+from vae_jax.data.formats.folder import by_fraction, checked_crop
+from vae_jax.data.store.decoding import Crop
+from vae_jax.data.store.decoding_worker import Job
+from vae_jax.data.store.preparation import Annotations, BadFiles, build_store
+from vae_jax.data.store.reading import TEST, TRAIN, VALIDATION, Store
+from vae_jax.data.store.sources import JPEG_NAMES, Source, list_source
 from vae_jax.types import UserError
 
-TRAIN, VALIDATION, TEST = range(len(SPLIT_NAMES))
-TEST_FRACTION = 0.1
 PARTITIONS = ("auto", "official", "reference", "fraction")
 
 
@@ -70,41 +68,9 @@ def prepare(
     annotations = _annotate(
         files, Path(source), partition, train_count, test_count, on_bad_file == "skip"
     )
-    job = Job(str(files.root), files.is_zip, size, _checked_crop(crop), ("JPEG",))
+    job = Job(str(files.root), files.is_zip, size, checked_crop(crop), ("JPEG",))
     bad_files = BadFiles(on_bad_file, max_bad)
     return build_store(files, Path(out), job, annotations, bad_files, workers)
-
-
-def prepare_folder(
-    source: str | Path,
-    out: str | Path,
-    size: int,
-    *,
-    crop: Crop = "square",
-    on_bad_file: str = "stop",
-    max_bad: int = 100,
-    workers: int | None = None,
-) -> Store:
-    """Prepare every JPEG and PNG below a folder (or in a zip archive), a tenth of them for test.
-
-    Files are named by their path below `source`; arguments and errors as in `prepare`.
-    """
-    files = list_source(source, IMAGE_NAMES, nested=True)
-    annotations = _by_fraction([member.name for member in files.members])
-    job = Job(str(files.root), files.is_zip, size, _checked_crop(crop), ("JPEG", "PNG"))
-    bad_files = BadFiles(on_bad_file, max_bad)
-    return build_store(files, Path(out), job, annotations, bad_files, workers)
-
-
-def _checked_crop(crop: Crop) -> Crop:
-    if crop in ("auto", "square"):
-        return crop
-    if isinstance(crop, str) or len(crop) != 4 or not all(type(edge) is int for edge in crop):
-        raise UserError(
-            f"crop is {crop!r}, expected 'auto', 'square' or (left, top, right, bottom)"
-        )
-    left, top, right, bottom = crop
-    return left, top, right, bottom
 
 
 def _annotate(
@@ -160,7 +126,7 @@ def _split(
                 f"found {len(names)} files in {folders[0]}"
             )
         return _by_number(names, train_count, test_count)
-    return _by_fraction(names)
+    return by_fraction(names)
 
 
 def _by_number(names: list[str], train_count: int, test_count: int) -> Annotations:
@@ -170,15 +136,4 @@ def _by_number(names: list[str], train_count: int, test_count: int) -> Annotatio
     test = (numbers > train_count) & (numbers <= last)
     splits = np.where(train, TRAIN, np.where(test, TEST, VALIDATION)).astype(np.uint8)
     rule = f"reference: numbers 1 to {train_count} train, to {last} test, others validation"
-    return Annotations(splits, rule)
-
-
-def _by_fraction(names: list[str]) -> Annotations:
-    digests = [hashlib.sha256(name.encode(errors="surrogateescape")).digest() for name in names]
-    count = max(1, round(TEST_FRACTION * len(names))) if len(names) > 1 else 0
-    splits = np.full(len(names), TRAIN, np.uint8)
-    splits[np.argsort(np.array(digests, dtype="S32"), kind="stable")[:count]] = TEST
-    rule = (
-        f"fraction: the {count} files with the lowest SHA-256 of their name are test, others train"
-    )
     return Annotations(splits, rule)

@@ -11,8 +11,9 @@ import pytest
 from jpeg_folders import by_pillow, contents, spoil, write_images, write_tables
 from PIL import Image
 
-from vae_jax.data import celeba
-from vae_jax.data.store import open_store
+from vae_jax.data.formats import celeba
+from vae_jax.data.formats import folder as folder_format
+from vae_jax.data.store.reading import open_store
 from vae_jax.types import UserError
 
 
@@ -83,7 +84,7 @@ def test_folder_of_jpeg_and_png(tmp_path):
     root = tmp_path / "pictures"
     write_images(root / "a", 3)
     Image.open(root / "a" / "000001.jpg").save(root / "b.png")
-    store = celeba.prepare_folder(root, tmp_path / "s", 12)
+    store = folder_format.prepare(root, tmp_path / "s", 12)
     assert store.file_names == ("a/000001.jpg", "a/000002.jpg", "a/000003.jpg", "b.png")
     np.testing.assert_array_equal(store.images[0], store.images[3])
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 from PIL import Image
 
-from vae_jax.data.face_canvas import REFERENCE_SIZE, WHITE, curve, ellipse, hsv, ribbon
-from vae_jax.data.face_factors import FaceFactors
-from vae_jax.data.face_features import (
+from vae_jax.data.faces.canvas import REFERENCE_SIZE, WHITE, curve, ellipse, hsv, ribbon
+from vae_jax.data.faces.factors import FaceFactors
+from vae_jax.data.faces.features import (
     EYE_Y,
     SKULL_HEIGHT,
     SKULL_ROUNDNESS,

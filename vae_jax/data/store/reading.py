@@ -1,6 +1,6 @@
 """The prepared images on disk: arrays that are opened as memory maps, and a manifest.
 
-A store is a directory that is written once (`store_writer.py`) and never modified:
+A store is a directory that is written once (`writing.py`) and never modified:
 
     images.npy     uint8 [M, H, W, C]
     splits.npy     uint8 [M]: 0 train, 1 validation, 2 test
@@ -29,6 +29,7 @@ MANIFEST = "manifest.json"
 FORMAT = "vae_jax image store"
 VERSION = 1
 SPLIT_NAMES = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(len(SPLIT_NAMES))
 MAX_JSON_BYTES = 512 * 2**20
 HASH_BLOCK_BYTES = 4 * 2**20
 
