@@ -12,7 +12,7 @@ FLOORS = (
     {"types"},
     {"files", "losses", "mesh", "progress", "schedules", "streams"},
     {"processes"},
-    {"data", "kl_conventions", "models", "report"},
+    {"data", "kl_conventions", "metrics", "models", "report"},
     {"checkpoint", "config"},
     {"run_folder"},
     {"latent", "run", "train"},

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.data.splits import Splits, condition_labels, piece_of
-from vae_jax.evaluate.quality import psnr
-from vae_jax.evaluate.sliced_wasserstein import sliced_wasserstein
-from vae_jax.latent import posterior
-from vae_jax.latent.radius import chi_moments
+from vae_jax.metrics import posterior
+from vae_jax.metrics.image_quality import psnr
+from vae_jax.metrics.radius import chi_moments
+from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein
 from vae_jax.models.vae import VAE
 from vae_jax.run import Run, decode, encode_subject, make_subject, prior_latents
 from vae_jax.run_folder import read_rows

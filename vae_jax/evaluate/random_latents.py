@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.evaluate.feature_spaces import small_pixels
-from vae_jax.evaluate.manifold_metrics import frechet_distance
-from vae_jax.evaluate.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_floor
-from vae_jax.latent import densities, mixture, mixture_fit, posterior
+from vae_jax.metrics import densities, mixture, mixture_fit, posterior
+from vae_jax.metrics.feature_distances import frechet_distance
+from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_floor
 from vae_jax.run import Subject, decode, encode, encode_subject
 
 ORTHANT = (0.5, 2.5, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.data.corruption import Corruption, erased_pixels, evaluation_key, luminance
-from vae_jax.evaluate.quality import WINDOW, mse, ssim
 from vae_jax.evaluate.recognition import predict
 from vae_jax.evaluate.restoration_baselines import baselines
+from vae_jax.metrics.image_quality import WINDOW, mse, ssim
 from vae_jax.models.classifier import Classifier
 from vae_jax.run import Run, Subject, encode_subject, in_batches, reconstructions
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from vae_jax.evaluate import likelihood
 from vae_jax.evaluate.feature_spaces import FEATURE_SPACES, inception_activations
-from vae_jax.evaluate.manifold_metrics import density_coverage, frechet_distance, precision_recall
-from vae_jax.evaluate.quality import WINDOW, mse, psnr, ssim
-from vae_jax.evaluate.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_floor
-from vae_jax.latent.posterior import active_units, kl_per_dimension
 from vae_jax.losses import bernoulli_entropy
+from vae_jax.metrics.feature_distances import density_coverage, frechet_distance, precision_recall
+from vae_jax.metrics.image_quality import WINDOW, mse, psnr, ssim
+from vae_jax.metrics.posterior import active_units, kl_per_dimension
+from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_floor
 from vae_jax.progress import progress
 from vae_jax.run import Seen, Subject, decode, in_batches, prior_latents, reconstructions
 from vae_jax.types import UserError

@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.latent import path_study, paths, posterior
+from vae_jax.latent import path_study, paths
+from vae_jax.metrics import posterior
 from vae_jax.pages.latent_study import LatentStudy
 from vae_jax.report.evaluation import embedded
 from vae_jax.report.latent import SMOOTHNESS_HEADER, block_chart, smoothness_rows

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vae_jax.evaluate import random_latents as latents
-from vae_jax.latent.radius import chi_moments, log10_probability_within
+from vae_jax.metrics.radius import chi_moments, log10_probability_within
 from vae_jax.run import Subject
 from vae_jax.types import UserError
 

@@ -23,7 +23,7 @@ def posterior_chart(
     """Six views of the aggregate posterior.
 
     Args:
-        summary: of `vae_jax.latent.posterior.summary`.
+        summary: of `vae_jax.metrics.posterior.summary`.
         radii: `[N]`, |z| of draws of the aggregate posterior.
         radii_of_means: `[N]`.
         prior_radius: places `[R]` and probability density `[R]` of |z| under N(0, I).
@@ -125,7 +125,7 @@ PARTS = {
 
 
 def summary_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    """Rows `[meaning, value]` of `vae_jax.latent.posterior.summary`."""
+    """Rows `[meaning, value]` of `vae_jax.metrics.posterior.summary`."""
     rows = [[meaning, form.format(summary[key])] for key, meaning, form in SUMMARY]
     rows += [[text, f"{summary['kl_decomposition'][key]:.2f}"] for key, text in PARTS.items()]
     for key, text in (

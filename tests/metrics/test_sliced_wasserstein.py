@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 from scipy.stats import wasserstein_distance
 
-from vae_jax.evaluate import sliced_wasserstein as sw
+from vae_jax.metrics import sliced_wasserstein as sw
 from vae_jax.types import UserError
 
 KEY = jax.random.key(3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from vae_jax.latent import divergence as dv
+from vae_jax.metrics import divergence as dv
 from vae_jax.types import UserError
 
 KEY = jax.random.key(2)

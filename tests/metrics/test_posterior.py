@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vae_jax.latent import posterior as post
+from vae_jax.metrics import posterior as post
 from vae_jax.types import UserError
 
 KEY = jax.random.key(0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vae_jax.latent import densities as den
+from vae_jax.metrics import densities as den
 from vae_jax.types import UserError
 
 KEY = jax.random.key(5)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vae_jax.latent import radius
+from vae_jax.metrics import radius
 
 
 @pytest.mark.parametrize("z_dim", [1, 2, 12, 200, 1200])

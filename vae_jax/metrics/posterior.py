@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.latent import divergence, radius
-from vae_jax.latent.densities import normal
+from vae_jax.metrics import divergence, radius
+from vae_jax.metrics.densities import normal
 from vae_jax.types import UserError
 
 ACTIVE_VARIANCE = 0.01

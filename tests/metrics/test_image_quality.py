@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from vae_jax.evaluate.quality import mse, psnr, ssim
+from vae_jax.metrics.image_quality import mse, psnr, ssim
 
 
 def pair(shape, seed=0):

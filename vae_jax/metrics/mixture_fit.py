@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.latent.densities import check_points, host_moments
-from vae_jax.latent.mixture import HIGHEST, Mixture, joint_log_prob, mixture_log_prob
+from vae_jax.metrics.densities import check_points, host_moments
+from vae_jax.metrics.mixture import HIGHEST, Mixture, joint_log_prob, mixture_log_prob
 from vae_jax.progress import track
 from vae_jax.types import UserError
 

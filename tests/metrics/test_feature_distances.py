@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from vae_jax.evaluate import manifold_metrics as mm
+from vae_jax.metrics import feature_distances as mm
 from vae_jax.types import UserError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from vae_jax.latent import mixture as mix
-from vae_jax.latent import mixture_fit as fit
+from vae_jax.metrics import mixture as mix
+from vae_jax.metrics import mixture_fit as fit
 from vae_jax.types import UserError
 
 KEY = jax.random.key(11)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vae_jax.latent.densities import Gaussian, gaussian_log_prob
+from vae_jax.metrics.densities import Gaussian, gaussian_log_prob
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
