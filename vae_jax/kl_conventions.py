@@ -5,7 +5,8 @@ squared error of one image, summed over H, W and C with pixels in [0, 1]; and K,
 of one image in nats, summed over the latent dimensions. Both are averaged over the batch. Libraries
 differ in r and k alone, so that beta = w k / r is the number that can be compared.
 
-The formulas were read from the sources at the commits that the table names.
+The formulas were read from the sources at the commits that the table names; those of the Keras
+series, a blog without commits, are as this project recorded them when it repeated its runs.
 """
 
 from __future__ import annotations
