@@ -16,30 +16,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from configs import default
-from experiments import app, cluster
-from vae_jax.config import flatten, validate
-from vae_jax.data.splits import open_splits
-from vae_jax.evaluate.sweep_results import collect_results, write_results
-from vae_jax.pages.members import draw_member
-from vae_jax.processes import is_first
-from vae_jax.report.ablation import write_report
-from vae_jax.train.population import fit_population
-from vae_jax.train.population_estimate import describe_plan
-from vae_jax.train.population_progress import make_plan
+from experiments import app, cluster, command_line
+from experiments.config_file import ConfigFlag
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file with a section `sweep`.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.")
+_CONFIG = ConfigFlag("Config file with a section `sweep`.")
+_WORKDIR = command_line.workdir("sweep")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print members, groups, memory and time.")
 _MEASURE = flags.DEFINE_bool("measure", True, "Measure the members and write the report.")
 
 
 def main() -> int:
-    """Train, measure, report."""
-    cluster.join()
+    """Trains, measures, reports."""
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+
+    from vae_jax.config import validate
+    from vae_jax.data.splits import open_splits
+    from vae_jax.evaluate.sweep_results import collect_results, write_results
+    from vae_jax.pages.members import draw_member
+    from vae_jax.processes import is_first
+    from vae_jax.report.ablation import write_report
+    from vae_jax.train.population import fit_population
+    from vae_jax.train.population_estimate import describe_plan
+    from vae_jax.train.population_progress import make_plan
+
+    cluster.join()
     if _DRY_RUN.value:
         validate(config)
         splits = open_splits(config.data)
@@ -64,11 +67,12 @@ def main() -> int:
 
 def _differences(config: ConfigDict) -> dict[str, str]:
     """Fields that configs/default.py has not or has otherwise."""
+    from vae_jax.config import flatten
+
     usual = flatten(default.get_config())
     return {name: repr(value) for name, value in flatten(config).items()
             if name not in usual or usual[name] != value}  # fmt: skip
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
     app.run(main)

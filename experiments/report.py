@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import app
-from vae_jax.report.ablation import write_report
+from experiments import app, command_line
 
-_WORKDIRS = flags.DEFINE_multi_string("workdir", None, "Folder of a sweep; may be repeated.")
-_OUT = flags.DEFINE_string("out", "report.html", "HTML file to write.")
+_WORKDIRS = flags.DEFINE_multi_string(
+    "workdir", None, "Folder of a sweep; may be repeated.", required=True
+)
+_OUT = command_line.out_file("report.html", "the page.")
 
 
 def main() -> None:
-    """Write the report."""
+    """Writes the report."""
+    from vae_jax.report.ablation import write_report
+
     print(f"wrote {write_report(_WORKDIRS.value, _OUT.value)}")
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
     app.run(main)

@@ -30,7 +30,12 @@ LOST = ("Gloo", "NCCL", "Connection", "coordination", "heartbeat", "UNAVAILABLE"
 T = TypeVar("T")
 
 
-def join(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
+def join(
+    coordinator: str | None,
+    processes: int | None,
+    process_id: int | None,
+    patience_seconds: int = 120,
+) -> None:
     """Become one of the processes of a run; call it before anything else of JAX.
 
     Args:
@@ -38,6 +43,7 @@ def join(coordinator: str | None, processes: int | None, process_id: int | None)
             Open MPI and cloud TPUs set.
         processes: how many there are, or None likewise.
         process_id: which of them this is, or None likewise.
+        patience_seconds: how long to wait for the others.
 
     Raises:
         UserError: the arguments do not fit together, or the others do not answer.
@@ -52,6 +58,7 @@ def join(coordinator: str | None, processes: int | None, process_id: int | None)
             coordinator,
             processes,
             process_id,
+            initialization_timeout=patience_seconds,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=PATIENCE_SECONDS,
         )
