@@ -221,6 +221,7 @@ def _check_across_fields(config: ConfigDict) -> None:
     if is_classifier(config):
         _check_stack("classifier", config.classifier)
     else:
+        _check_kl_schedule(config.loss)
         _check_stack("model.encoder", config.model.encoder)
         _check_stack("model.decoder", config.model.decoder, extra=1)
     if is_classifier(config) and config.data.condition == "none":
@@ -237,6 +238,14 @@ def _check_across_fields(config: ConfigDict) -> None:
     if is_classifier(config) and not make_corruption(config.data).is_off:
         raise UserError(
             "config.data.corruption is of no use here: a classifier is trained on clean images"
+        )
+
+
+def _check_kl_schedule(loss: ConfigDict) -> None:
+    if loss.kl_schedule == "cyclical" and loss.kl_schedule_steps * loss.kl_cycles >= 2**31:
+        raise UserError(
+            f"config.loss.kl_schedule_steps is {loss.kl_schedule_steps} and kl_cycles is "
+            f"{loss.kl_cycles}, but their product must be below 2^31"
         )
 
 
