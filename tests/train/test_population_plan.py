@@ -60,6 +60,12 @@ def test_mistakes_are_named(tiny_config):
         sweep_members(with_sweep(tiny_config, z_dim=(0,)))
 
 
+def test_names_tell_values_apart_that_differ_in_the_last_digit(tiny_config):
+    weights, seeds = (0.1, 0.10000001), (1234567, 1234568)
+    names = {m.name for m in sweep_members(with_sweep(tiny_config, kl_weight=weights, seed=seeds))}
+    assert len(names) == 4 and "w0.10000001-z4-lr0.001-s1234568" in names
+
+
 def test_names_of_members_cannot_leave_the_folder(tiny_config, tmp_path):
     """They are made of checked numbers, so that no value can be a path."""
     extremes = {
