@@ -70,7 +70,7 @@ def fit_population(
     say = say if processes.is_first() else lambda text: None
     with processes.held_by_first(run_lock(workdir)), StopSignals() as stop:
         plan = make_plan(config, workdir, splits)
-        processes.on_first(lambda: folders.write_config(workdir, config))
+        processes.on_first(lambda: folders.write_config(workdir, plan.config))
         mesh = plan_mesh(plan)
         say(
             f"{len(plan.members)} members: {len(plan.outcomes)} done, the others "

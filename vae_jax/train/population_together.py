@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from vae_jax import config as configs
 from vae_jax import processes
@@ -32,9 +31,9 @@ from vae_jax.train.population_group import (
     unstack_states,
 )
 from vae_jax.train.population_plan import Member, Outcome
-from vae_jax.train.rows import complete_row
+from vae_jax.train.rows import complete_row, schedule_length
 from vae_jax.train.setup import make_experiment
-from vae_jax.train.task import total_steps
+from vae_jax.train.task import schedule_steps, total_steps
 from vae_jax.train.validation import Feeds
 
 
@@ -54,7 +53,7 @@ class _MemberRun:
                 keep_best=config.checkpoint.keep_best,
             )
         )
-        self.experiment = make_experiment(config, total_steps(config, splits), label_dim)
+        self.experiment = make_experiment(config, schedule_steps(config, splits), label_dim)
         self.state, self.facts = persistence.restore(self.checkpoints, self.experiment)
         processes.on_first(lambda: folders.write_config(workdir, config))
         step, epochs = int(self.state.step), config.train.epochs
@@ -68,9 +67,8 @@ class _MemberRun:
         """Log the figures of one split and epoch."""
         experiment = self.experiment
         model = experiment.model
-        row = complete_row(
-            means, experiment.objective, self.config.loss.kl_weight, model.image_shape, model.z_dim
-        )
+        weight, shape = self.config.loss.kl_weight, model.image_shape
+        row = complete_row(means, experiment.objective, weight, shape, model.z_dim, model.sample)
         self.log.write(head | row | speed)
 
 
@@ -178,7 +176,7 @@ class GroupTrainer:
     def _finish_epoch(self, epoch: int, speed: dict[str, float]) -> None:
         config, last = self.config, epoch == self.config.train.epochs
         head = {"epoch": epoch, "step": self._step()}
-        tests: list[dict[str, float]] = [{} for _ in self.runs]
+        tests: list[dict[str, dict[str, float]]] = [{} for _ in self.runs]
         if last or epoch % config.eval.every_epochs == 0:
             measured = self.validator.evaluate(self.state, lambda: self.stop.received is not None)
             for run in self.runs:
@@ -189,14 +187,16 @@ class GroupTrainer:
             tests = measured
         for run, test in zip(self.runs, tests, strict=True):
             if not run.reason:
-                run.write_row({"split": "train"} | head, run.means.means(), speed)
-                if test:
-                    run.write_row({"split": "test"} | head, test, {})
+                length = schedule_length(config, "train")
+                run.write_row({"split": "train"} | head | length, run.means.means(), speed)
+                for split, means in test.items():
+                    run.write_row({"split": split} | head, means, {})
         rate = speed["images_per_second"] * len(self.runs)
         self.say(f"epoch {epoch}/{config.train.epochs}  {rate:,.0f} images/s of all models")
         if last or epoch % config.checkpoint.every_epochs == 0 or self.stop.received is not None:
-            losses = {run.member.name: test for run, test in zip(self.runs, tests, strict=True)}
-            self._save({name: test.get("loss", np.nan) for name, test in losses.items()})
+            losses = [test.get("validation", {}).get("loss", math.nan) for test in tests]
+            names = [run.member.name for run in self.runs]
+            self._save(dict(zip(names, losses, strict=True)))
 
     def _save(self, losses: dict[str, float], within_epoch: bool = False) -> None:
         states = unstack_states(self.stacked, self.state)
