@@ -34,9 +34,9 @@ def main() -> int:
 
     from vae_jax.config import validate
     from vae_jax.data.splits import open_splits
+    from vae_jax.devices import is_first
     from vae_jax.evaluate.sweep_results import collect_results, write_results
     from vae_jax.pages.members import draw_member
-    from vae_jax.processes import is_first
     from vae_jax.report.ablation import write_report
     from vae_jax.train.population import fit_population
     from vae_jax.train.population_estimate import describe_plan

@@ -73,7 +73,7 @@ def _guarded(main: Callable[[], int | None], arguments: list[str]) -> int:
         sentence = _sentence(error)
         if sentence is not None:
             return _fail(sentence, USER_ERROR_CODE)
-        lost = _processes().describe_loss(error) if _joined() else None
+        lost = _devices().describe_loss(error) if _joined() else None
         return _fail(lost, LOST_CODE) if lost else _fail(traceback.format_exc(), 1, lines=True)
 
 
@@ -121,15 +121,15 @@ def _keep_programs(folder: str) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
-def _processes():
-    from vae_jax import processes
+def _devices():
+    from vae_jax import devices
 
-    return processes
+    return devices
 
 
 def _joined() -> bool:
     """Whether this is one of several processes; importing what could tell costs seconds."""
-    return "vae_jax.processes" in sys.modules and _processes().joined()
+    return "vae_jax.devices" in sys.modules and _devices().joined()
 
 
 def _help(text: str) -> str:

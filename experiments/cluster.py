@@ -39,9 +39,9 @@ def join() -> None:
     if _COORDINATOR.value is not None and _PROCESS_ID.value:
         _await_coordinator(_COORDINATOR.value, _PATIENCE.value)
 
-    from vae_jax import processes
+    from vae_jax import devices
 
-    processes.join(*given, patience_seconds=_PATIENCE.value)
+    devices.join(*given, patience_seconds=_PATIENCE.value)
 
 
 def _await_coordinator(address: str, seconds: float) -> None:

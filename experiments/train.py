@@ -31,7 +31,7 @@ def main() -> int:
     import jax
 
     from experiments import drawing
-    from vae_jax.processes import is_first
+    from vae_jax.devices import is_first
     from vae_jax.train.loop import fit
 
     jax.config.update("jax_debug_nans", _DEBUG_NANS.value)

@@ -1,4 +1,4 @@
-"""Batches and members divided among devices; `test_sharding.py` runs this with 8 virtual ones."""
+"""Batches and members divided among devices; `test_devices.py` runs this with 8 virtual ones."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from configs import tiny
 from vae_jax.data.batches import Batches
 from vae_jax.data.feeds import ResidentFeed, StreamingFeed
 from vae_jax.data.splits import open_splits
-from vae_jax.mesh import in_mesh, make_mesh, place, split
+from vae_jax.devices import in_mesh, make_mesh, place, split
 from vae_jax.models import convolution_matmul
 from vae_jax.run import decode, open_run, prior_latents
 from vae_jax.run_folder import read_rows

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vae_jax.mesh import split
+from vae_jax.devices import split
 from vae_jax.streams import stream_key
 
 # (params, batch_stats, examples, key, step, hyper) -> ((loss, (metrics, batch_stats)), gradient)

@@ -18,12 +18,12 @@ from vae_jax.config import is_classifier
 from vae_jax.data.batches import to_unit_range
 from vae_jax.data.inputs import InputStage, make_input_stage, training_pair
 from vae_jax.data.splits import Splits, condition_labels, condition_names
+from vae_jax.devices import data_mesh
 from vae_jax.losses import weighted_mean
 from vae_jax.models.classifier import Classifier, class_logits, make_classifier
 from vae_jax.schedules import learning_rate_schedule
 from vae_jax.streams import stream_key
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
-from vae_jax.train.sharding import data_mesh
 from vae_jax.train.state import Hyper, TrainState, make_optimizer, start_state
 from vae_jax.train.step import Draw, Examples, LossFn, Metrics, Step, make_update_step
 from vae_jax.train.summary import counts

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
-from vae_jax import processes
+from vae_jax import devices
 from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import Splits, open_splits
@@ -69,14 +69,14 @@ def fit(
     """
     configs.validate(config)
     workdir = Path(workdir)
-    with processes.held_by_first(run_lock(workdir)):
+    with devices.held_by_first(run_lock(workdir)):
         saved = None
         if (workdir / folders.CONFIG_FILE).exists():
             saved = folders.read_config(workdir)
             configs.check_resumable(saved, config)
         config = configs.resolved(config, saved)
         # Preparing data may take long and can be killed at any time, so signals end it as usual.
-        splits = splits or processes.first_before_others(lambda: open_splits(config.data))
+        splits = splits or devices.first_before_others(lambda: open_splits(config.data))
         checkpoints = Checkpoints(
             workdir / folders.CHECKPOINTS,
             keep_latest=config.checkpoint.keep_latest,
@@ -101,10 +101,10 @@ class _Trainer:
     ) -> None:
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
         self.task, self.stop = task, stop
-        self.say = say if processes.is_first() else lambda text: None
+        self.say = say if devices.is_first() else lambda text: None
         self.say(task.summary)
         self.state, self.saved = persistence.restore(checkpoints, task)
-        processes.on_first(lambda: folders.write_config(workdir, config))
+        devices.on_first(lambda: folders.write_config(workdir, config))
         self.program = compiled_steps(task.train_step, donate=True)
         self.pace = Pace()
         self.rows: dict[str, dict[str, Any]] = {}
@@ -123,7 +123,7 @@ class _Trainer:
             self.say(f"resuming at step {step} (epoch {step // per_epoch + 1 - untested})")
         log = open_log(self.workdir, step - untested, self.config.log.tensorboard)
         try:
-            with processes.progress(last, "Training", "steps", start=step) as advance:
+            with devices.progress(last, "Training", "steps", start=step) as advance:
                 for epoch in range(step // per_epoch - untested, self.config.train.epochs):
                     self._epoch(epoch, log, advance)
                     if self.stop.received is not None:

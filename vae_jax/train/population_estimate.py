@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from vae_jax.data.splits import Splits, condition_names
-from vae_jax.mesh import in_mesh, place
+from vae_jax.devices import in_mesh, place
 from vae_jax.train.epoch import MAX_STEPS_A_CALL, compiled_steps
 from vae_jax.train.population_group import (
     group_feed,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vae_jax.data.feeds import Feed, ResidentFeed, Segment
-from vae_jax.mesh import MEMBERS, OWN, WHOLE, axis_size, host, on_own_members, place
+from vae_jax.devices import MEMBERS, OWN, WHOLE, axis_size, host, on_own_members, place
 from vae_jax.streams import stream_key
 from vae_jax.train import epoch
 from vae_jax.train.epoch import EpochMeans, Pace, RunSteps, make_run_steps, run_epoch

@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
-from vae_jax import processes
+from vae_jax import devices
 from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saved_steps import SavedSteps
 from vae_jax.data.splits import Splits, condition_names
+from vae_jax.devices import data_mesh, members_mesh, members_share
 from vae_jax.train import persistence
 from vae_jax.train.population_plan import (
     Group,
@@ -25,7 +26,6 @@ from vae_jax.train.population_plan import (
     resolve_schedule,
     sweep_members,
 )
-from vae_jax.train.sharding import data_mesh, members_mesh, members_share
 from vae_jax.train.task import total_steps
 from vae_jax.train.validation import order_seed
 
@@ -133,7 +133,7 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
     groups = make_groups(
         [member for member in members if member.name not in outcomes],
         schedule,
-        int(config.sweep.memory_gib * 2**30) or processes.on_first(lambda: memory_budget(backend)),
+        int(config.sweep.memory_gib * 2**30) or devices.on_first(lambda: memory_budget(backend)),
         lambda member: position[member.name],
         len(condition_names(config.data, splits.train)),
         len(members_share(config.parallel.members, len(members)).devices),

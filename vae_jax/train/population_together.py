@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vae_jax import config as configs
-from vae_jax import processes
+from vae_jax import devices
 from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import Splits, condition_names
-from vae_jax.mesh import host
+from vae_jax.devices import host
 from vae_jax.progress import Advance
 from vae_jax.run_folder import open_log, run_lock
 from vae_jax.train import persistence
@@ -45,7 +45,7 @@ class _MemberRun:
     ) -> None:
         config = member.config
         self.member, self.config = member, config
-        stack.enter_context(processes.held_by_first(run_lock(workdir)))
+        stack.enter_context(devices.held_by_first(run_lock(workdir)))
         self.checkpoints = stack.enter_context(
             Checkpoints(
                 workdir / folders.CHECKPOINTS,
@@ -55,7 +55,7 @@ class _MemberRun:
         )
         self.experiment = make_experiment(config, schedule_steps(config, splits), label_dim)
         self.state, self.facts = persistence.restore(self.checkpoints, self.experiment)
-        processes.on_first(lambda: folders.write_config(workdir, config))
+        devices.on_first(lambda: folders.write_config(workdir, config))
         step, epochs = int(self.state.step), config.train.epochs
         self.untested = self.facts.untested(step, total_steps(config, splits) // epochs)
         self.log = open_log(workdir, step - self.untested, config.log.tensorboard)
@@ -130,7 +130,7 @@ class GroupTrainer:
     def _train(self) -> None:
         per_epoch, epochs = self.feed.steps_per_epoch, self.config.train.epochs
         step = self._step()
-        with processes.progress(per_epoch * epochs, "Training", "steps", start=step) as advance:
+        with devices.progress(per_epoch * epochs, "Training", "steps", start=step) as advance:
             for epoch in range(step // per_epoch - self.runs[0].untested, epochs):
                 self._epoch(epoch, advance)
                 if self.stop.received is not None or not self._alive():

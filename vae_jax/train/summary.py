@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from vae_jax.config import beta
 from vae_jax.data.inputs import CLEAN, make_input_stage
 from vae_jax.data.splits import Splits
+from vae_jax.devices import data_share
 from vae_jax.models.vae import VAE
-from vae_jax.train.sharding import data_share
 
 
 @lru_cache(maxsize=32)

@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from vae_jax.config import is_classifier
 from vae_jax.data.splits import Splits, condition_names
+from vae_jax.devices import data_mesh
 from vae_jax.train.rows import complete_row
 from vae_jax.train.setup import make_experiment
-from vae_jax.train.sharding import data_mesh
 from vae_jax.train.state import Hyper, TrainState
 from vae_jax.train.step import Step
 from vae_jax.train.summary import run_summary
