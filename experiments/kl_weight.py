@@ -11,50 +11,49 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import app
-from vae_jax.kl_conventions import Convention, Setting, describe, get_convention
+from experiments import app, command_line
 from vae_jax.types import UserError
 
-_WEIGHT = flags.DEFINE_float("weight", None, "The KL weight; by default that of the source.")
+_WEIGHT = flags.DEFINE_float("weight", None, "The KL weight; that of the source by default.", 0.0)
 _CONVENTION = flags.DEFINE_string("convention", None, "Whose weight it is.", required=True)
 _SHAPE = flags.DEFINE_list("image_shape", "64,64,3", "Height, width and channels.")
-_Z_DIM = flags.DEFINE_integer("z_dim", 128, "Latent dimensions.", lower_bound=1)
-_LIKELIHOOD = flags.DEFINE_string("likelihood", None, "Of a convention that has several.")
-_BATCH = flags.DEFINE_integer("batch_size", 144, "For the rows that need it.", lower_bound=1)
-_COUNT = flags.DEFINE_integer(
-    "train_count", 162_770, "Training images, for the rows that need it.", lower_bound=1
+_Z_DIM = command_line.count("z_dim", 128, "Latent dimensions.")
+_LIKELIHOOD = flags.DEFINE_enum(
+    "likelihood", None, ("bernoulli", "squared_error"), "Of a convention that has both."
 )
+_BATCH = command_line.count("batch_size", 144, "Images per step, for rows that need it.")
+_COUNT = command_line.count("train_count", 162_770, "Training images, for rows that need it.")
 
 
-def _setting() -> Setting:
+def _image_shape() -> tuple[int, int, int]:
     try:
         height, width, channels = (int(size) for size in _SHAPE.value)
     except ValueError:
-        raise UserError(
-            f"--image_shape={','.join(_SHAPE.value)} must be three numbers, such as 64,64,3"
-        ) from None
+        height = width = channels = 0
     if min(height, width, channels) < 1:
-        raise UserError(f"--image_shape={','.join(_SHAPE.value)} must be positive")
-    return Setting((height, width, channels), _Z_DIM.value, _BATCH.value, _COUNT.value)
+        raise UserError(
+            f"--image_shape is {','.join(_SHAPE.value)!r}, but must be three whole numbers of at "
+            "least 1, such as 64,64,3"
+        )
+    return height, width, channels
 
 
-def _likelihood(convention: Convention) -> str:
+def main() -> None:
+    """Converts the weight and prints it."""
+    shape = _image_shape()
+
+    from vae_jax.kl_conventions import Setting, describe, get_convention
+
+    convention = get_convention(_CONVENTION.value)
+    weight = convention.published if _WEIGHT.value is None else _WEIGHT.value
     likelihood = _LIKELIHOOD.value or convention.likelihoods[0]
     if likelihood not in convention.likelihoods:
         raise UserError(
             f"--likelihood={likelihood} is none of {convention.name}'s: "
             f"{', '.join(convention.likelihoods)}"
         )
-    return likelihood
-
-
-def main() -> None:
-    """Convert and print."""
-    convention = get_convention(_CONVENTION.value)
-    weight = convention.published if _WEIGHT.value is None else _WEIGHT.value
-    if weight < 0:
-        raise UserError(f"--weight={weight:g} must not be negative")
-    print(describe(convention, weight, _likelihood(convention), _setting()))
+    setting = Setting(shape, _Z_DIM.value, _BATCH.value, _COUNT.value)
+    print(describe(convention, weight, likelihood, setting))
 
 
 if __name__ == "__main__":
