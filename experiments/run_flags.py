@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from experiments import command_line
+from absl import flags
 
-WORKDIR, STEP = command_line.workdir(), command_line.step()
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+STEP = flags.DEFINE_integer("step", None, "Checkpoint step; the newest by default.")

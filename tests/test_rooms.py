@@ -10,14 +10,14 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a room imports rooms below it and itself, never its neighbours.
 FLOORS = (
     {"types"},
-    {"files", "losses", "progress", "schedules", "streams"},
-    {"devices"},
+    {"files", "losses", "mesh", "progress", "schedules", "streams"},
+    {"processes"},
     {"data", "kl_conventions", "metrics", "models", "report"},
     {"checkpoint", "config"},
     {"run_folder"},
     {"latent", "run", "train"},
     {"evaluate", "filters", "interop", "throughput"},
-    {"pages"},
+    {"pages", "studies"},
     {"experiments"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
