@@ -76,6 +76,9 @@ def get_config() -> ConfigDict:
     config.model.convolution = "auto"  # auto | xla | matmul
     # Recompute each layer in the backward pass; XLA undoes it on a CPU, where it saves nothing.
     config.model.remat = False
+    # False: a plain autoencoder, z is the mean in training and evaluation. Set loss.kl_weight to 0
+    # with it: nothing is then asked of log_var, and no bound is logged.
+    config.model.sample = True
 
     config.loss = ConfigDict()
     config.loss.likelihood = "bernoulli"  # bernoulli | squared_error | gaussian | optimal_sigma
@@ -97,6 +100,9 @@ def get_config() -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.epsilon = 1e-8
     config.optimizer.schedule = "constant"  # constant | cosine
+    # Where the cosine reaches 0; 0 takes train.epochs of the run's first start. A run that is
+    # trained on keeps its cosine, unless another number here says to stretch it.
+    config.optimizer.schedule_epochs = 0
     config.optimizer.warmup_steps = 0
     config.optimizer.clip_norm = 0.0  # global gradient norm; 0 is off
 
@@ -104,7 +110,8 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 128
     config.train.epochs = 10
     # Micro-batches that a batch is cut into, to save memory. Without norm, dropout, free bits and
-    # 'optimal_sigma' the result is that of the whole batch; with them they see a micro-batch.
+    # 'optimal_sigma' the result is that of the whole batch; with them they see a micro-batch. The
+    # running statistics of a norm move once for the whole batch.
     config.train.accumulate = 1
     config.train.order_seed = -1  # of the order of the images; -1 takes config.seed
     config.train.max_skipped = 10  # non-finite steps in a row that stop the run
@@ -126,7 +133,7 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1
     config.checkpoint.keep_latest = 2
-    config.checkpoint.keep_best = 1  # by test loss
+    config.checkpoint.keep_best = 1  # by validation loss; without a validation split, none
 
     config.log = ConfigDict()
     config.log.tensorboard = False  # needs the extra `tensorboard`

@@ -3,11 +3,8 @@
 python -m experiments.ablation --config=configs/ablation_faces.py --workdir=runs/ablation_faces \
     --config.sweep.kl_weight='(0.0, 0.5, 3.0)' --config.sweep.z_dim='(2, 64)'
 
-Leaves a run folder for each member in WORKDIR/members, and WORKDIR/ablation/index.html with its
-pictures, results.json and results.csv. The same command resumes, and adding a value trains only
-what is new. Differences between models need several seeds to be resolved:
---config.sweep.seed='(0, 1, 2, 3, 4)'. With --classifier=RUN samples are compared in the features
-of that classifier too.
+Leaves a run folder for each member in WORKDIR/members, and results.json, results.csv, report.html.
+The same command resumes, and adding a value trains only what is new.
 With --coordinator=HOST:PORT --processes=N --process_id=I, or --distributed on a cluster, several
 processes train together; all of them see the workdir.
 Exit codes: 0 done, 2 a user's error, 143 after SIGTERM and 130 after SIGINT (checkpoints saved), 3
@@ -16,64 +13,66 @@ another process of the run is gone.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from configs import default
-from experiments import app, as_typed, cluster
-from vae_jax.config import flatten, validate
-from vae_jax.data.splits import open_splits
-from vae_jax.files import write_file
-from vae_jax.processes import is_first
-from vae_jax.report.page import write_study
-from vae_jax.studies import ablation, sweep_results
-from vae_jax.train.population import fit_population
-from vae_jax.train.population_estimate import describe_plan
-from vae_jax.train.population_progress import make_plan
+from experiments import app, cluster, command_line
+from experiments.config_file import ConfigFlag
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file with a section `sweep`.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.")
+_CONFIG = ConfigFlag("Config file with a section `sweep`.")
+_WORKDIR = command_line.workdir("sweep")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print members, groups, memory and time.")
-_MEASURE = flags.DEFINE_bool("measure", True, "Measure the members and write the page.")
-_CLASSIFIER = flags.DEFINE_string("classifier", "", "Run folder of a classifier of these images.")
-_OUT = flags.DEFINE_string("out", None, "Folder to write; WORKDIR/ablation by default.")
+_MEASURE = flags.DEFINE_bool("measure", True, "Measure the members and write the report.")
 
 
 def main() -> int:
-    """Train, measure, report."""
-    cluster.join()
+    """Trains, measures, reports."""
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+
+    from vae_jax.config import validate
+    from vae_jax.data.splits import open_splits
+    from vae_jax.devices import is_first
+    from vae_jax.evaluate.sweep_results import collect_results, write_results
+    from vae_jax.pages.members import draw_member
+    from vae_jax.report.ablation import write_report
+    from vae_jax.train.population import fit_population
+    from vae_jax.train.population_estimate import describe_plan
+    from vae_jax.train.population_progress import make_plan
+
+    cluster.join()
     if _DRY_RUN.value:
         validate(config)
         splits = open_splits(config.data)
         print(describe_plan(make_plan(config, workdir, splits), splits))
         return 0
-    trained = fit_population(config, workdir)
-    if trained.interrupted_by is not None:
+    result = fit_population(config, workdir)
+    if result.interrupted_by is not None:
         if is_first():
             print("stopped; the same command resumes")
-        return 128 + trained.interrupted_by
+        return 128 + result.interrupted_by
     if _MEASURE.value and is_first():
-        options = sweep_results.Options(_CLASSIFIER.value)
-        result = sweep_results.measure(config, workdir, trained, open_splits(config.data), options)
-        result = replace(result, differences=_differences(config))
-        out = Path(_OUT.value or workdir / sweep_results.STUDY)
-        page = replace(ablation.page([result]), command=as_typed.command())
-        table = write_file(out / "results.csv", sweep_results.results_csv(result))
-        print(f"wrote {write_study(out, page, ablation.numbers([result]))[0]}\nwrote {table}")
+        splits = open_splits(config.data)
+        results = collect_results(config, workdir, result, splits, draw_member)
+        results["differences_from_default"] = _differences(config)
+        for path in [
+            *write_results(workdir, results),
+            write_report([workdir], workdir / "report.html"),
+        ]:
+            print(f"wrote {path}")
     return 0
 
 
 def _differences(config: ConfigDict) -> dict[str, str]:
     """Fields that configs/default.py has not or has otherwise."""
+    from vae_jax.config import flatten
+
     usual = flatten(default.get_config())
     return {name: repr(value) for name, value in flatten(config).items()
             if name not in usual or usual[name] != value}  # fmt: skip
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
     app.run(main)

@@ -8,24 +8,32 @@ Images are encoded as they are. A model that was told attributes needs a store t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
-from experiments import app
+from experiments import app, command_line
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data.formats import folder
 from vae_jax.data.splits import condition_labels
 from vae_jax.data.store.reading import MANIFEST, Store, open_store
-from vae_jax.run import Run, encode, open_run
+from vae_jax.files import npz_bytes, write_file
 from vae_jax.types import ImageSet, UserError
 
-_IMAGES = flags.DEFINE_string("images", None, "Prepared store, or a folder of JPEG and PNG files.")
-_OUT = flags.DEFINE_string("out", "latents.npz", "Arrays mean, log_var [N, Z] and files [N].")
+if TYPE_CHECKING:
+    from vae_jax.run import Run
+
+_IMAGES = flags.DEFINE_string(
+    "images", None, "Prepared store, or a folder of JPEG and PNG files.", required=True
+)
+_OUT = command_line.out_file("latents.npz", "arrays mean, log_var [N, Z] and files [N].")
 
 
 def main() -> None:
-    """Encode every image of the store or folder."""
+    """Encodes every image of the store or folder."""
+    from vae_jax.run import encode, open_run
+
     run = open_run(WORKDIR.value, STEP.value, networks=("encoder",))
     source = Path(_IMAGES.value)
     height, width, _ = run.model.image_shape
@@ -41,8 +49,8 @@ def main() -> None:
             f"encodes {run.model.image_shape}"
         )
     mean, log_var = encode(run.model, run.variables, images.images, _labels(run, images))
-    np.savez(_OUT.value, mean=mean, log_var=log_var, files=np.array(images.file_names))
-    print(f"wrote {_OUT.value}: mean and log_var {mean.shape}")
+    arrays = {"mean": mean, "log_var": log_var, "files": np.array(images.file_names)}
+    print(f"wrote {write_file(_OUT.value, npz_bytes(arrays))}: mean and log_var {mean.shape}")
 
 
 def _labels(run: Run, images: Store) -> np.ndarray | None:
@@ -58,5 +66,4 @@ def _labels(run: Run, images: Store) -> np.ndarray | None:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("images")
     app.run(main)

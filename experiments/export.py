@@ -13,19 +13,18 @@ and NumPy alone:
 
 from __future__ import annotations
 
-from absl import flags
-
-from experiments import app
+from experiments import app, command_line
 from experiments.run_flags import STEP, WORKDIR
-from vae_jax.checkpoint.saved_steps import NETWORKS
-from vae_jax.interop.export import write_artifact
-from vae_jax.run import open_run
 
-_OUT = flags.DEFINE_string("out", "exported", "Folder to write.")
+_OUT = command_line.out_folder("exported", "decoder.jax, encoder.jax and a JSON beside each.")
 
 
 def main() -> None:
-    """Export both networks."""
+    """Exports both networks."""
+    from vae_jax.checkpoint.saved_steps import NETWORKS
+    from vae_jax.interop.export import write_artifact
+    from vae_jax.run import open_run
+
     run = open_run(WORKDIR.value, STEP.value)
     for network in NETWORKS:
         for path in write_artifact(run, network, _OUT.value):

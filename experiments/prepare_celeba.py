@@ -13,12 +13,12 @@ import time
 
 from absl import flags
 
-from experiments import app
+from experiments import app, command_line
 from vae_jax.data.formats import celeba
 from vae_jax.data.store.reading import open_store
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of JPEGs, or zip archive.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Folder of the store to write.", required=True)
+_OUT = command_line.out_folder(None, "the store.", required=True)
 _SIZE = flags.DEFINE_integer("size", 96, "Height and width of the images in pixels.")
 _CROP = flags.DEFINE_enum("crop", "auto", ["auto", "square"], "CelebA's box or the centred square.")
 _PARTITION = flags.DEFINE_enum(
@@ -35,7 +35,7 @@ _VERIFY = flags.DEFINE_bool("verify", False, "Compare the SHA-256 of everything 
 
 
 def main() -> None:
-    """Prepare, and print a summary."""
+    """Prepares, and prints a summary."""
     began = time.monotonic()
     store = celeba.prepare(
         _SOURCE.value,

@@ -1,34 +1,27 @@
-"""Make one page of one or several sweeps, from their results alone.
+"""Build the report of one or several sweeps again, from their results alone.
 
 python -m experiments.report --workdir=runs/ablation_faces --workdir=runs/ablation_mnist \
-    --out=runs/report
-
-Sweeps whose configs agree in all but what is swept become one. Writes OUT/index.html, the pictures
-beside it and results.json.
+    --out=report.html
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from absl import flags
 
-from experiments import app, as_typed
-from vae_jax.report.page import write_study
-from vae_jax.studies import ablation
-from vae_jax.studies.sweep_results import merge_results, read_results
+from experiments import app, command_line
 
-_WORKDIRS = flags.DEFINE_multi_string("workdir", None, "Folder of a sweep; may be repeated.")
-_OUT = flags.DEFINE_string("out", "runs/report", "Folder to write.")
+_WORKDIRS = flags.DEFINE_multi_string(
+    "workdir", None, "Folder of a sweep; may be repeated.", required=True
+)
+_OUT = command_line.out_file("report.html", "the page.")
 
 
 def main() -> None:
-    """Read, merge, write the page."""
-    results = merge_results([read_results(workdir) for workdir in _WORKDIRS.value])
-    page = replace(ablation.page(results), command=as_typed.command())
-    print(f"wrote {write_study(_OUT.value, page, ablation.numbers(results))[0]}")
+    """Writes the report."""
+    from vae_jax.report.ablation import write_report
+
+    print(f"wrote {write_report(_WORKDIRS.value, _OUT.value)}")
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
     app.run(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from absl import flags
+from experiments import command_line
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-STEP = flags.DEFINE_integer("step", None, "Checkpoint step; the newest by default.")
+WORKDIR, STEP = command_line.workdir(), command_line.step()

@@ -15,26 +15,32 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments import app
+from experiments import app, command_line
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data.conditions import asked_condition
+from vae_jax.files import npy_bytes, write_file
 from vae_jax.report.pictures import image_grid, save_png, sharpened
-from vae_jax.run import decode, open_run, prior_latents, read_latents
+from vae_jax.types import UserError
 
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the latent points.", lower_bound=0)
-_COUNT = flags.DEFINE_integer("count", 64, "Number of samples.", lower_bound=1)
-_COLUMNS = flags.DEFINE_integer("columns", 8, "Images a row.", lower_bound=1)
-_OUT = flags.DEFINE_string("out", "samples.png", "Picture to write.")
+_SEED = command_line.seed("Seed of the latent points.")
+_COUNT = command_line.count("count", 64, "Number of samples.")
+_COLUMNS = command_line.count("columns", 8, "Images per row.", high=1000)
+_OUT = command_line.out_file("samples.png", "the picture.")
 _SHARPEN = flags.DEFINE_bool("sharpen", False, "Also write a sharpened picture beside it.")
-_LATENTS = flags.DEFINE_string("latents", None, "Keep the latent points [N, Z] in this .npy.")
+_LATENTS = command_line.out_file(None, "the latent points [N, Z] as .npy.", "latents")
 _LATENTS_IN = flags.DEFINE_string("latents_in", None, "Decode the points of this .npy instead.")
 _LABEL = flags.DEFINE_string("label", None, "Class to ask a conditional model for.")
 _ATTRIBUTES = flags.DEFINE_string("attributes", None, "Asked for: 'Smiling=1,Eyeglasses=0'.")
-_ARRAYS = flags.DEFINE_string("arrays", None, "Keep the images [N, H, W, C] float32 in this .npy.")
+_ARRAYS = command_line.out_file(None, "the images [N, H, W, C] float32 as .npy.", "arrays")
 
 
 def main() -> None:
-    """Decode the points and write what was asked for."""
+    """Decodes the points and writes what was asked for."""
+    if _LATENTS_IN.value and (flags.FLAGS["count"].present or flags.FLAGS["seed"].present):
+        raise UserError("--latents_in gives the points: leave out --count and --seed")
+
+    from vae_jax.run import decode, open_run, prior_latents, read_latents
+
     run = open_run(WORKDIR.value, STEP.value, networks=("decoder",))
     z_dim, asked = run.model.z_dim, (_LABEL.value, _ATTRIBUTES.value)
     condition = asked_condition(run.config.data.condition, run.label_names, *asked)
@@ -50,17 +56,15 @@ def main() -> None:
     images = decode(run.model, run.variables, z, labels)
     picture, facts = image_grid(images, _COLUMNS.value), run.provenance | facts
     out = Path(_OUT.value)
-    written = {out: lambda path: save_png(path, picture, facts)}
+    save_png(out, picture, facts)
+    print(f"wrote {out}")
     if _SHARPEN.value:
         beside = out.with_stem(out.stem + "-sharpened")
-        written[beside] = lambda path: save_png(path, sharpened(picture), facts)
-    if _LATENTS.value:
-        written[Path(_LATENTS.value)] = lambda path: np.save(path, z)
-    if _ARRAYS.value:
-        written[Path(_ARRAYS.value)] = lambda path: np.save(path, images)
-    for path, write in written.items():
-        write(path)
-        print(f"wrote {path}")
+        save_png(beside, sharpened(picture), facts)
+        print(f"wrote {beside}")
+    for flag, array in ((_LATENTS, z), (_ARRAYS, images)):
+        if flag.value:
+            print(f"wrote {write_file(flag.value, npy_bytes(array))}")
 
 
 if __name__ == "__main__":

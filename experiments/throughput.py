@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import app
+from experiments.config_file import ConfigFlag
 from experiments.peers.programs import PEERS, PILLOW
 from vae_jax.throughput import compare, summary
 from vae_jax.throughput.report import report
 from vae_jax.throughput.sweep import compare_sweep
 from vae_jax.types import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.")
+_CONFIG = ConfigFlag("Config file.", required=False)
 _WHAT = flags.DEFINE_enum(
     "what",
     "train",
@@ -68,7 +68,7 @@ def _measure(what: str, how: compare.Comparison) -> dict[str, Any]:
         result = compare.compare_preparation(PILLOW, how, _FILES.value)
         summary.print_summary(result)
         return result
-    if _CONFIG.value is None:
+    if not _CONFIG.given:
         raise UserError(f"--what={what} needs --config")
     if what == "profile":
         result = compare.profile(_CONFIG.value, how)

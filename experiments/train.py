@@ -11,24 +11,32 @@ Exit codes: 0 finished, 2 a user's error, 143 after SIGTERM and 130 after SIGINT
 
 from __future__ import annotations
 
-import jax
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import app, cluster, drawing
-from vae_jax.processes import is_first
-from vae_jax.train.loop import fit
+from experiments import app, cluster, command_line
+from experiments.config_file import ConfigFlag
+from vae_jax.types import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_CONFIG = ConfigFlag("Config file.")
+_WORKDIR = command_line.workdir()
 _DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "Stop at the operation that makes a NaN.")
 
 
 def main() -> int:
-    """Train and draw what came out."""
+    """Trains, and draws what came out."""
+    config = _CONFIG.value
+    if "sweep" in config:
+        raise UserError("config.sweep lists many runs: give this config to experiments.ablation")
+
+    import jax
+
+    from experiments import drawing
+    from vae_jax.devices import is_first
+    from vae_jax.train.loop import fit
+
     jax.config.update("jax_debug_nans", _DEBUG_NANS.value)
     cluster.join()
-    result = fit(_CONFIG.value, _WORKDIR.value)
+    result = fit(config, _WORKDIR.value)
     if not is_first():
         return 0 if result.interrupted_by is None else 128 + result.interrupted_by
     if result.interrupted_by is not None:
@@ -36,9 +44,9 @@ def main() -> int:
         return 128 + result.interrupted_by
     for path in drawing.draw_run(_WORKDIR.value):
         print(f"wrote {path}")
+    print(f"next: python -m experiments.evaluate --workdir={_WORKDIR.value}")
     return 0
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
     app.run(main)

@@ -8,22 +8,22 @@ Exit codes: 0 finished, 2 a user's error, 143 after SIGTERM and 130 after SIGINT
 
 from __future__ import annotations
 
-from absl import flags
-from ml_collections import config_flags
+from experiments import app, command_line
+from experiments.config_file import ConfigFlag
 
-from experiments import app
-from vae_jax.data.splits import open_splits
-from vae_jax.run_folder import read_rows
-from vae_jax.train.classification import accuracy_table, classifier_task
-from vae_jax.train.loop import fit
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_CONFIG = ConfigFlag("Config file with a section `classifier`.")
+_WORKDIR = command_line.workdir("classifier's run")
 
 
 def main() -> int:
-    """Train, and state the accuracy on the test split."""
+    """Trains, and states the accuracy on the test split."""
     config = _CONFIG.value
+
+    from vae_jax.data.splits import open_splits
+    from vae_jax.run_folder import read_rows
+    from vae_jax.train.classification import accuracy_table, classifier_task
+    from vae_jax.train.loop import fit
+
     result = fit(config, _WORKDIR.value, make_task=classifier_task)
     if result.interrupted_by is not None:
         print(f"stopped at step {result.step}; the same command resumes there")
@@ -34,5 +34,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
     app.run(main)

@@ -1,4 +1,4 @@
-"""What one of two processes sees, as JSON; `test_processes.py` starts both."""
+"""What one of two processes sees, as JSON; `test_devices.py` starts both."""
 
 import json
 import sys
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import jax
 import numpy as np
 
-from vae_jax import processes
+from vae_jax import devices
 from vae_jax.data.batches import Batches
 from vae_jax.data.feeds import StreamingFeed
-from vae_jax.mesh import make_mesh
+from vae_jax.devices import make_mesh
 from vae_jax.types import ImageSet, UserError
 
 
@@ -41,20 +41,20 @@ def refusal():
         raise UserError("the disk is full")
 
     try:
-        processes.on_first(fail)
+        devices.on_first(fail)
     except UserError as error:
         return str(error)
 
 
 def main(coordinator, number, out):
     number = int(number)
-    processes.join(coordinator, 2, number)
+    devices.join(coordinator, 2, number)
     calls = []
     seen = {
-        "first": processes.is_first(),
-        "least": processes.least(10 + number),
-        "greatest": processes.greatest(10 + number),
-        "on_first": processes.on_first(lambda: calls.append(1) or 7 + number),
+        "first": devices.is_first(),
+        "least": devices.least(10 + number),
+        "greatest": devices.greatest(10 + number),
+        "on_first": devices.on_first(lambda: calls.append(1) or 7 + number),
         "calls": len(calls),
         "refusal": refusal(),
         "rows": [rows_read(epoch) for epoch in (0, 1)],

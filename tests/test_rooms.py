@@ -10,14 +10,14 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a room imports rooms below it and itself, never its neighbours.
 FLOORS = (
     {"types"},
-    {"files", "losses", "mesh", "progress", "schedules", "streams"},
-    {"processes"},
+    {"files", "losses", "progress", "schedules", "streams"},
+    {"devices"},
     {"data", "kl_conventions", "metrics", "models", "report"},
     {"checkpoint", "config"},
     {"run_folder"},
     {"latent", "run", "train"},
     {"evaluate", "filters", "interop", "throughput"},
-    {"pages", "studies"},
+    {"pages"},
     {"experiments"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

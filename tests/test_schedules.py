@@ -1,5 +1,6 @@
 """KL-weight and learning-rate factors at the steps where their formulas are known."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,6 +23,18 @@ def test_cyclical_rises_during_the_ramp_of_each_cycle():
     np.testing.assert_allclose(
         values(cyclical, [0, 5, 10, 19, 20, 25, 35, 40, 99]), [0, 0.5, 1, 1, 0, 0.5, 1, 1, 1]
     )
+
+
+def test_a_cycle_begins_at_zero_compiled_and_eager_alike():
+    """4,690 steps in 2 cycles: 2345 * 2 / 4690 in float32 is 1 or just below, as it is rounded."""
+    for steps, cycles in ((4690, 2), (1000, 3), (997, 7)):
+        factor = kl_schedule("cyclical", steps, cycles, 0.5)
+        at = np.arange(steps)
+        expected = np.minimum((at * cycles % steps) / (0.5 * steps), 1.0)
+        for schedule in (factor, jax.jit(factor)):
+            np.testing.assert_allclose(schedule(jnp.asarray(at, jnp.int32)), expected, rtol=1e-6)
+    eager = [float(kl_schedule("cyclical", 4690, 2, 0.5)(jnp.int32(s))) for s in (2344, 2345)]
+    assert eager == [1.0, 0.0]
 
 
 def test_learning_rate_warmup_and_cosine():

@@ -23,7 +23,9 @@ from vae_jax.types import UserError
 VAE_SECTIONS = ("model", "loss")
 
 # Fields that a resumed run may change: they do not touch the trajectory that is under way.
-RESUMABLE = ("train.epochs", "train.max_skipped", "data.path", "data.resident", "data.resident_gib")
+# `resolved` refuses a length of the run or of its schedule that would change it by the way.
+RESUMABLE = ("train.epochs", "train.max_skipped", "optimizer.schedule_epochs", "data.path",
+             "data.resident", "data.resident_gib")  # fmt: skip
 RESUMABLE_SECTIONS = ("eval", "checkpoint", "log", "parallel")
 # Words in an attribute's name that mirroring exchanges.
 SIDES = {"left", "right"}
@@ -115,6 +117,7 @@ FIELDS: dict[str, Field] = {
     "model.dtype": _choice(*DTYPES),
     "model.convolution": _choice("auto", "xla", "matmul"),
     "model.remat": Field(bool),
+    "model.sample": Field(bool),
     "loss.likelihood": _choice(*LIKELIHOODS),
     "loss.reduction": _choice(*REDUCTIONS),
     "loss.kl_weight": Field(float, low=0.0, high=1e6),
@@ -129,6 +132,7 @@ FIELDS: dict[str, Field] = {
     "optimizer.b2": Field(float, low=0.0, high=0.999999),
     "optimizer.epsilon": Field(float, above=0.0, high=1.0),
     "optimizer.schedule": _choice(*LEARNING_RATE_SCHEDULES),
+    "optimizer.schedule_epochs": COUNT_OR_NONE,
     "optimizer.warmup_steps": COUNT_OR_NONE,
     "optimizer.clip_norm": Field(float, low=0.0),
     "train.batch_size": COUNT,
@@ -221,6 +225,7 @@ def _check_across_fields(config: ConfigDict) -> None:
     if is_classifier(config):
         _check_stack("classifier", config.classifier)
     else:
+        _check_kl_schedule(config.loss)
         _check_stack("model.encoder", config.model.encoder)
         _check_stack("model.decoder", config.model.decoder, extra=1)
     if is_classifier(config) and config.data.condition == "none":
@@ -233,10 +238,24 @@ def _check_across_fields(config: ConfigDict) -> None:
             f"{tuple(config.data.attributes)!r}: 'attributes' needs names, anything else none"
         )
 
+    optimizer = config.optimizer
+    if optimizer.schedule == "constant" and optimizer.schedule_epochs:
+        raise UserError(
+            f"config.optimizer.schedule_epochs is {optimizer.schedule_epochs}, but "
+            "config.optimizer.schedule is 'constant', which has no length: set it to 0"
+        )
     _check_inputs(config.data)
     if is_classifier(config) and not make_corruption(config.data).is_off:
         raise UserError(
             "config.data.corruption is of no use here: a classifier is trained on clean images"
+        )
+
+
+def _check_kl_schedule(loss: ConfigDict) -> None:
+    if loss.kl_schedule == "cyclical" and loss.kl_schedule_steps * loss.kl_cycles >= 2**31:
+        raise UserError(
+            f"config.loss.kl_schedule_steps is {loss.kl_schedule_steps} and kl_cycles is "
+            f"{loss.kl_cycles}, but their product must be below 2^31"
         )
 
 
@@ -328,6 +347,35 @@ def check_resumable(saved: ConfigDict, config: ConfigDict) -> None:
                 f"config.{name} is {new!r}, but this workdir was trained with {old!r}; "
                 "use the old value or another workdir"
             )
+
+
+def resolved(config: ConfigDict, saved: ConfigDict | None = None) -> ConfigDict:
+    """The config as its run keeps it: with the length of its schedule in numbers.
+
+    Args:
+        config: validated.
+        saved: that of the same run, if it has started: its schedule stays, whatever
+            `train.epochs` is now, unless `config` gives another length.
+
+    Returns:
+        A copy whose `optimizer.schedule_epochs` is set where there is a schedule.
+
+    Raises:
+        UserError: epochs after the end of the schedule, which would train nothing.
+    """
+    config = config.copy_and_resolve_references()
+    optimizer, epochs = config.optimizer, config.train.epochs
+    if optimizer.schedule == "constant":
+        return config
+    if not optimizer.schedule_epochs:
+        optimizer.schedule_epochs = saved.optimizer.schedule_epochs if saved else epochs
+    if epochs > optimizer.schedule_epochs:
+        raise UserError(
+            f"config.train.epochs is {epochs}, but the learning rate of this run falls to 0 in "
+            f"{optimizer.schedule_epochs} epochs ({optimizer.schedule}); to train on, stretch it: "
+            f"--config.optimizer.schedule_epochs={epochs} raises it again for the epochs to come"
+        )
+    return config
 
 
 def beta(reduction: str, kl_weight: float, image_shape: tuple[int, int, int], z_dim: int) -> float:

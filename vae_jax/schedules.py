@@ -25,7 +25,7 @@ def kl_schedule(name: str, steps: int, cycles: int, ramp: float) -> Schedule:
 
     Args:
         name: one of `KL_SCHEDULES`.
-        steps: length of the warm-up, or of all cycles together.
+        steps: length of the warm-up, or of all cycles together; `steps * cycles` below 2^31.
         cycles: number of cycles.
         ramp: share of a cycle that rises, in (0, 1].
 
@@ -42,8 +42,9 @@ def kl_schedule(name: str, steps: int, cycles: int, ramp: float) -> Schedule:
     if name == "cyclical":
 
         def cyclical(step: jax.Array) -> jax.Array:
-            phase = jnp.mod(step * cycles / steps, 1.0)
-            factor = jnp.minimum(phase / ramp, 1.0)
+            # Integers: a quotient that is rounded up would begin a cycle at its end.
+            inside = jnp.mod(step * cycles, steps)  # of 0 to steps - 1 in every cycle
+            factor = jnp.minimum(inside / (ramp * steps), 1.0)
             return jnp.where(step < steps, factor, 1.0).astype(jnp.float32)
 
         return cyclical

@@ -21,7 +21,8 @@ TRAIN = "import runpy; runpy.run_module('experiments.train', run_name='__main__'
 # The same without runpy, so that the time is that from the end of the imports to the exit.
 TIMED = """
 import atexit, time
-from experiments import app, train
+import vae_jax.train.loop  # the heavy part of what `main` imports
+from experiments import app, drawing, train
 began = time.monotonic()
 atexit.register(lambda: print("seconds", time.monotonic() - began))
 app.run(train.main)

@@ -192,30 +192,34 @@ def test_vmap_over_kernels_and_scan_equal_a_loop(function):
     assert_close(jax.lax.map(gradient, kernels), looped)
 
 
+# 6 images come in chunks of 3; 7 in two of 4, the second of which begins at the fourth image.
+@pytest.mark.parametrize(("batch", "chunk", "lanes"), [(6, 3, 1), (6, 3, 3), (7, 4, 1), (7, 4, 2)])
 @pytest.mark.parametrize("channels", [1, 3, 8, 128])
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_chunks_of_images_equal_the_whole_batch(monkeypatch, channels, lanes):
-    x, kernel = normal(0, 6, 6, 5, channels), normal(1, 3, 3, channels, 4)
-    small = normal(2, 6, 3, 3, 4)
-
-    def results():
-        options = {"strides": (2, 2), "implementation": "matmul"}
-        cotangent = normal(3, 6, 6, 6, channels)
-        return (
-            *value_and_gradients(conv, x, kernel, small, **options),
-            *value_and_gradients(conv_transpose, small, kernel, cotangent, **options),
-        )
-
-    whole = results()
-    patches = 3 * 3 * 9 * channels * 8  # bytes an image
+def test_chunks_of_images_agree_with_loops(monkeypatch, channels, batch, chunk, lanes):
+    x, kernel = normal(0, batch, 6, 5, channels), normal(1, 3, 3, channels, 4)
+    small, image = normal(2, batch, 3, 3, 4), normal(3, batch, 6, 6, channels)
+    patches = 3 * 3 * 9 * channels * 8  # bytes of an image
     monkeypatch.setattr(convolution_matmul, "_WHOLE_BYTES", patches)
     monkeypatch.setattr(convolution_matmul, "_CHUNK_BYTES", 4 * patches)
     monkeypatch.setattr(convolution_matmul, "_LANES", lanes)
     monkeypatch.setattr(convolution_matmul, "_LANE_BYTES", patches)
     geometry = tuple(conv_axis(size, 3, 2, "same") for size in (6, 5))
-    assert convolution_matmul._chunk(geometry, 6, channels, jnp.dtype("float64")) == (3, lanes)
-    for a, b in zip(results(), whole, strict=True):
+    dtype = jnp.dtype("float64")
+    assert convolution_matmul._chunk(geometry, batch, channels, dtype) == (chunk, lanes)
+    options = {"strides": (2, 2), "implementation": "matmul"}
+    expected = naive(x, small, kernel, (2, 2), "same")
+    for a, b in zip(value_and_gradients(conv, x, kernel, small, **options), expected, strict=True):
         assert_close(a, b)
+    gathered, scattered, correlated = naive(image, small, kernel, (2, 2), "same")
+    actual = value_and_gradients(conv_transpose, small, kernel, image, **options)
+    for a, b in zip(actual, (scattered, gathered, correlated), strict=True):
+        assert_close(a, b)
+
+
+@pytest.mark.parametrize("batch", [127, 128, 251, 257])
+def test_chunks_of_batches_with_few_divisors_are_about_as_large(batch):
+    axis, dtype = conv_axis(48, 3, 2, "same"), jnp.dtype("float32")
+    assert convolution_matmul._chunk((axis, axis), batch, 32, dtype) == (8, 2)
 
 
 @pytest.mark.parametrize("implementation", ["xla", "matmul"])

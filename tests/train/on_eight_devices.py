@@ -1,4 +1,4 @@
-"""Batches and members divided among devices; `test_sharding.py` runs this with 8 virtual ones."""
+"""Batches and members divided among devices; `test_devices.py` runs this with 8 virtual ones."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from configs import tiny
 from vae_jax.data.batches import Batches
 from vae_jax.data.feeds import ResidentFeed, StreamingFeed
 from vae_jax.data.splits import open_splits
-from vae_jax.mesh import in_mesh, make_mesh, place, split
+from vae_jax.devices import in_mesh, make_mesh, place, split
 from vae_jax.models import convolution_matmul
 from vae_jax.run import decode, open_run, prior_latents
 from vae_jax.run_folder import read_rows
@@ -239,7 +239,7 @@ def test_members_on_devices_of_their_own_are_trained_as_on_one(tiny_config):
     np.testing.assert_allclose(found, losses, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), own, states)
     for test, expected in zip(own_tests, tests, strict=True):
-        assert test == pytest.approx(expected, rel=1e-4)
+        assert test["test"] == pytest.approx(expected["test"], rel=1e-4)
 
 
 def test_a_sweep_gives_the_same_figures_on_any_number_of_devices(tiny_config, tmp_path):

@@ -52,15 +52,18 @@ def test_the_step_is_that_of_the_whole_batch(images, kept):
         assert own["images"] == kept and state.step == 1
 
 
-def test_batch_norm_takes_each_micro_batch_and_leaves_out_padding(images):
-    """Momentum 0 keeps the statistics of the last micro-batch that had an image."""
+@pytest.mark.parametrize("momentum", [0.9, 0.0, 1.0])
+def test_running_statistics_move_once_as_those_of_the_whole_batch(images, momentum):
+    """Of the first layer, which sees the images alone; also with micro-batches of padding."""
     weights = (np.arange(8) < 5).astype(np.float32)
-    fields = {"model.norm_momentum": 0.0}
-    _, metrics, state = one_step(8, images, weights, **fields)
-    *_, alone = one_step(1, np.repeat(images[4:5], 8, axis=0), np.ones(8, np.float32), **fields)
-    first = [s.batch_stats["encoder"]["conv_0"]["norm"] for s in (state, alone)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *first)
-    assert np.isfinite(metrics["loss"]) and metrics["finite"]
+    fields = {"model.norm_momentum": momentum}
+    *_, whole = one_step(1, images, weights, **fields)
+    for accumulate in (4, 8):
+        _, metrics, state = one_step(accumulate, images, weights, **fields)
+        first = [s.batch_stats["encoder"]["conv_0"]["norm"] for s in (state, whole)]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *first)
+        assert np.isfinite(metrics["loss"]) and metrics["finite"]
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.batch_stats))
 
 
 def test_micro_batches_take_turns():

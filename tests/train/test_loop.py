@@ -8,6 +8,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from vae_jax.checkpoint.orbax_items import write_step
 from vae_jax.checkpoint.saving import Checkpoints
@@ -16,6 +17,8 @@ from vae_jax.run_folder import read_rows
 from vae_jax.train import task
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.loop import fit
+from vae_jax.train.population import fit_population
+from vae_jax.train.population_progress import member_folder
 from vae_jax.train.validation import Validator
 from vae_jax.types import UserError
 
@@ -115,10 +118,30 @@ def test_an_evaluation_that_is_stopped_is_made_up_for(
             assert read_rows(tmp_path)[-1]["step"] == step
     assert fit(tiny_config, tmp_path, quiet).step == 10
     assert_same_run(tiny_config, reference, tmp_path)
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert checkpoints.test_losses() == {
-            row["step"]: row["loss"] for row in read_rows(reference) if row["split"] == "test"
-        }
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_the_best_step_is_that_of_the_validation_split(tiny_config, tmp_path, sweep):
+    """Rows of both splits are logged; the test split chooses nothing."""
+    tiny_config.data.validation_count, tiny_config.train.epochs = 5, 3  # 5 of 37 training images
+    tiny_config.checkpoint.keep_latest, folder = 1, tmp_path
+    if sweep:
+        with tiny_config.unlocked():
+            tiny_config.sweep = ConfigDict({"seed": (0, 1), "mode": "grid", "schedule": "together",
+                                            "same_batches": False, "memory_gib": 0.0})  # fmt: skip
+        members = fit_population(tiny_config, tmp_path, quiet).members
+        folder = member_folder(tmp_path, members[0])
+    else:
+        fit(tiny_config, tmp_path, quiet)
+    rows = read_rows(folder)
+    assert [row["split"] for row in rows] == ["train", "validation", "test"] * 3
+    assert [row["images"] for row in rows[:3]] == [32, 5, 11]
+    losses = {row["step"]: row["loss"] for row in rows if row["split"] == "validation"}
+    assert losses != {row["step"]: row["loss"] for row in rows if row["split"] == "test"}
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        assert checkpoints.best_step() == min(losses, key=losses.__getitem__)
+        kept = checkpoints.test_losses()
+    assert kept == {step: losses[step] for step in kept}
 
 
 def test_a_last_save_that_fails_is_an_error_and_the_step_before_it_restores(
@@ -164,6 +187,30 @@ def test_more_epochs_train_on(uninterrupted, tiny_config, tmp_path, assert_same_
     tiny_config.train.epochs = 2
     assert fit(tiny_config, tmp_path, quiet).step == 10
     assert_same_run(tiny_config, reference, tmp_path)
+
+
+def test_more_epochs_under_a_cosine_are_refused_until_it_is_stretched(tiny_config, tmp_path):
+    """Stopped and resumed it is the cosine of the first start; rows say which epochs had which."""
+    tiny_config.optimizer.schedule = "cosine"
+    fit(tiny_config, tmp_path, quiet)
+    tiny_config.train.epochs = 3
+    with pytest.raises(UserError, match=r"schedule_epochs=3 raises it again"):
+        fit(tiny_config, tmp_path, quiet)
+    tiny_config.optimizer.schedule_epochs = 3
+    assert fit(tiny_config, tmp_path, quiet).step == 15
+    rows = [row for row in read_rows(tmp_path) if row["split"] == "train"]
+    assert [row["schedule_epochs"] for row in rows] == [2, 2, 3]
+    steps = np.arange(15)
+    rates = 0.5e-3 * (1 + np.cos(np.pi * steps / np.where(steps < 10, 10, 15)))
+    images = np.tile([8, 8, 8, 8, 5], 3)  # Means over an epoch count images.
+    for row, rate, count in zip(rows, rates.reshape(3, 5), images.reshape(3, 5), strict=True):
+        assert row["learning_rate"] == pytest.approx(np.average(rate, weights=count), rel=1e-4)
+
+
+def test_a_warm_up_longer_than_the_run_is_refused(tiny_config, tmp_path):
+    tiny_config.optimizer.warmup_steps = 11
+    with pytest.raises(UserError, match="warmup_steps is 11, but the run has only 10 steps"):
+        fit(tiny_config, tmp_path, quiet)
 
 
 def test_streaming_and_resident_runs_are_equal_bit_for_bit(
@@ -222,5 +269,5 @@ def test_ten_non_finite_steps_in_a_row_stop_the_run_and_keep_the_last_good_check
             fit(tiny_config, tmp_path, said.append)
     assert any("step 5 is not finite and was skipped" in line for line in said)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert checkpoints.best_step() == 5
+        assert checkpoints.latest_step() == 5
     assert np.isfinite(final_state(tiny_config, tmp_path).params["encoder"]["mean"]["bias"]).all()

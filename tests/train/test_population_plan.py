@@ -8,6 +8,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from vae_jax.config import validate
+from vae_jax.data.splits import open_splits
+from vae_jax.run_folder import write_config
 from vae_jax.train.padding import pad_latent, unpad_latent
 from vae_jax.train.population_plan import (
     make_groups,
@@ -15,7 +17,7 @@ from vae_jax.train.population_plan import (
     resolve_schedule,
     sweep_members,
 )
-from vae_jax.train.population_progress import member_folder
+from vae_jax.train.population_progress import make_plan, member_folder
 from vae_jax.train.setup import make_experiment
 from vae_jax.types import UserError
 
@@ -60,6 +62,12 @@ def test_mistakes_are_named(tiny_config):
         sweep_members(with_sweep(tiny_config, z_dim=(0,)))
 
 
+def test_names_tell_values_apart_that_differ_in_the_last_digit(tiny_config):
+    weights, seeds = (0.1, 0.10000001), (1234567, 1234568)
+    names = {m.name for m in sweep_members(with_sweep(tiny_config, kl_weight=weights, seed=seeds))}
+    assert len(names) == 4 and "w0.10000001-z4-lr0.001-s1234568" in names
+
+
 def test_names_of_members_cannot_leave_the_folder(tiny_config, tmp_path):
     """They are made of checked numbers, so that no value can be a path."""
     extremes = {
@@ -73,6 +81,20 @@ def test_names_of_members_cannot_leave_the_folder(tiny_config, tmp_path):
         for hostile in ("../../x", "/x", float("nan"), float("inf"), -1.0):
             with pytest.raises(UserError, match=f"config.*{name}"):
                 validate(with_sweep(tiny_config, **{name: (hostile,)}))
+
+
+def test_members_added_later_follow_the_schedule_of_the_sweep(tiny_config, tmp_path):
+    tiny_config.optimizer.schedule, splits = "cosine", open_splits(tiny_config.data)
+    config = with_sweep(tiny_config, seed=(0,))
+    plan = make_plan(config, tmp_path, splits)
+    assert plan.config.optimizer.schedule_epochs == 2
+    write_config(tmp_path, plan.config)
+    config.sweep.seed, config.train.epochs = (0, 1), 1
+    members = make_plan(config, tmp_path, splits).members
+    assert [member.config.optimizer.schedule_epochs for member in members] == [2, 2]
+    config.train.epochs = 3
+    with pytest.raises(UserError, match="schedule_epochs=3 raises it again"):
+        make_plan(config, tmp_path, splits)
 
 
 def test_groups_fit_the_budget_and_mix_only_what_may_be_mixed(tiny_config):

@@ -119,6 +119,12 @@ def test_at_the_entropy_floor_the_kl_is_all_that_is_left():
     assert row["kl_share_above_floor"] == pytest.approx(1.0, rel=1e-3)
 
 
+def test_without_sampling_there_is_no_bound():
+    means = {"loss": 2.0, "kl_weighted": 0.0, "recon_nats": 3.0, "kl": 1.0}
+    assert "elbo" in complete_row(means, Objective(), 0.0, SHAPE, Z)
+    assert "elbo" not in complete_row(means, Objective(), 0.0, SHAPE, Z, sampled=False)
+
+
 def test_squared_error_bounds_nothing():
     row = row_of(Objective("squared_error"), draw(9))
     assert not row.keys() & {"elbo", "log_density_bound", "entropy_floor", "kl_share_above_floor"}

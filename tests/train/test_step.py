@@ -1,5 +1,6 @@
 """The training step against a hand-written one, and what it does with non-finite gradients."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +51,33 @@ def test_one_step_is_adam_on_the_gradient_of_reconstruction_plus_kl():
     assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-3)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), moved.params, expected)
     assert int(moved.step) == 1 and int(moved.skipped) == 0
+
+
+def test_without_sampling_the_step_is_that_of_a_plain_autoencoder():
+    """Weight 0 and z = mean: log_var gets no gradient, and no draw changes the loss."""
+    setup = experiment(**{"model.sample": False, "loss.kl_weight": 0.0})
+    state, images = setup.init_state(), batch()
+    x = images.images.astype(jnp.float32) / 255
+
+    def loss(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+
+        def decode_mean(model):
+            mean, _ = model.encoder(x, True)
+            return model.decoder(mean, True)
+
+        logits, _ = nn.apply(decode_mean, setup.model, mutable=["batch_stats"])(variables)
+        p = jax.nn.sigmoid(logits)
+        return -jnp.mean((x * jnp.log(p) + (1 - x) * jnp.log(1 - p)).mean(-1).sum(axis=(1, 2)))
+
+    value, grads = jax.value_and_grad(loss)(state.params)
+    moved, metrics = jax.jit(setup.train_step)(state, images, setup.run_key, setup.hyper)
+    assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-3)
+    kept = [s.params["encoder"]["log_var"] for s in (state, moved)]
+    jax.tree.map(np.testing.assert_array_equal, *kept)
+    *_, seeded = jax.jit(setup.train_step)(state, images, jax.random.key(99), setup.hyper)
+    assert seeded["loss"] == metrics["loss"]
 
 
 def test_loss_is_the_sum_of_its_logged_parts():

@@ -52,14 +52,33 @@ def test_evaluation_does_not_depend_on_how_the_last_batch_is_padded(trained):
     kls = []
     for batch_size in (11, 8, 4):  # 11 test images: no padding, 5 of 16, 1 of 12
         config.eval.batch_size = batch_size
-        metrics = Validator(config, setup, make_feeds(config, splits)).evaluate(state)
+        metrics = Validator(config, setup, make_feeds(config, splits)).evaluate(state)["test"]
         assert metrics["images"] == 11
         kls.append((metrics["kl"], metrics["entropy_floor"]))
     np.testing.assert_allclose(kls, [kls[0]] * 3, rtol=1e-5)
 
 
+def test_the_optimal_sigma_is_that_of_the_split_however_it_is_batched(trained):
+    """Its bound is that of the fixed Gaussian decoder of the reported sigma."""
+    config, _, splits, _, state = trained
+    rows = []
+    for batch_size in (11, 4, 1):
+        config.eval.batch_size, config.loss.likelihood = batch_size, "optimal_sigma"
+        setup = make_experiment(config, 100)
+        rows.append(Validator(config, setup, make_feeds(config, splits)).evaluate(state)["test"])
+    config.loss.likelihood, config.loss.sigma = "gaussian", rows[-1]["sigma"]
+    setup = make_experiment(config, 100)
+    fixed = Validator(config, setup, make_feeds(config, splits)).evaluate(state)["test"]
+    # Each batch draws noise of its own, so the errors agree but roughly.
+    assert rows[-1]["recon_nats"] == pytest.approx(fixed["recon_nats"], rel=1e-5)
+    assert rows[-1]["loss"] == pytest.approx(rows[-1]["recon"] + rows[-1]["kl_weighted"])
+    np.testing.assert_allclose([row["sigma"] for row in rows], rows[0]["sigma"], rtol=0.02)
+    bounds = [row["recon_nats"] for row in rows]
+    assert np.ptp(bounds) < 0.02 * 768  # nats; 2 % of sigma in each of the 768 components
+
+
 def test_evaluation_repeats_bit_for_bit(trained):
     config, setup, _, feeds, state = trained
-    first, second = (Validator(config, setup, feeds).evaluate(state) for _ in range(2))
+    first, second = (Validator(config, setup, feeds).evaluate(state)["test"] for _ in range(2))
     assert first == second
     assert first["loss"] == pytest.approx(first["recon"] + first["kl_weighted"], rel=1e-6)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from vae_jax import processes
+from vae_jax import devices
 from vae_jax.checkpoint import digests
 from vae_jax.checkpoint.digests import PyTree
 from vae_jax.checkpoint.orbax_items import brief_reason, write_step
@@ -95,7 +95,7 @@ class Checkpoints(SavedSteps):
         """
         self.wait()
         step = operator.index(step)
-        newest = processes.on_first(self.latest_step)
+        newest = devices.on_first(self.latest_step)
         if step < 0 or (newest is not None and step < newest):
             raise UserError(
                 f"Step {step} cannot be saved in {self.directory}: the newest step there is "
@@ -113,7 +113,7 @@ class Checkpoints(SavedSteps):
         loss = float(test_loss)
         facts = {"step": step, "test_loss": loss if math.isfinite(loss) else None}
         facts["metadata"] = digests.seal(metadata)["record"]
-        if processes.several():
+        if devices.several():
             shared = {item: digests.stored_leaves(tree) for item, tree in items.items()}
             self._write(facts, arrays, generators, shared)
         else:
@@ -149,17 +149,17 @@ class Checkpoints(SavedSteps):
         try:
             items = {k: digests.describe_leaves(v, generators[k]) for k, v in arrays.items()}
             sealed = digests.seal({**facts, "items": items})
-            if processes.on_first(lambda: self._make_room(step, sealed)):
+            if devices.on_first(lambda: self._make_room(step, sealed)):
                 stored = {  # Orbax takes no empty arrays; their record is enough.
                     item: {name: leaf for name, leaf in leaves.items() if np.size(leaf)}
                     for item, leaves in sources.items()
                 }
                 write_step(self.directory, step, stored, sealed)
-            processes.on_first(lambda: self._settle(step))
+            devices.on_first(lambda: self._settle(step))
         except UserError:
             raise
         except Exception as error:
-            if processes.describe_loss(error):
+            if devices.describe_loss(error):
                 raise
             needed = sum(leaf.nbytes for leaves in arrays.values() for leaf in leaves.values())
             raise UserError(self._explain_failure(step, needed, error)) from error

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vae_jax.data.batches import Batches
-from vae_jax.mesh import BATCHES, DATA, WHOLE, assemble, axis_size, place
+from vae_jax.devices import BATCHES, DATA, WHOLE, assemble, axis_size, place
 from vae_jax.types import UserError
 
 # Host memory that one piece of a streamed epoch may take; two are in flight.

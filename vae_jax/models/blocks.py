@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from vae_jax.mesh import on_own_images
+from vae_jax.devices import on_own_images
 from vae_jax.models.convolution import Padding, conv, conv_transpose
 from vae_jax.models.norm import BatchNorm
 

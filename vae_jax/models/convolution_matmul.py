@@ -72,14 +72,20 @@ def _wide(dtype: jnp.dtype) -> jnp.dtype:
 
 
 def _chunk(geometry: Geometry, batch: int, channels: int, dtype: jnp.dtype) -> tuple[int, int]:
-    """Images to a chunk, the whole batch if small, and the lanes that share those of a chunk."""
+    """Images of a chunk, the whole batch if small, and the lanes that share those of a chunk."""
     rows, columns = geometry
     patches = rows.small * columns.small * rows.kernel * columns.kernel * channels * dtype.itemsize
     if batch * patches <= _WHOLE_BYTES:
         return batch, 1
-    chunk = _largest_divisor(batch, max(1, min(batch, _CHUNK_BYTES // patches)))
-    lanes = _LANES if chunk * patches >= _LANES * _LANE_BYTES else 1
-    return chunk, _largest_divisor(chunk, lanes)
+    most = max(1, min(batch, _CHUNK_BYTES // patches))
+    chunk = _largest_divisor(batch, most)
+    if 2 * chunk >= most:
+        lanes = _LANES if chunk * patches >= _LANES * _LANE_BYTES else 1
+        return chunk, _largest_divisor(chunk, lanes)
+    # A batch with as few divisors as 127: equal chunks, the last of which overlap.
+    lanes = _LANES if most * patches >= _LANES * _LANE_BYTES else 1
+    chunk = -(-batch // -(-batch // (most - most % lanes)))
+    return chunk + -chunk % lanes, lanes
 
 
 def _largest_divisor(number: int, limit: int) -> int:
@@ -96,39 +102,45 @@ def _over_chunks(
     """Apply `part` to some images at a time, in lanes that XLA can run side by side.
 
     XLA's CPU back end copies patches in one thread: while a lane copies, another one multiplies.
+    Where chunks do not divide the batch, the last ones begin early enough to be full; images that
+    come a second time give the same results again, and add nothing to the total.
 
     Args:
-        part: images `[n, ...]` of each array -> (result `[n, ...]` or None, a term of the total).
+        part: images `[n, ...]` of each array -> (result `[n, ...]` or None, a term of the total,
+            linear in the last array).
         images: arrays `[B, ...]`.
-        chunk: images to a step of the loop; divides B.
+        chunk: images of a step of the loop, at most B.
         lanes: parts of a chunk; divides `chunk`.
         total: what the terms are added to; None without terms.
 
     Returns:
         The results `[B, ...]` or None, and the total.
     """
-    if chunk == images[0].shape[0] and lanes == 1:
+    batch, size = len(images[0]), chunk // lanes
+    if size == batch:
         result, term = part(*images)
         return result, jax.tree.map(jnp.add, total, term)
-    split = [x.reshape(-1, chunk // lanes, *x.shape[1:]) for x in images]
-    count = split[0].shape[0]
 
-    def take(index):
-        return part(*(lax.dynamic_index_in_dim(x, index, keepdims=False) for x in split))
+    def take(at, begin):
+        *others, last = (lax.dynamic_slice_in_dim(x, begin, size) for x in images)
+        if batch % chunk and total is not None:
+            new = begin + jnp.arange(size) >= at * size
+            last = jnp.where(new[:, None, None, None], last, 0)
+        return part(*others, last)
 
     def step(index, carry):
         results, total = carry
         for at in (index * lanes + lane for lane in range(lanes)):
-            result, term = take(at)
-            put = functools.partial(lax.dynamic_update_index_in_dim, index=at, axis=0)
+            begin = jnp.minimum(at * size, batch - size)
+            result, term = take(at, begin)
+            put = functools.partial(lax.dynamic_update_slice_in_dim, start_index=begin, axis=0)
             results = jax.tree.map(put, results, result)
             total = jax.tree.map(jnp.add, total, term)
         return results, total
 
-    shapes = jax.eval_shape(take, 0)[0]
-    results = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
-    results, total = lax.fori_loop(0, count // lanes, step, (results, total))
-    return jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), results), total
+    shapes = jax.eval_shape(take, 0, 0)[0]
+    results = jax.tree.map(lambda s: jnp.zeros((batch, *s.shape[1:]), s.dtype), shapes)
+    return lax.fori_loop(0, -(-batch // chunk), step, (results, total))
 
 
 def _gather(geometry: Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -40,6 +40,8 @@ class VAE(nn.Module):
         style: what all layers share.
         decoder_dense_activation: activation of the decoder's dense layer.
         remat: recompute activations in the backward pass.
+        sample: draw z from the posterior where the objective is computed; a plain autoencoder
+            does not, and decodes the mean.
     """
 
     image_shape: tuple[int, int, int]
@@ -49,6 +51,7 @@ class VAE(nn.Module):
     style: BlockStyle
     decoder_dense_activation: str = "none"
     remat: bool = False
+    sample: bool = True
 
     def setup(self) -> None:
         start_shape = feature_shape(self.encoder_stack, self.image_shape)
@@ -144,7 +147,7 @@ def make_vae(model: Mapping[str, Any], image_shape: tuple[int, int, int]) -> VAE
         UserError: the decoder's layers do not lead back to the image's size.
     """
     fields = dict(model)
-    own = ("z_dim", "decoder_dense_activation", "remat")
+    own = ("z_dim", "decoder_dense_activation", "remat", "sample")
     vae = VAE(
         image_shape=image_shape,
         encoder_stack=_stack(fields.pop("encoder")),

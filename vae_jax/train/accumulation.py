@@ -8,23 +8,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vae_jax.mesh import split
+from vae_jax.devices import split
 from vae_jax.streams import stream_key
 
 # (params, batch_stats, examples, key, step, hyper) -> ((loss, (metrics, batch_stats)), gradient)
 Gradient = Callable[..., tuple[tuple[jax.Array, tuple[Any, Any]], Any]]
 
 
-def accumulated(gradient: Gradient, count: int) -> Gradient:
+def accumulated(gradient: Gradient, count: int, momentum: float) -> Gradient:
     """The same gradient, one micro-batch after the other.
 
     Loss, metrics and gradient are the means over micro-batches weighted by their images: those of
-    the whole batch, but for what is no mean over images. Batch norm takes the statistics of each
-    micro-batch, free bits and 'optimal_sigma' their means over it; dropout draws anew in each.
+    the whole batch, but for what is no mean over images. Batch norm normalises by the statistics
+    of each micro-batch, free bits and 'optimal_sigma' take their means over it; dropout draws anew
+    in each. The running statistics move once, towards the statistics of the whole batch.
 
     Args:
         gradient: of a batch.
         count: k; it divides the batch.
+        momentum: of the running statistics.
 
     Returns:
         A function with the same arguments and results.
@@ -36,31 +38,59 @@ def accumulated(gradient: Gradient, count: int) -> Gradient:
         images = jnp.sum(examples.weights)
         key = stream_key(key, "micro_batch")
 
-        def of_part(stats: Any, i: jax.Array, part: Any) -> Any:
-            return gradient(params, stats, split(part), jax.random.fold_in(key, i), step, hyper)
+        def of_part(i: jax.Array, part: Any) -> Any:
+            own_key = jax.random.fold_in(key, i)
+            return gradient(params, batch_stats, split(part), own_key, step, hyper)
 
-        def add(carry: tuple[Any, Any], numbered: tuple[jax.Array, Any]) -> tuple[Any, None]:
-            means, stats = carry
+        def add(means: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, tuple[jax.Array, Any]]:
             i, part = numbered
-            (loss, (metrics, new_stats)), grads = of_part(stats, i, part)
-            own = jnp.sum(part.weights)  # None in the last, smaller batch of an epoch perhaps.
+            (loss, (metrics, stats)), grads = of_part(i, part)
+            share = jnp.sum(part.weights) / images  # 0 perhaps in the last, smaller batch.
             means = jax.tree.map(
-                lambda m, v: m + jnp.where(own > 0, v * (own / images), 0).astype(m.dtype),
+                lambda m, v: m + jnp.where(share > 0, v * share, 0).astype(m.dtype),
                 means,
                 (loss, metrics, grads),
             )
-            stats = jax.tree.map(lambda new, old: jnp.where(own > 0, new, old), new_stats, stats)
-            return (means, stats), None
+            return means, (share, stats)
 
         parts = micro_batches(examples, count)
         first = jax.tree.map(lambda x: x[0], parts)
-        (loss, (metrics, _)), grads = jax.eval_shape(of_part, batch_stats, jnp.int32(0), first)
+        (loss, (metrics, _)), grads = jax.eval_shape(of_part, jnp.int32(0), first)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (loss, metrics, grads))
         numbered = (jnp.arange(count), parts)
-        ((loss, metrics, grads), stats), _ = jax.lax.scan(add, (zeros, batch_stats), numbered)
-        return (loss, (metrics, stats)), grads
+        (loss, metrics, grads), (shares, stats) = jax.lax.scan(add, zeros, numbered)
+        return (loss, (metrics, pooled_running(stats, shares, momentum))), grads
 
     return of_batch
+
+
+def pooled_running(moved: Any, shares: jax.Array, momentum: float) -> Any:
+    """The running statistics after a batch, from where each of its micro-batches moves them.
+
+    The variance of a batch is the mean variance within its parts plus the variance of their means.
+
+    Args:
+        moved: running `mean` and `var` `[k, C]` after each micro-batch alone, all from the same
+            start; leaves of a tree.
+        shares: `[k]`, the part of the batch's images that is in each; they add up to 1.
+        momentum: m of `m old + (1 - m) new`.
+
+    Returns:
+        The tree with `[C]`.
+    """
+
+    def mean_of(values: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(shares[:, None] > 0, values * shares[:, None], 0), axis=0)
+
+    def pool(own: Any) -> Any:
+        if "var" not in own:
+            return {name: pool(child) for name, child in own.items()}
+        mean, var = mean_of(own["mean"]), mean_of(own["var"])
+        if momentum < 1:  # Means have moved (1 - m) of their way, and so has what lies between.
+            var += mean_of(jnp.square(own["mean"] - mean[None, :])) / (1 - momentum)
+        return {"mean": mean, "var": var}
+
+    return pool(moved)
 
 
 def micro_batches(tree: Any, count: int) -> Any:

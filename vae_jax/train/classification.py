@@ -18,15 +18,16 @@ from vae_jax.config import is_classifier
 from vae_jax.data.batches import to_unit_range
 from vae_jax.data.inputs import InputStage, make_input_stage, training_pair
 from vae_jax.data.splits import Splits, condition_labels, condition_names
+from vae_jax.devices import data_mesh
 from vae_jax.losses import weighted_mean
 from vae_jax.models.classifier import Classifier, class_logits, make_classifier
 from vae_jax.schedules import learning_rate_schedule
 from vae_jax.streams import stream_key
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
-from vae_jax.train.sharding import data_mesh
 from vae_jax.train.state import Hyper, TrainState, make_optimizer, start_state
 from vae_jax.train.step import Draw, Examples, LossFn, Metrics, Step, make_update_step
-from vae_jax.train.task import Row, Task, total_steps
+from vae_jax.train.summary import counts
+from vae_jax.train.task import Row, Task, schedule_steps
 from vae_jax.train.validation import Feeds, make_feeds
 from vae_jax.types import Batch, ImageSet, UserError
 
@@ -79,7 +80,7 @@ def classifier_task(config: ConfigDict, splits: Splits, workdir: str) -> Task:
     optimizer = config.optimizer
     tx = make_optimizer(optimizer.b1, optimizer.b2, optimizer.epsilon, optimizer.clip_norm)
     learning_rate_factor = learning_rate_schedule(
-        optimizer.schedule, optimizer.warmup_steps, total_steps(config, splits)
+        optimizer.schedule, optimizer.warmup_steps, schedule_steps(config, splits)
     )
     run_key = jax.random.key(config.seed)
     feeds = make_feeds(config, splits, data_mesh(config))
@@ -91,6 +92,7 @@ def classifier_task(config: ConfigDict, splits: Splits, workdir: str) -> Task:
             tx,
             learning_rate_factor,
             config.train.accumulate,
+            model.style.norm_momentum,
         ),
         hyper=_hyper(config),
         run_key=run_key,
@@ -182,12 +184,12 @@ def _make_eval_step(model: Classifier, attributes: Sequence[str]) -> Step:
 
 
 class _Validator:
-    """Loss and accuracy on the test split."""
+    """Loss and accuracy on the held-out splits."""
 
     def __init__(
         self, config: ConfigDict, model: Classifier, attributes: Sequence[str], feeds: Feeds
     ) -> None:
-        self._feed, self._hyper, self._pace = feeds.test, _hyper(config), Pace()
+        self._feeds, self._hyper, self._pace = feeds.held_out, _hyper(config), Pace()
         self._key = stream_key(jax.random.key(config.seed), "evaluation")
         self._program = jax.jit(make_run_steps(_make_eval_step(model, attributes)))
 
@@ -196,18 +198,21 @@ class _Validator:
 
     def evaluate(
         self, state: TrainState, stopped: Callable[[], bool] = lambda: False
-    ) -> dict[str, float] | None:
-        means = EpochMeans()
+    ) -> dict[str, dict[str, float]] | None:
         variables = {
             "params": state.params[NETWORK],
             "batch_stats": state.batch_stats[NETWORK],
         }
-        calls = run_epoch(self._program, variables, self._feed, self._key, self._hyper, self._pace)
-        for _, metrics in calls:
-            means.add(metrics)
-            if stopped():
-                return None
-        return means.means()
+        found = {}
+        for split, feed in self._feeds.items():
+            means = EpochMeans()
+            calls = run_epoch(self._program, variables, feed, self._key, self._hyper, self._pace)
+            for _, metrics in calls:
+                means.add(metrics)
+                if stopped():
+                    return None
+            found[split] = means.means()
+        return found
 
 
 def _summary(
@@ -223,8 +228,7 @@ def _summary(
     )
     lines = [
         table.rstrip(),
-        f"data       {config.data.name}: {len(splits.train):,} training and "
-        f"{len(splits.test):,} test images, from {config.data.path}",
+        f"data       {config.data.name}: {counts(splits)} images, from {config.data.path}",
         f"predicts   {config.data.condition}: {', '.join(label_names)}",
         f"workdir    {workdir}: config.json, metrics.jsonl, checkpoints/",
     ]

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax import processes
+from vae_jax import devices
 from vae_jax.data.feeds import Feed, Segment
-from vae_jax.mesh import in_mesh, place, split, whole
+from vae_jax.devices import in_mesh, place, split, whole
 from vae_jax.train.state import Hyper
 from vae_jax.train.step import Step
 from vae_jax.types import Batch
@@ -92,7 +92,7 @@ class Pace:
 
     def count(self, remaining: int) -> int:
         """Steps of the next call, at most `remaining`; the same in all processes."""
-        return processes.least(min(self._steps, remaining, MAX_STEPS_A_CALL))
+        return devices.least(min(self._steps, remaining, MAX_STEPS_A_CALL))
 
     def record(self, steps: int, seconds: float) -> None:
         """Adapt to a call of `steps` that took `seconds`."""

@@ -8,7 +8,7 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
-from vae_jax import processes
+from vae_jax import devices
 
 
 class StopSignals:
@@ -54,7 +54,7 @@ class StopSignals:
 
     @property
     def received(self) -> int | None:
-        return self._agreed if processes.several() else self._noted or None
+        return self._agreed if devices.several() else self._noted or None
 
     @received.setter
     def received(self, number: int) -> None:
@@ -62,7 +62,7 @@ class StopSignals:
 
     def agree(self) -> None:
         """Tell the other processes of a signal, and hear of theirs; all call this together."""
-        self._agreed = processes.greatest(self._noted) or None
+        self._agreed = devices.greatest(self._noted) or None
 
     def _note(self, number: int, frame: FrameType | None = None) -> None:
         self._noted = self._noted or number

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
-from vae_jax import processes
+from vae_jax import devices
 from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import Splits, open_splits
@@ -19,6 +19,7 @@ from vae_jax.run_folder import MetricsLog, open_log, run_lock
 from vae_jax.train import persistence
 from vae_jax.train.epoch import EpochMeans, Pace, compiled_steps, run_epoch
 from vae_jax.train.interruption import StopSignals
+from vae_jax.train.rows import schedule_length
 from vae_jax.train.task import MakeTask, Task, vae_task
 from vae_jax.types import UserError
 
@@ -32,7 +33,8 @@ class FitResult(NamedTuple):
 
     Attributes:
         step: of the last checkpoint.
-        rows: the last `train` and `test` rows by split; empty if no epoch ended in this call.
+        rows: the last rows by split, `train`, `validation` and `test`; empty if no epoch ended in
+            this call.
         interrupted_by: number of the signal that stopped it, or None.
     """
 
@@ -67,11 +69,14 @@ def fit(
     """
     configs.validate(config)
     workdir = Path(workdir)
-    with processes.held_by_first(run_lock(workdir)):
+    with devices.held_by_first(run_lock(workdir)):
+        saved = None
         if (workdir / folders.CONFIG_FILE).exists():
-            configs.check_resumable(folders.read_config(workdir), config)
+            saved = folders.read_config(workdir)
+            configs.check_resumable(saved, config)
+        config = configs.resolved(config, saved)
         # Preparing data may take long and can be killed at any time, so signals end it as usual.
-        splits = splits or processes.first_before_others(lambda: open_splits(config.data))
+        splits = splits or devices.first_before_others(lambda: open_splits(config.data))
         checkpoints = Checkpoints(
             workdir / folders.CHECKPOINTS,
             keep_latest=config.checkpoint.keep_latest,
@@ -96,10 +101,10 @@ class _Trainer:
     ) -> None:
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
         self.task, self.stop = task, stop
-        self.say = say if processes.is_first() else lambda text: None
+        self.say = say if devices.is_first() else lambda text: None
         self.say(task.summary)
         self.state, self.saved = persistence.restore(checkpoints, task)
-        processes.on_first(lambda: folders.write_config(workdir, config))
+        devices.on_first(lambda: folders.write_config(workdir, config))
         self.program = compiled_steps(task.train_step, donate=True)
         self.pace = Pace()
         self.rows: dict[str, dict[str, Any]] = {}
@@ -118,7 +123,7 @@ class _Trainer:
             self.say(f"resuming at step {step} (epoch {step // per_epoch + 1 - untested})")
         log = open_log(self.workdir, step - untested, self.config.log.tensorboard)
         try:
-            with processes.progress(last, "Training", "steps", start=step) as advance:
+            with devices.progress(last, "Training", "steps", start=step) as advance:
                 for epoch in range(step // per_epoch - untested, self.config.train.epochs):
                     self._epoch(epoch, log, advance)
                     if self.stop.received is not None:
@@ -161,26 +166,26 @@ class _Trainer:
     ) -> None:
         config, last = self.config, epoch == self.config.train.epochs
         rows = {"train": self._row("train", epoch, means.means()) | speed}
-        test_loss = float("nan")
+        ranking = float("nan")
         if last or epoch % config.eval.every_epochs == 0:
             tested = self.task.validator.evaluate(
                 self.state, stopped=lambda: self.stop.received is not None
             )
             if tested is None:
-                self._save(test_loss, means.saved())
+                self._save(ranking, means.saved())
                 return
-            rows["test"] = self._row("test", epoch, tested)
-            test_loss = rows["test"]["loss"]
+            rows |= {split: self._row(split, epoch, own) for split, own in tested.items()}
+            ranking = tested.get("validation", {}).get("loss", ranking)
         for row in rows.values():
             log.write(row)
         self.rows = rows
         self.say(self._epoch_line(rows))
         if last or epoch % config.checkpoint.every_epochs == 0 or self.stop.received is not None:
-            self._save(test_loss, {})
+            self._save(ranking, {})
 
     def _row(self, split: str, epoch: int, means: dict[str, float]) -> dict[str, Any]:
         head = {"split": split, "epoch": epoch, "step": int(self.state.step)}
-        return head | self.task.complete_row(means)
+        return head | schedule_length(self.config, split) | self.task.complete_row(means)
 
     def _epoch_line(self, rows: dict[str, dict[str, Any]]) -> str:
         train = rows["train"]
@@ -190,12 +195,12 @@ class _Trainer:
         ]
         return "  ".join([*parts, f"{train['images_per_second']:,.0f} images/s"])
 
-    def _save(self, test_loss: float, epoch_sums: dict[str, float]) -> None:
+    def _save(self, validation_loss: float, epoch_sums: dict[str, float]) -> None:
         persistence.save(
             self.checkpoints,
             self.state,
             self.task.validator.batch_stats(self.state),
-            test_loss,
+            validation_loss,
             persistence.Facts(configs.digest(self.config), self.task.label_names, epoch_sums),
         )
 

@@ -38,7 +38,7 @@ def save(
     checkpoints: Checkpoints,
     state: TrainState,
     batch_stats: Any,
-    test_loss: float,
+    validation_loss: float,
     facts: Facts,
 ) -> None:
     """Save a run: the networks with the statistics they are evaluated with, and the training.
@@ -47,14 +47,14 @@ def save(
         checkpoints: of the run.
         state: of the run; its own running statistics go with the training item.
         batch_stats: statistics that the networks are evaluated with.
-        test_loss: NaN if it was not measured.
+        validation_loss: ranks the checkpoints; NaN if it was not measured.
         facts: saved as metadata.
 
     Raises:
         UserError: see `Checkpoints.save`.
     """
     items = network_items(state.params, batch_stats) | {"training": _training_item(state)}
-    checkpoints.save(int(state.step), items, test_loss=test_loss, metadata=facts._asdict())
+    checkpoints.save(int(state.step), items, test_loss=validation_loss, metadata=facts._asdict())
 
 
 def _training_item(state: TrainState) -> dict[str, Any]:

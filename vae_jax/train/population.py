@@ -16,7 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
-from vae_jax import processes
+from vae_jax import devices
 from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saved_steps import SavedSteps
 from vae_jax.data.splits import Splits, open_splits
@@ -66,11 +66,11 @@ def fit_population(
     """
     workdir = Path(workdir)
     configs.validate(config)
-    splits = processes.first_before_others(lambda: open_splits(config.data))
-    say = say if processes.is_first() else lambda text: None
-    with processes.held_by_first(run_lock(workdir)), StopSignals() as stop:
+    splits = devices.first_before_others(lambda: open_splits(config.data))
+    say = say if devices.is_first() else lambda text: None
+    with devices.held_by_first(run_lock(workdir)), StopSignals() as stop:
         plan = make_plan(config, workdir, splits)
-        processes.on_first(lambda: folders.write_config(workdir, config))
+        devices.on_first(lambda: folders.write_config(workdir, plan.config))
         mesh = plan_mesh(plan)
         say(
             f"{len(plan.members)} members: {len(plan.outcomes)} done, the others "
@@ -116,7 +116,7 @@ def _train_group(
         else:
             outcomes = [_fit_alone(members[0], paths[0], splits, feeds, stop, tell)]
     except jax.errors.JaxRuntimeError as error:
-        if processes.several():
+        if devices.several():
             raise  # The others did not fail in the same way: only a new start helps.
         reason = str(error).splitlines()[0]
         outcomes = [Outcome("failed", reason, 0) for _ in members]
@@ -124,7 +124,7 @@ def _train_group(
     for member, path, outcome in zip(members, paths, outcomes, strict=True):
         if outcome.reason:
             say(f"{member.name} {outcome.status}: {outcome.reason}")
-        if processes.is_first():
+        if devices.is_first():
             write_record(path, member, outcome, seconds, len(members))
     return {member.name: outcome for member, outcome in zip(members, outcomes, strict=True)}
 

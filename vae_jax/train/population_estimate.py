@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from vae_jax.data.splits import Splits, condition_names
-from vae_jax.mesh import in_mesh, place
+from vae_jax.devices import in_mesh, place
 from vae_jax.train.epoch import MAX_STEPS_A_CALL, compiled_steps
 from vae_jax.train.population_group import (
     group_feed,
@@ -20,6 +20,7 @@ from vae_jax.train.population_group import (
 from vae_jax.train.population_plan import Group
 from vae_jax.train.population_progress import Plan, plan_mesh
 from vae_jax.train.setup import make_experiment
+from vae_jax.train.task import schedule_steps
 from vae_jax.train.validation import Feeds, make_feeds
 
 # How long steps are timed for.
@@ -38,20 +39,20 @@ class StepTime(NamedTuple):
     step_seconds: float
 
 
-def measure_group(group: Group, splits: Splits, feeds: Feeds, steps: int) -> StepTime:
+def measure_group(group: Group, splits: Splits, feeds: Feeds) -> StepTime:
     """Time the training program of a group on its own batches.
 
     Args:
         group: whose program is timed.
         splits: the data.
         feeds: the batches.
-        steps: of a whole run, for the learning-rate schedule.
 
     Returns:
         Seconds for all members of the group at once.
     """
     configs = [member.config for member in group.members]
     label_dim = len(condition_names(configs[0].data, splits.train))
+    steps = schedule_steps(configs[0], splits)
     experiments = [make_experiment(config, steps, label_dim) for config in configs]
     feed, axes = group_feed(feeds.train, configs)
     if group.together:
@@ -108,7 +109,7 @@ def describe_plan(plan: Plan, splits: Splits) -> str:
     if not plan.groups:
         return "\n".join([*lines, "nothing is left to train"])
     feeds = make_feeds(plan.members[0].config, splits, plan_mesh(plan))
-    measured = measure_group(plan.groups[0], splits, feeds, plan.steps)
+    measured = measure_group(plan.groups[0], splits, feeds)
     programs = len({tuple(m.config.model.z_dim for m in group.members) for group in plan.groups})
     training = len(plan.groups) * plan.steps * measured.step_seconds
     compiling = programs * measured.compile_seconds

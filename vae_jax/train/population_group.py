@@ -13,11 +13,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vae_jax.data.feeds import Feed, ResidentFeed, Segment
-from vae_jax.mesh import MEMBERS, OWN, WHOLE, axis_size, host, on_own_members, place
+from vae_jax.devices import MEMBERS, OWN, WHOLE, axis_size, host, on_own_members, place
 from vae_jax.streams import stream_key
 from vae_jax.train import epoch
 from vae_jax.train.epoch import EpochMeans, Pace, RunSteps, make_run_steps, run_epoch
 from vae_jax.train.padding import pad_latent, unpad_latent
+from vae_jax.train.rows import with_one_sigma
 from vae_jax.train.setup import Experiment
 from vae_jax.train.state import Hyper, TrainState
 from vae_jax.train.step import Step
@@ -161,7 +162,7 @@ def group_feed(feed: Feed, group: Sequence[ConfigDict]) -> tuple[Feed, Segment]:
 
 
 class GroupValidator:
-    """Evaluates all members of a group on the test split, as `Validator` does one."""
+    """Evaluates all members of a group on held-out splits, as `Validator` does one."""
 
     def __init__(self, config: ConfigDict, stacked: Stacked, feeds: Feeds) -> None:
         self._reestimate = config.eval.batch_stats == "reestimated" and config.model.norm == "batch"
@@ -188,18 +189,23 @@ class GroupValidator:
 
     def evaluate(
         self, state: TrainState, stopped: Callable[[], bool] = lambda: False
-    ) -> list[dict[str, float]] | None:
-        """Each member's means over the test split; None once `stopped()`, asked often."""
+    ) -> list[dict[str, dict[str, float]]] | None:
+        """Each member's means by held-out split; None once `stopped()`, asked often."""
         count = len(self._stacked.experiments)
+        model, objective = self._stacked.widest.model, self._stacked.widest.objective
         variables = {"params": state.params, "batch_stats": self.batch_stats(state)}
-        means = [EpochMeans() for _ in range(count)]
-        start = EvalCarry(variables, jnp.zeros(len(self._keys), jnp.int32))
-        for _, metrics in self._run(self._eval_program, start, self._feeds.test, 1):
-            for k, own in enumerate(means):
-                own.add(member_metrics(metrics, k))
-            if stopped():
-                return None
-        return [own.means() for own in means]
+        found: list[dict[str, dict[str, float]]] = [{} for _ in range(count)]
+        for split, feed in self._feeds.held_out.items():
+            means = [EpochMeans() for _ in range(count)]
+            start = EvalCarry(variables, jnp.zeros(len(self._keys), jnp.int32))
+            for _, metrics in self._run(self._eval_program, start, feed, 1):
+                for k, own in enumerate(means):
+                    own.add(member_metrics(metrics, k))
+                if stopped():
+                    return None
+            for mine, own in zip(found, means, strict=True):
+                mine[split] = with_one_sigma(own.means(), objective, model.image_shape)
+        return found
 
     def _run(self, program: RunSteps, carry: Any, feed: Feed, pace: int) -> Iterator[Any]:
         hyper = self._stacked.hyper

@@ -118,8 +118,13 @@ def _member(config: ConfigDict, values: dict[str, Any]) -> Member:
     if config.sweep.same_batches and own.train.order_seed < 0:
         own.train.order_seed = config.seed
     configs.validate(own)
-    name = "-".join(f"{letter}{_value(own, axis):g}" for axis, (_, letter) in AXES.items())
+    name = "-".join(letter + _digits(_value(own, axis)) for axis, (_, letter) in AXES.items())
     return Member(name, own)
+
+
+def _digits(value: float) -> str:
+    """As many digits as tell a value from every other one: 2 for 2.0, 0.05, 1e-300."""
+    return repr(value).removesuffix(".0")
 
 
 def _value(config: ConfigDict, axis: str) -> Any:

@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
-from vae_jax import processes
+from vae_jax import devices
 from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saved_steps import SavedSteps
 from vae_jax.data.splits import Splits, condition_names
+from vae_jax.devices import data_mesh, members_mesh, members_share
 from vae_jax.train import persistence
 from vae_jax.train.population_plan import (
     Group,
@@ -25,8 +26,8 @@ from vae_jax.train.population_plan import (
     resolve_schedule,
     sweep_members,
 )
-from vae_jax.train.sharding import data_mesh, members_mesh, members_share
 from vae_jax.train.task import total_steps
+from vae_jax.train.validation import order_seed
 
 MEMBERS = "members"
 RECORD = "member.json"
@@ -38,6 +39,7 @@ class Plan(NamedTuple):
     """What a sweep is going to do.
 
     Attributes:
+        config: of the sweep, as it is kept.
         members: all of them.
         outcomes: of those that need no more training, by name.
         groups: of the others.
@@ -46,6 +48,7 @@ class Plan(NamedTuple):
         steps: of a whole run.
     """
 
+    config: ConfigDict
     members: tuple[Member, ...]
     outcomes: dict[str, Outcome]
     groups: tuple[Group, ...]
@@ -79,6 +82,7 @@ def write_record(
     """
     record = outcome._asdict() | {
         "config_digest": configs.digest(member.config),
+        "order_seed": order_seed(member.config),
         "seconds": read_record(folder).get("seconds", 0.0) + seconds,
         "together": together,
     }
@@ -104,6 +108,10 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
             another config.
     """
     configs.validate(config)
+    saved = None
+    if (Path(workdir) / folders.CONFIG_FILE).exists():
+        saved = folders.read_config(workdir)
+    config = configs.resolved(config, saved)  # One schedule, also for members that come later.
     members = sweep_members(config)
     steps = total_steps(config, splits)
     outcomes, position = {}, {}
@@ -125,12 +133,12 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
     groups = make_groups(
         [member for member in members if member.name not in outcomes],
         schedule,
-        int(config.sweep.memory_gib * 2**30) or processes.on_first(lambda: memory_budget(backend)),
+        int(config.sweep.memory_gib * 2**30) or devices.on_first(lambda: memory_budget(backend)),
         lambda member: position[member.name],
         len(condition_names(config.data, splits.train)),
         len(members_share(config.parallel.members, len(members)).devices),
     )
-    return Plan(members, outcomes, groups, schedule, reason, steps)
+    return Plan(config, members, outcomes, groups, schedule, reason, steps)
 
 
 def _position(folder: Path, steps_per_epoch: int) -> tuple[int, bool]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vae_jax import config as configs
-from vae_jax import processes
+from vae_jax import devices
 from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import Splits, condition_names
-from vae_jax.mesh import host
+from vae_jax.devices import host
 from vae_jax.progress import Advance
 from vae_jax.run_folder import open_log, run_lock
 from vae_jax.train import persistence
@@ -32,9 +31,9 @@ from vae_jax.train.population_group import (
     unstack_states,
 )
 from vae_jax.train.population_plan import Member, Outcome
-from vae_jax.train.rows import complete_row
+from vae_jax.train.rows import complete_row, schedule_length
 from vae_jax.train.setup import make_experiment
-from vae_jax.train.task import total_steps
+from vae_jax.train.task import schedule_steps, total_steps
 from vae_jax.train.validation import Feeds
 
 
@@ -46,7 +45,7 @@ class _MemberRun:
     ) -> None:
         config = member.config
         self.member, self.config = member, config
-        stack.enter_context(processes.held_by_first(run_lock(workdir)))
+        stack.enter_context(devices.held_by_first(run_lock(workdir)))
         self.checkpoints = stack.enter_context(
             Checkpoints(
                 workdir / folders.CHECKPOINTS,
@@ -54,9 +53,9 @@ class _MemberRun:
                 keep_best=config.checkpoint.keep_best,
             )
         )
-        self.experiment = make_experiment(config, total_steps(config, splits), label_dim)
+        self.experiment = make_experiment(config, schedule_steps(config, splits), label_dim)
         self.state, self.facts = persistence.restore(self.checkpoints, self.experiment)
-        processes.on_first(lambda: folders.write_config(workdir, config))
+        devices.on_first(lambda: folders.write_config(workdir, config))
         step, epochs = int(self.state.step), config.train.epochs
         self.untested = self.facts.untested(step, total_steps(config, splits) // epochs)
         self.log = open_log(workdir, step - self.untested, config.log.tensorboard)
@@ -68,9 +67,8 @@ class _MemberRun:
         """Log the figures of one split and epoch."""
         experiment = self.experiment
         model = experiment.model
-        row = complete_row(
-            means, experiment.objective, self.config.loss.kl_weight, model.image_shape, model.z_dim
-        )
+        weight, shape = self.config.loss.kl_weight, model.image_shape
+        row = complete_row(means, experiment.objective, weight, shape, model.z_dim, model.sample)
         self.log.write(head | row | speed)
 
 
@@ -132,7 +130,7 @@ class GroupTrainer:
     def _train(self) -> None:
         per_epoch, epochs = self.feed.steps_per_epoch, self.config.train.epochs
         step = self._step()
-        with processes.progress(per_epoch * epochs, "Training", "steps", start=step) as advance:
+        with devices.progress(per_epoch * epochs, "Training", "steps", start=step) as advance:
             for epoch in range(step // per_epoch - self.runs[0].untested, epochs):
                 self._epoch(epoch, advance)
                 if self.stop.received is not None or not self._alive():
@@ -178,7 +176,7 @@ class GroupTrainer:
     def _finish_epoch(self, epoch: int, speed: dict[str, float]) -> None:
         config, last = self.config, epoch == self.config.train.epochs
         head = {"epoch": epoch, "step": self._step()}
-        tests: list[dict[str, float]] = [{} for _ in self.runs]
+        tests: list[dict[str, dict[str, float]]] = [{} for _ in self.runs]
         if last or epoch % config.eval.every_epochs == 0:
             measured = self.validator.evaluate(self.state, lambda: self.stop.received is not None)
             for run in self.runs:
@@ -189,14 +187,16 @@ class GroupTrainer:
             tests = measured
         for run, test in zip(self.runs, tests, strict=True):
             if not run.reason:
-                run.write_row({"split": "train"} | head, run.means.means(), speed)
-                if test:
-                    run.write_row({"split": "test"} | head, test, {})
+                length = schedule_length(config, "train")
+                run.write_row({"split": "train"} | head | length, run.means.means(), speed)
+                for split, means in test.items():
+                    run.write_row({"split": split} | head, means, {})
         rate = speed["images_per_second"] * len(self.runs)
         self.say(f"epoch {epoch}/{config.train.epochs}  {rate:,.0f} images/s of all models")
         if last or epoch % config.checkpoint.every_epochs == 0 or self.stop.received is not None:
-            losses = {run.member.name: test for run, test in zip(self.runs, tests, strict=True)}
-            self._save({name: test.get("loss", np.nan) for name, test in losses.items()})
+            losses = [test.get("validation", {}).get("loss", math.nan) for test in tests]
+            names = [run.member.name for run in self.runs]
+            self._save(dict(zip(names, losses, strict=True)))
 
     def _save(self, losses: dict[str, float], within_epoch: bool = False) -> None:
         states = unstack_states(self.stacked, self.state)

@@ -4,7 +4,41 @@ from __future__ import annotations
 
 import math
 
-from vae_jax.losses import Objective, term_scales
+from ml_collections import ConfigDict
+
+from vae_jax.losses import MIN_OPTIMAL_VARIANCE, Objective, term_scales
+
+
+def schedule_length(config: ConfigDict, split: str) -> dict[str, int]:
+    """What a row of the training split says of a schedule: a run may have it stretched."""
+    if split != "train" or config.optimizer.schedule == "constant":
+        return {}
+    return {"schedule_epochs": config.optimizer.schedule_epochs}
+
+
+def with_one_sigma(
+    means: dict[str, float], objective: Objective, image_shape: tuple[int, int, int]
+) -> dict[str, float]:
+    """The objective of a split from the means over its images, however they were in batches.
+
+    Only `optimal_sigma` needs this: its variance is the mean error of the whole split.
+
+    Args:
+        means: of `objective_terms`, with R the squared error where sigma is optimal.
+        objective: likelihood and reduction.
+        image_shape: `(H, W, C)`.
+
+    Returns:
+        The means, for `optimal_sigma` with `sigma` and with R under it.
+    """
+    if objective.likelihood != "optimal_sigma":
+        return means
+    error, dimensions = means["recon_nats"], math.prod(image_shape)
+    variance = max(error / dimensions, MIN_OPTIMAL_VARIANCE)
+    nats = error / (2 * variance) + 0.5 * dimensions * math.log(2 * math.pi * variance)
+    recon = term_scales(objective.reduction, 0.0, image_shape, 1)[0] * nats
+    terms = {"loss": recon + means["kl_weighted"], "recon": recon, "recon_nats": nats}
+    return means | terms | {"sigma": math.sqrt(variance)}
 
 
 def complete_row(
@@ -13,6 +47,7 @@ def complete_row(
     kl_weight: float,
     image_shape: tuple[int, int, int],
     z_dim: int,
+    sampled: bool = True,
 ) -> dict[str, float]:
     """Add what follows from the epoch's means.
 
@@ -22,6 +57,7 @@ def complete_row(
         kl_weight: w that the means were taken with, unless they have their own `kl_weight`.
         image_shape: `(H, W, C)`.
         z_dim: Z.
+        sampled: z was drawn from the posterior; without that there is no bound.
 
     Returns:
         The means with `kl_weight`; `beta`, the weight of K against R; `kl_share`, and for the
@@ -39,6 +75,8 @@ def complete_row(
     if "entropy_floor" in means:
         above = means["loss"] - recon_scale * means["entropy_floor"]
         row["kl_share_above_floor"] = _ratio(means["kl_weighted"], above)
+    if not sampled:
+        return row
     bound = -(means["recon_nats"] + means["kl"])
     if objective.likelihood == "bernoulli":
         row["elbo"] = bound

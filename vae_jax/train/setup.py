@@ -54,7 +54,7 @@ def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) ->
 
     Args:
         config: the whole config.
-        total_steps: of the run, for the learning-rate schedule.
+        total_steps: until a learning rate that falls has fallen.
         label_dim: width of the condition; 0 for none.
 
     Returns:

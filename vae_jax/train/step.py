@@ -101,6 +101,7 @@ def make_update_step(
     tx: optax.GradientTransformation,
     learning_rate_factor: Schedule,
     accumulate: int = 1,
+    norm_momentum: float = 0.0,
 ) -> Step:
     """Build the pure step that follows the gradient of a loss, whatever is trained.
 
@@ -114,17 +115,18 @@ def make_update_step(
         tx: optimiser without its learning rate.
         learning_rate_factor: step -> factor of the learning rate.
         accumulate: micro-batches that the gradient is computed in, see `accumulated`.
+        norm_momentum: of the model's running statistics, which `accumulated` needs to know.
 
     Returns:
         `train_step(state, batch, run_key, hyper) -> (state, metrics)`, where metrics are those of
-        the loss plus `images`, their count, `grad_norm` and `finite`.
+        the loss plus `images`, their count, `grad_norm`, `finite` and `learning_rate`.
     """
 
     def train_step(state: TrainState, batch: Batch, run_key: jax.Array, hyper: Hyper):
         key = step_key(run_key, state.step)
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
         if accumulate > 1:
-            gradient = accumulated(gradient, accumulate)
+            gradient = accumulated(gradient, accumulate, norm_momentum)
         (loss, (metrics, batch_stats)), grads = gradient(
             state.params, state.batch_stats, draw(batch, key), key, state.step, hyper
         )
@@ -138,6 +140,7 @@ def make_update_step(
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stayed)
         skip = 1 - finite.astype(jnp.int32)
         metrics |= {"grad_norm": grad_norm, "images": jnp.sum(batch.weights), "finite": finite}
+        metrics["learning_rate"] = jnp.asarray(learning_rate, jnp.float32)
         params, batch_stats, opt_state = kept
         skipped, skipped_total = (state.skipped + 1) * skip, state.skipped_total + skip
         state = TrainState(state.step + 1, params, batch_stats, opt_state, skipped, skipped_total)
@@ -185,7 +188,7 @@ def make_train_step(
             {"params": params, "batch_stats": batch_stats},
             examples.inputs,
             train=True,
-            sample=True,
+            sample=model.sample,
             labels=examples.labels,
             mask=examples.weights > 0,
             z_mask=hyper.z_mask,
@@ -200,4 +203,5 @@ def make_train_step(
         metrics |= {"kl_weight": jnp.asarray(kl_weight, jnp.float32)}
         return loss, (metrics, batch_stats | mutated.get("batch_stats", {}))
 
-    return make_update_step(draw, loss_fn, tx, learning_rate_factor, accumulate)
+    momentum = model.style.norm_momentum
+    return make_update_step(draw, loss_fn, tx, learning_rate_factor, accumulate, momentum)

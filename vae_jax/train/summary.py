@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from vae_jax.config import beta
 from vae_jax.data.inputs import CLEAN, make_input_stage
 from vae_jax.data.splits import Splits
+from vae_jax.devices import data_share
 from vae_jax.models.vae import VAE
-from vae_jax.train.sharding import data_share
 
 
 @lru_cache(maxsize=32)
@@ -57,6 +57,12 @@ def device_line(config: ConfigDict) -> str:
     return f"{text}, {reason}" if reason else text
 
 
+def counts(splits: Splits) -> str:
+    """How many images each split has, in words."""
+    chosen = f"{len(splits.validation):,} validation" if splits.validation else "no validation"
+    return f"{len(splits.train):,} training, {chosen} and {len(splits.test):,} test"
+
+
 def run_summary(
     config: ConfigDict, model: VAE, splits: Splits, workdir: str, label_dim: int
 ) -> str:
@@ -65,8 +71,8 @@ def run_summary(
     size = "x".join(str(n) for n in config.data.image_shape)
     lines = [
         parameter_tables(model, label_dim).rstrip(),
-        f"data       {config.data.name}: {len(splits.train):,} training and "
-        f"{len(splits.test):,} test images of {size}, from {config.data.path}",
+        f"data       {config.data.name}: {counts(splits)} images of {size}, from "
+        f"{config.data.path}",
         f"objective  {objective_line(config)}",
         f"device     {device_line(config)}",
         f"evaluation {config.eval.batch_stats} batch statistics",

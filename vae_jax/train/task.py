@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from vae_jax.config import is_classifier
 from vae_jax.data.splits import Splits, condition_names
+from vae_jax.devices import data_mesh
 from vae_jax.train.rows import complete_row
 from vae_jax.train.setup import make_experiment
-from vae_jax.train.sharding import data_mesh
 from vae_jax.train.state import Hyper, TrainState
 from vae_jax.train.step import Step
 from vae_jax.train.summary import run_summary
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 class Evaluates(Protocol):
-    """Evaluates states on the test split."""
+    """Evaluates states on the held-out splits."""
 
     def batch_stats(self, state: TrainState) -> Any:
         """The statistics to evaluate `state` with, a tree like `state.batch_stats`."""
@@ -31,8 +31,8 @@ class Evaluates(Protocol):
 
     def evaluate(
         self, state: TrainState, stopped: Callable[[], bool] = ...
-    ) -> dict[str, float] | None:
-        """Means over the test split, or None once `stopped()`; `loss` ranks the checkpoints."""
+    ) -> dict[str, dict[str, float]] | None:
+        """Means by split, or None once `stopped()`; the validation `loss` ranks checkpoints."""
         ...
 
 
@@ -73,6 +73,22 @@ def total_steps(config: ConfigDict, splits: Splits) -> int:
     return -(-len(splits.train) // config.train.batch_size) * config.train.epochs
 
 
+def schedule_steps(config: ConfigDict, splits: Splits) -> int:
+    """Steps until a learning rate that falls has fallen: of the run as it was first planned.
+
+    Raises:
+        UserError: a warm-up that is longer.
+    """
+    epochs = config.optimizer.schedule_epochs or config.train.epochs
+    steps = -(-len(splits.train) // config.train.batch_size) * epochs
+    if config.optimizer.warmup_steps > steps:
+        raise UserError(
+            f"config.optimizer.warmup_steps is {config.optimizer.warmup_steps}, but the run has "
+            f"only {steps} steps; warm up for fewer, or train longer"
+        )
+    return steps
+
+
 def vae_task(config: ConfigDict, splits: Splits, workdir: str, feeds: Feeds | None = None) -> Task:
     """A VAE with the objective of `config.loss`.
 
@@ -93,7 +109,7 @@ def vae_task(config: ConfigDict, splits: Splits, workdir: str, feeds: Feeds | No
             "this config has the section `classifier`; train it with experiments.train_classifier"
         )
     label_names = condition_names(config.data, splits.train)
-    experiment = make_experiment(config, total_steps(config, splits), len(label_names))
+    experiment = make_experiment(config, schedule_steps(config, splits), len(label_names))
     feeds = feeds or make_feeds(config, splits, data_mesh(config))
     model, objective, weight = experiment.model, experiment.objective, float(config.loss.kl_weight)
     return Task(
@@ -106,7 +122,7 @@ def vae_task(config: ConfigDict, splits: Splits, workdir: str, feeds: Feeds | No
         label_names=label_names,
         summary=run_summary(config, model, splits, workdir, len(label_names)),
         complete_row=lambda means: complete_row(
-            means, objective, weight, model.image_shape, model.z_dim
+            means, objective, weight, model.image_shape, model.z_dim, model.sample
         ),
         describe=_describe,
     )

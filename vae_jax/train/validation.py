@@ -21,10 +21,11 @@ from vae_jax.losses import Objective
 from vae_jax.models.vae import VAE
 from vae_jax.streams import stream_key
 from vae_jax.train.epoch import EpochMeans, Pace, RunSteps, compiled_steps, run_epoch
+from vae_jax.train.rows import with_one_sigma
 from vae_jax.train.setup import Experiment
 from vae_jax.train.state import Hyper, TrainState
 from vae_jax.train.step import Metrics, Step, objective_terms
-from vae_jax.types import Batch
+from vae_jax.types import Batch, ImageSet
 
 
 class EvalCarry(NamedTuple):
@@ -43,6 +44,9 @@ class EvalCarry(NamedTuple):
 def make_eval_step(model: VAE, objective: Objective, stage: InputStage = CLEAN) -> Step:
     """Build the pure evaluation step: full KL weight, no dropout, one seeded posterior sample.
 
+    For `optimal_sigma` it measures the squared error, of which `with_one_sigma` makes the objective
+    of the whole split.
+
     Args:
         model: the module.
         objective: the static part of the objective.
@@ -51,6 +55,9 @@ def make_eval_step(model: VAE, objective: Objective, stage: InputStage = CLEAN) 
     Returns:
         `eval_step(carry, batch, key, hyper) -> (carry, metrics)` with an `EvalCarry`.
     """
+
+    if objective.likelihood == "optimal_sigma":
+        objective = replace(objective, likelihood="squared_error")
 
     def eval_step(
         carry: EvalCarry, batch: Batch, key: jax.Array, hyper: Hyper
@@ -61,7 +68,7 @@ def make_eval_step(model: VAE, objective: Objective, stage: InputStage = CLEAN) 
             carry.variables,
             inputs,
             train=False,
-            sample=True,
+            sample=model.sample,
             labels=batch.labels,
             z_mask=hyper.z_mask,
             rngs={"latent": jax.random.fold_in(key, carry.batch)},
@@ -120,7 +127,7 @@ def make_statistics_step(model: VAE, stage: InputStage = CLEAN) -> Step:
             {"params": carry.params, "batch_stats": carry.total},
             inputs,
             train=True,
-            sample=True,
+            sample=model.sample,
             labels=batch.labels,
             mask=batch.weights > 0,
             z_mask=hyper.z_mask,
@@ -162,12 +169,13 @@ class Feeds(NamedTuple):
 
     Attributes:
         train: in the order of the run's seed.
-        test: in the order of the split.
+        held_out: `validation`, by which states are chosen, if there is one; and `test`. In the
+            order of the split.
         statistics: full batches of the training split, for measuring batch statistics.
     """
 
     train: Feed
-    test: Feed
+    held_out: dict[str, Feed]
     statistics: Feed
 
 
@@ -179,21 +187,23 @@ def order_seed(config: ConfigDict) -> int:
 def make_feeds(config: ConfigDict, splits: Splits, mesh: Mesh | None = None) -> Feeds:
     """The feeds of a run, by `config.data`, `config.train` and `config.eval`, on some devices."""
     data, batch_size = config.data, config.train.batch_size
-    where = (data.resident, data.resident_gib, mesh)
-    train_labels = condition_labels(data, splits.train)
-    test_labels = condition_labels(data, splits.test)
+
+    def feed(split: ImageSet, size: int, seed: int | None = None) -> Feed:
+        batches = Batches(split, condition_labels(data, split), size, seed)
+        return make_feed(batches, data.resident, data.resident_gib, mesh)
+
     count = min(config.eval.statistics_batches, max(1, len(splits.train) // batch_size))
     probe = first_images(splits.train, min(count * batch_size, len(splits.train)), "")
-    probe_labels = None if train_labels is None else train_labels[: len(probe)]
+    held_out = {"validation": splits.validation, "test": splits.test}
     return Feeds(
-        make_feed(Batches(splits.train, train_labels, batch_size, order_seed(config)), *where),
-        make_feed(Batches(splits.test, test_labels, config.eval.batch_size, None), *where),
-        make_feed(Batches(probe, probe_labels, batch_size, None), *where),
+        feed(splits.train, batch_size, order_seed(config)),
+        {name: feed(split, config.eval.batch_size) for name, split in held_out.items() if split},
+        feed(probe, batch_size),
     )
 
 
 class Validator:
-    """Evaluates states of one run on its test split, with the statistics the config asks for."""
+    """Evaluates states of one run on held-out splits, with the statistics the config asks for."""
 
     def __init__(self, config: ConfigDict, experiment: Experiment, feeds: Feeds) -> None:
         self._experiment, self._feeds = experiment, feeds
@@ -218,16 +228,20 @@ class Validator:
 
     def evaluate(
         self, state: TrainState, stopped: Callable[[], bool] = lambda: False
-    ) -> dict[str, float] | None:
-        """Means of `objective_terms` over the test split; None once `stopped()`, asked often."""
+    ) -> dict[str, dict[str, float]] | None:
+        """Means of `objective_terms` by held-out split; None once `stopped()`, asked often."""
+        model, objective = self._experiment.model, self._experiment.objective
         variables = {"params": state.params, "batch_stats": self.batch_stats(state)}
-        means = EpochMeans()
-        start = EvalCarry(variables, cast(jax.Array, np.int32(0)))
-        for _, metrics in self._run(self._eval_program, start, self._feeds.test, 1):
-            means.add(metrics)
-            if stopped():
-                return None
-        return means.means()
+        found = {}
+        for split, feed in self._feeds.held_out.items():
+            means = EpochMeans()
+            start = EvalCarry(variables, cast(jax.Array, np.int32(0)))
+            for _, metrics in self._run(self._eval_program, start, feed, 1):
+                means.add(metrics)
+                if stopped():
+                    return None
+            found[split] = with_one_sigma(means.means(), objective, model.image_shape)
+        return found
 
     def _run(self, program: RunSteps, carry: Any, feed: Feed, pace: int) -> Iterator[Any]:
         hyper = self._experiment.hyper

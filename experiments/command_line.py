@@ -1,0 +1,158 @@
+"""Flags that several command lines share, and what is wrong with a flag in one sentence.
+
+`--workdir`, `--step`, `--seed` and `--out` mean the same everywhere. Whether `--out` is a file or a
+folder stands in the help, and every output is looked at before anything is computed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from vae_jax.files import check_replaceable
+from vae_jax.types import UserError
+
+MAX_SEED = 2**32 - 1
+MAY_BE_EMPTY = ("compilation_cache",)
+
+_files: dict[str, flags.FlagHolder] = {}
+_folders: dict[str, flags.FlagHolder] = {}
+
+
+def workdir(kind: str = "run") -> flags.FlagHolder[str]:
+    """Defines --workdir, the folder of a trained run or of a sweep."""
+    return flags.DEFINE_string("workdir", None, f"Folder of the {kind}.", required=True)
+
+
+def step() -> flags.FlagHolder[int | None]:
+    """Defines --step, the checkpoint to open."""
+    return flags.DEFINE_integer(
+        "step", None, "Checkpoint step; the newest by default.", lower_bound=0
+    )
+
+
+def seed(help_text: str) -> flags.FlagHolder[int]:
+    """Defines --seed, which is taken whole or refused."""
+    return flags.DEFINE_integer("seed", 0, help_text, lower_bound=0, upper_bound=MAX_SEED)
+
+
+def count(
+    name: str, default: int, help_text: str, low: int = 1, high: int = 10_000_000
+) -> flags.FlagHolder[int]:
+    """Defines a number of things with bounds beyond which it makes no sense."""
+    return flags.DEFINE_integer(name, default, help_text, lower_bound=low, upper_bound=high)
+
+
+def out_file(default: str | None, help_text: str, name: str = "out") -> flags.FlagHolder:
+    """Defines a flag that names a file to write."""
+    _files[name] = flags.DEFINE_string(name, default, f"File to write: {help_text}")
+    return _files[name]
+
+
+def out_folder(
+    default: str | None, help_text: str, name: str = "out", required: bool = False
+) -> flags.FlagHolder:
+    """Defines a flag that names a folder to write into."""
+    text = f"Folder to write: {help_text}"
+    _folders[name] = flags.DEFINE_string(name, default, text, required=required)
+    return _folders[name]
+
+
+def read(arguments: list[str]) -> None:
+    """Parses the command line and refuses values that no command can use.
+
+    Raises:
+        flags.Error: A flag is unknown, missing or illegal; `sentence` words it.
+        UserError: A positional argument, an empty path, a number that is not finite, an output
+            that cannot be written or two outputs of one name.
+    """
+    try:
+        stray = flags.FLAGS(["command", *arguments])[1:]
+    except ValueError as error:  # A value for --noflag.
+        raise UserError(str(error)) from error
+    if stray:
+        raise UserError(f"argument {stray[0]!r} is no flag; write flags as --name=value")
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        for item in value if isinstance(value, list) else [value]:
+            if item == "" and flags.FLAGS[name].present and name not in MAY_BE_EMPTY:
+                raise UserError(f"--{name} is empty; give a value or leave it out")
+            if isinstance(item, float) and not math.isfinite(item):
+                raise UserError(f"--{name} is {item}, but must be finite")
+    _check_outputs()
+
+
+def _check_outputs() -> None:
+    seen: dict[Path, str] = {}
+    for name, flag in (_files | _folders).items():
+        if flag.value is None:
+            continue
+        path = Path(flag.value)
+        if path.resolve() in seen:
+            raise UserError(f"--{name} and --{seen[path.resolve()]} both name {path}")
+        seen[path.resolve()] = name
+        if name in _files:
+            check_replaceable(path)
+        elif path.exists() and not path.is_dir():
+            raise UserError(f"--{name}={path} is a file, but names a folder; name another place")
+        above = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        above = above.parent if above.is_file() and above == path else above
+        if not above.is_dir():
+            raise UserError(f"--{name}={path} cannot be written: {above} is not a folder")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise UserError(
+                f"--{name}={path} cannot be written: permission denied in {above}; "
+                "name another place"
+            )
+
+
+def sentence(error: flags.Error) -> str:
+    """Words an error of the flag parser as all other errors are worded."""
+    text = str(error)
+    missing = re.findall(r"^flag --(\w+)=None: Flag --\w+ must have a value", text, re.MULTILINE)
+    if missing:
+        named = " and ".join(f"--{name}" for name in missing)
+        texts = " ".join(flags.FLAGS[name].help for name in missing)
+        return f"{named} {'are' if len(missing) > 1 else 'is'} missing: {texts}".rstrip(".")
+    if isinstance(error, flags.UnrecognizedFlagError):
+        near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1)
+        advice = f"did you mean --{near[0]}?" if near else "--help lists them all"
+        return f"--{error.flagname} is not a flag of this command; {advice}"
+    illegal = re.match(r"flag --(\w+)=(.*?): ", text, re.DOTALL)
+    if illegal:
+        name, value = illegal.groups()
+        return f"--{name} is {value[:80]!r}, but must be {_allowed(flags.FLAGS[name].parser)}"
+    return re.sub(r"^Missing value for flag (\S+)$", r"\1 needs a value: \1=...", text)
+
+
+def _allowed(parser: Any) -> str:
+    if isinstance(parser, flags.EnumParser):
+        return f"one of {', '.join(parser.enum_values)}"
+    if isinstance(parser, flags.BooleanParser):
+        return "true or false"
+    if not isinstance(parser, flags.IntegerParser | flags.FloatParser):
+        return parser.syntactic_help or "something else"
+    number = "a whole number" if isinstance(parser, flags.IntegerParser) else "a number"
+    low, high = parser.lower_bound, parser.upper_bound
+    if low is not None and high is not None:
+        return f"{number} from {low:,} to {high:,}"
+    bound = "" if low is None else f" of at least {low:,}"
+    return number + (bound if high is None else f" of at most {high:,}")
+
+
+def is_required(flag: flags.Flag) -> bool:
+    """Whether a command refuses to start without the flag."""
+    return any("must have a value" in validator.message for validator in flag.validators)
+
+
+def written(value: Any) -> str:
+    """Returns a value as one writes it on a command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
