@@ -17,6 +17,7 @@ from vae_jax.data.inputs import BINARIZE
 from vae_jax.losses import LIKELIHOODS, REDUCTIONS, term_scales
 from vae_jax.models.blocks import ACTIVATIONS, DTYPES, KERNEL_INITS, NORMS
 from vae_jax.schedules import KL_SCHEDULES, LEARNING_RATE_SCHEDULES
+from vae_jax.streams import MAX_SEED
 from vae_jax.types import UserError
 
 # A config trains a classifier if it has the section `classifier`, in place of these of a VAE.
@@ -67,7 +68,6 @@ def _layers(kind: type = int, low: float = 1, **rest: Any) -> Field:
 COUNT = Field(int, low=1)
 COUNT_OR_NONE = Field(int, low=0)
 FRACTION = Field(float, low=0.0, high=1.0)
-MAX_SEED = 2**32 - 1
 SWEEP_MODES = ("grid", "list")
 SWEEP_SCHEDULES = ("auto", "in_turn", "together", "mixed")
 

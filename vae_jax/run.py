@@ -28,7 +28,7 @@ from vae_jax.losses import Objective
 from vae_jax.models.classifier import Classifier, make_classifier
 from vae_jax.models.vae import VAE, logits_of, make_vae, posterior_of
 from vae_jax.run_folder import CHECKPOINTS, read_config
-from vae_jax.streams import stream_key
+from vae_jax.streams import GENERATOR, make_key, stream_key
 from vae_jax.types import ImageSet, UserError
 
 # Fixed, since a matrix product may round differently for another number of rows: image i is
@@ -62,7 +62,11 @@ class Run(Generic[Model]):
     @property
     def provenance(self) -> dict[str, str]:
         """What a picture made from this run says of its origin."""
-        return {"checkpoint_step": str(self.step), "config_digest": configs.digest(self.config)}
+        return {
+            "checkpoint_step": str(self.step),
+            "config_digest": configs.digest(self.config),
+            "generator": GENERATOR,
+        }
 
 
 def open_run(
@@ -114,7 +118,7 @@ def open_classifier(workdir: str | Path, step: int | None = None) -> Run[Classif
     label_names = _label_names(saved, workdir, step)
     model = make_classifier(config.classifier, config.data.image_shape, len(label_names))
     images = jnp.zeros((1, *model.image_shape))
-    shapes = jax.eval_shape(lambda key: model.init(key, images, False), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: model.init(key, images, False), make_key(0))
     item = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
     restored = saved.restore({"classifier": item}, step)
     variables = network_variables(restored.items)
@@ -135,7 +139,7 @@ def network_shapes(model: VAE, label_dim: int) -> dict[str, Any]:
         labels = jnp.zeros((1, label_dim)) if label_dim else None
         return model.init(key, jnp.zeros((1, *model.image_shape)), False, False, labels)
 
-    shapes = jax.eval_shape(init, jax.random.key(0))
+    shapes = jax.eval_shape(init, make_key(0))
     empty = {network: {} for network in NETWORKS}
     return network_items(shapes["params"], empty | shapes.get("batch_stats", {}))
 
@@ -151,8 +155,8 @@ def prior_latents(seed: int, count: int, z_dim: int) -> np.ndarray:
     Returns:
         `[N, Z]` float32.
     """
-    key = jax.random.key(seed)
-    draw = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (z_dim,)))
+    key = make_key(seed)
+    draw = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (z_dim,), jnp.float32))
     return np.asarray(draw(jnp.arange(count)))
 
 
@@ -312,7 +316,7 @@ def make_subject(run: Run[VAE], split: ImageSet) -> Subject:
         run.variables,
         Objective(loss.likelihood, loss.reduction, loss.free_bits, loss.sigma),
         make_input_stage(run.config.data),
-        stream_key(jax.random.key(run.config.seed), "evaluation"),
+        stream_key(make_key(run.config.seed), "evaluation"),
         split.take(np.arange(len(split))),
         condition_labels(run.config.data, split),
         split,
@@ -392,7 +396,7 @@ def reconstructions(
     z = seen.mean[chosen]
     if sample_key is not None:
         keys = jax.vmap(lambda i: jax.random.fold_in(sample_key, i))(jnp.asarray(chosen))
-        noise = jax.vmap(lambda k: jax.random.normal(k, z.shape[1:]))(keys)
+        noise = jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], jnp.float32))(keys)
         z = z + np.exp(seen.log_var[chosen] / 2) * np.asarray(noise)
     labels = None if subject.labels is None else subject.labels[chosen]
     return decode(subject.model, subject.variables, z, labels)

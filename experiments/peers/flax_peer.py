@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments.peers import peer
 from experiments.peers.flax_model import VAE
+from vae_jax.streams import make_key
 from vae_jax.throughput.side import Task, shuffled_batches
 
 
@@ -48,7 +49,7 @@ def gradient(task: Task, state: TrainState, images: jax.Array, noise: jax.Array)
 def train_step(task: Task, state: TrainState, images: jax.Array, key: jax.Array):
     """The next state, and metrics."""
     key = jax.random.fold_in(key, state.step)
-    noise = jax.random.normal(key, (len(images), task.z_dim))
+    noise = jax.random.normal(key, (len(images), task.z_dim), jnp.float32)
     (loss, batch_stats), grads = gradient(task, state, images, noise)
     state = state.apply_gradients(grads=grads, batch_stats=batch_stats)
     return state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
@@ -61,7 +62,7 @@ class FlaxPeer:
         self._task, model = task, VAE(task)
         learning_rate, b1, b2, epsilon = task.adam
         images, noise = jnp.zeros((1, *task.image_shape)), jnp.zeros((1, task.z_dim))
-        variables = jax.jit(model.init)(jax.random.key(0), images, noise)
+        variables = jax.jit(model.init)(make_key(0), images, noise)
         self._state = TrainState.create(
             apply_fn=model.apply,
             params=variables["params"],
@@ -93,7 +94,7 @@ class FlaxPeer:
     def train_step(self) -> int:
         """One call for a batch."""
         images = self._images[next(self._batches)]
-        self._state, self._metrics = self._train_step(self._state, images, jax.random.key(1))
+        self._state, self._metrics = self._train_step(self._state, images, make_key(1))
         return len(images)
 
     def synchronize(self) -> None:

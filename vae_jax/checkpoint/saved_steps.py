@@ -156,10 +156,7 @@ class SavedSteps:
                     "use the config it was trained with"
                 )
         arrays = self._read_arrays(step, record, list(items))
-        placed = {
-            item: digests.rebuild(template, arrays[item], record["items"][item])
-            for item, template in items.items()
-        }
+        placed = {item: digests.rebuild(template, arrays[item]) for item, template in items.items()}
         return Restored(step, placed, record["metadata"], _test_loss(record))
 
     def _read_arrays(

@@ -84,7 +84,7 @@ class Checkpoints(SavedSteps):
 
         Args:
             step: training step, not older than the newest good one.
-            items: trees of arrays (jax or numpy, any dtype, typed PRNG keys), e.g. `encoder`,
+            items: trees of numeric arrays (jax or numpy), e.g. `encoder`,
                 `decoder` and `training`.
             test_loss: ranks the steps, lower is better; NaN if unknown.
             metadata: JSON-able facts such as the resolved config and versions.
@@ -101,9 +101,9 @@ class Checkpoints(SavedSteps):
                 f"Step {step} cannot be saved in {self.directory}: the newest step there is "
                 f"{newest}; choose another folder to branch off an older step"
             )
-        arrays, generators = {}, {}
+        arrays = {}
         for item, tree in items.items():
-            arrays[item], generators[item] = digests.host_copies(tree)
+            arrays[item] = digests.host_copies(tree)
             name = digests.first_non_finite(arrays[item]) if item in FINITE_ITEMS else None
             if name is not None:
                 raise UserError(
@@ -114,10 +114,10 @@ class Checkpoints(SavedSteps):
         facts = {"step": step, "test_loss": loss if math.isfinite(loss) else None}
         facts["metadata"] = digests.seal(metadata)["record"]
         if devices.several():
-            shared = {item: digests.stored_leaves(tree) for item, tree in items.items()}
-            self._write(facts, arrays, generators, shared)
+            shared = {item: digests.named_leaves(tree) for item, tree in items.items()}
+            self._write(facts, arrays, shared)
         else:
-            self._pending = self._writer.submit(self._write, facts, arrays, generators, arrays)
+            self._pending = self._writer.submit(self._write, facts, arrays, arrays)
 
     def wait(self) -> None:
         """Waits until the pending save is on disk.
@@ -141,13 +141,12 @@ class Checkpoints(SavedSteps):
         self,
         facts: dict[str, Any],
         arrays: dict[str, digests.Leaves],
-        generators: dict[str, dict[str, str]],
         sources: dict[str, dict[str, Any]],
     ) -> None:
         """Writes the arrays `sources`, of which `arrays` are the copies on the host."""
         step = facts["step"]
         try:
-            items = {k: digests.describe_leaves(v, generators[k]) for k, v in arrays.items()}
+            items = {name: digests.describe_leaves(item) for name, item in arrays.items()}
             sealed = digests.seal({**facts, "items": items})
             if devices.on_first(lambda: self._make_room(step, sealed)):
                 stored = {  # Orbax takes no empty arrays; their record is enough.

@@ -68,12 +68,14 @@ def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> ja
 def _augment_one(key: jax.Array, image: jax.Array, augmentation: Augmentation) -> jax.Array:
     """`[H, W, C]` to the same; every kind has its own number below `key`."""
     if augmentation.flip:
-        mirrored = jax.random.bernoulli(jax.random.fold_in(key, 0))
+        mirrored = jax.random.bernoulli(jax.random.fold_in(key, 0), jnp.float32(0.5))
         image = jnp.where(mirrored, image[:, ::-1], image)
     if reach := augmentation.shift:
         padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
-        top, left = jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, 2 * reach + 1)
-        image = jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+        top, left = jax.random.randint(
+            jax.random.fold_in(key, 1), (2,), 0, 2 * reach + 1, jnp.int32
+        )
+        image = jax.lax.dynamic_slice(padded, (top, left, jnp.int32(0)), image.shape)
     if reach := augmentation.brightness:
         draw = jax.random.uniform(jax.random.fold_in(key, 2), (), image.dtype, -reach, reach)
         image = jnp.clip(image * (1.0 + draw), 0.0, 1.0)

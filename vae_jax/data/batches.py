@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.streams import stream_key
+from vae_jax.streams import make_key, stream_key
 from vae_jax.types import ImageSet
 
 
@@ -25,7 +25,7 @@ def to_unit_range(images: jax.Array) -> jax.Array:
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """The permutation `[count]` int32 in which epoch `epoch` visits the images."""
-    key = stream_key(jax.random.key(seed), "order")
+    key = stream_key(make_key(seed), "order")
     return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), count), np.int32)
 
 

@@ -144,7 +144,7 @@ def luminance(images: jax.Array) -> jax.Array:
 def _lost(key: jax.Array, shape: tuple[int, ...], corruption: Corruption) -> jax.Array:
     """`[H, W, 1]` bool."""
     key = jax.random.fold_in(key, 1)
-    return jax.random.bernoulli(key, corruption.drop_fraction, (*shape[:2], 1))
+    return jax.random.bernoulli(key, jnp.float32(corruption.drop_fraction), (*shape[:2], 1))
 
 
 def _masked(key: jax.Array, shape: tuple[int, ...], corruption: Corruption) -> jax.Array:
@@ -156,7 +156,7 @@ def _masked(key: jax.Array, shape: tuple[int, ...], corruption: Corruption) -> j
     if corruption.mask == "rectangle":
         side = corruption.mask_size
         room = jnp.array([height - side + 1, width - side + 1])
-        top, left = jax.random.randint(jax.random.fold_in(key, 2), (2,), 0, room)
+        top, left = jax.random.randint(jax.random.fold_in(key, 2), (2,), 0, room, jnp.int32)
         bottom, right = top + side, left + side
     elif corruption.mask == "none":
         bottom = 0

@@ -20,6 +20,7 @@ from vae_jax.losses import Objective, gaussian_kl, reconstruction_nll
 from vae_jax.models.vae import VAE, logits_of
 from vae_jax.progress import Advance, progress
 from vae_jax.run import Subject, encode_batch, in_batches
+from vae_jax.streams import make_key
 from vae_jax.types import UserError
 
 CHUNK = 8  # samples of each image that are decoded together
@@ -81,7 +82,7 @@ def image_bounds(
         )
     images = len(subject.images)
     with progress(images * samples, "Likelihood", "samples") as advance:
-        program = partial(_batch_bounds, subject, jax.random.key(seed), samples, chunk, advance)
+        program = partial(_batch_bounds, subject, make_key(seed), samples, chunk, advance)
         return ImageBounds(*in_batches(program, subject.images, np.arange(images), subject.labels))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,6 +15,7 @@ from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein
 from vae_jax.models.vae import VAE
 from vae_jax.run import Run, decode, encode_subject, make_subject, prior_latents
 from vae_jax.run_folder import read_rows
+from vae_jax.streams import make_key
 from vae_jax.types import ImageSet, UserError
 
 # Sample quality: as many prior samples as test images, at most these; patches and directions are
@@ -115,7 +115,7 @@ def _reconstruct(
 
 
 def _posterior_figures(mean: np.ndarray, log_var: np.ndarray) -> dict[str, Any]:
-    z = np.asarray(posterior.sample(mean, log_var, jax.random.key(SAMPLE_SEED)), np.float64)
+    z = np.asarray(posterior.sample(mean, log_var, make_key(SAMPLE_SEED)), np.float64)
     moments = posterior.moments(mean, log_var)
     spectrum = posterior.spectrum(moments.covariance)
     radii = np.linalg.norm(z, axis=1)
@@ -145,5 +145,5 @@ def _first(split: ImageSet, count: int) -> np.ndarray:
 
 
 def _distance(real: np.ndarray, fake: np.ndarray) -> float:
-    key = jax.random.key(SAMPLE_SEED)
+    key = make_key(SAMPLE_SEED)
     return sliced_wasserstein(real, fake, key, **QUALITY_SETTINGS)["mean"]

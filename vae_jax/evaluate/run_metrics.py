@@ -18,6 +18,7 @@ from vae_jax.metrics.posterior import active_units, kl_per_dimension
 from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_floor
 from vae_jax.progress import progress
 from vae_jax.run import Seen, Subject, decode, in_batches, prior_latents, reconstructions
+from vae_jax.streams import make_key
 from vae_jax.types import UserError
 
 # Below this many images in a set, neighbours and covariances say little.
@@ -44,7 +45,7 @@ def likelihood_metrics(subject: Subject, seen: Seen, samples: int, seed: int) ->
     }
     objective = subject.objective
     if objective.likelihood == "optimal_sigma":
-        back = reconstructions(subject, seen, np.arange(len(seen.mean)), jax.random.key(seed))
+        back = reconstructions(subject, seen, np.arange(len(seen.mean)), make_key(seed))
         sigma = math.sqrt(float(np.mean((back - seen.targets) ** 2, dtype=np.float64)))
         objective = type(objective)("gaussian", objective.reduction, objective.free_bits, sigma)
         subject = subject._replace(objective=objective)
@@ -105,7 +106,7 @@ def sample_metrics(
             f"Comparing samples with images needs {FEWEST} samples and {2 * FEWEST} images or "
             f"more, but there are {len(subject.images)} images"
         )
-    pick_key, distance_key, floor_key = jax.random.split(jax.random.key(seed), 3)
+    pick_key, distance_key, floor_key = jax.random.split(make_key(seed), 3)
     order = np.asarray(jax.random.permutation(pick_key, len(subject.images)))
     rows = np.sort(order[: 2 * count])
     real, half = subject.images[rows], np.sort(order[:count])

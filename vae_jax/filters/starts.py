@@ -63,7 +63,7 @@ def noise_images(key: jax.Array, count: int, image_shape: Shape, scale: int) -> 
     grid = (round(height * cells / shorter), round(width * cells / shorter), channels)
 
     def image(index: jax.Array) -> jax.Array:
-        coarse = jax.random.uniform(jax.random.fold_in(key, index), grid, minval=-1.0, maxval=1.0)
+        coarse = jax.random.uniform(jax.random.fold_in(key, index), grid, jnp.float32, -1.0, 1.0)
         return jax.image.resize(coarse, image_shape, "cubic")
 
     return standardise(jax.vmap(image)(jnp.arange(count)))
@@ -119,11 +119,14 @@ def fourier_images(key: jax.Array, count: int, image_shape: Shape, power: float 
         `[M, H, W, C]`, mean 0 and standard deviation 1 each.
     """
     height, width, _ = image_shape
-    frequency = jnp.hypot(jnp.fft.fftfreq(height)[:, None], jnp.fft.rfftfreq(width)[None, :])
+    frequency = jnp.hypot(
+        jnp.fft.fftfreq(height, dtype=jnp.float32)[:, None],
+        jnp.fft.rfftfreq(width, dtype=jnp.float32)[None, :],
+    )
     gain = jnp.where(frequency > 0, jnp.maximum(frequency, 1e-9) ** -power, 0.0)
 
     def image(index: jax.Array) -> jax.Array:
-        white = jax.random.normal(jax.random.fold_in(key, index), image_shape)
+        white = jax.random.normal(jax.random.fold_in(key, index), image_shape, jnp.float32)
         spectrum = jnp.fft.rfft2(white, axes=(0, 1)) * gain[:, :, None]
         return jnp.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
 

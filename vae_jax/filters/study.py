@@ -19,6 +19,7 @@ from vae_jax.filters.excitation import (
     map_responses,
 )
 from vae_jax.filters.starts import SCALES, Shape, fourier_images, scale_layers, superpose
+from vae_jax.streams import make_key
 from vae_jax.types import UserError
 
 STARTS = ("noise", "fourier")
@@ -62,7 +63,7 @@ def candidate_starts(settings: Settings, image_shape: Shape, seed: int) -> jax.A
             f"strategy {settings.strategy} has {stages} stages, but {len(settings.steps)} numbers "
             f"of steps are given {tuple(settings.steps)}: give one for each"
         )
-    key, count = jax.random.key(seed), settings.precursors
+    key, count = make_key(seed), settings.precursors
     if settings.start == "fourier":
         if settings.strategy == BY_SCALE:
             raise UserError("strategy 1 goes from scale to scale, so it needs the start 'noise'")

@@ -127,7 +127,7 @@ def change_by_block(
     changes = {}
     for number, size in enumerate(track(list(sizes), len(sizes), "Moving blocks", "sizes")):
         place = jax.random.fold_in(key, number)
-        first = np.asarray(jax.random.randint(place, (len(z), 1), 0, z_dim - size + 1))
+        first = np.asarray(jax.random.randint(place, (len(z), 1), 0, z_dim - size + 1, jnp.int32))
         inside = (np.arange(z_dim)[None] >= first) & (np.arange(z_dim)[None] < first + size)
         moved = decode((z + amount * inside).astype(np.float32))
         errors = np.mean((moved - still) ** 2, axis=(1, 2, 3), dtype=np.float64)

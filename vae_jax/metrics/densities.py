@@ -35,7 +35,7 @@ def uniform_orthant(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Arr
     Returns:
         `[count, Z]`.
     """
-    return _rows(key, count, lambda k: b * jax.random.uniform(k, (z_dim,)))
+    return _rows(key, count, lambda k: b * jax.random.uniform(k, (z_dim,), jnp.float32))
 
 
 @partial(jax.jit, static_argnames=("count", "z_dim"))
@@ -51,7 +51,7 @@ def uniform_cube(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Array:
     Returns:
         `[count, Z]`.
     """
-    return _rows(key, count, lambda k: b * jax.random.uniform(k, (z_dim,), minval=-1.0))
+    return _rows(key, count, lambda k: b * jax.random.uniform(k, (z_dim,), jnp.float32, -1.0))
 
 
 @partial(jax.jit, static_argnames=("count", "z_dim"))
@@ -66,7 +66,7 @@ def normal(key: jax.Array, count: int, z_dim: int) -> jax.Array:
     Returns:
         `[count, Z]`.
     """
-    return _rows(key, count, lambda k: jax.random.normal(k, (z_dim,)))
+    return _rows(key, count, lambda k: jax.random.normal(k, (z_dim,), jnp.float32))
 
 
 @partial(jax.jit, static_argnames=("count", "z_dim"))
@@ -84,7 +84,7 @@ def sphere(key: jax.Array, count: int, z_dim: int, radius: float) -> jax.Array:
     """
 
     def draw(index: jax.Array) -> jax.Array:
-        direction = jax.random.normal(jax.random.fold_in(key, index), (z_dim,))
+        direction = jax.random.normal(jax.random.fold_in(key, index), (z_dim,), jnp.float32)
         return radius * direction / jnp.linalg.norm(direction)
 
     # One row at a time: sums over a whole batch would round row i differently per count.

@@ -101,10 +101,10 @@ def _descriptors(
     def cut(image: jax.Array, index: jax.Array) -> jax.Array:
         image_key = jax.random.fold_in(jax.random.fold_in(key, level), index)
         limits = jnp.array([height - PATCH + 1, width - PATCH + 1])
-        corners = jax.random.randint(image_key, (patches, 2), 0, limits[None, :])
+        corners = jax.random.randint(image_key, (patches, 2), 0, limits[None, :], jnp.int32)
         window = (PATCH, PATCH, channels)
         return jax.vmap(
-            lambda corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), window)
+            lambda corner: jax.lax.dynamic_slice(image, (*corner, jnp.int32(0)), window)
         )(corners)
 
     return jax.vmap(cut)(images, first + jnp.arange(len(images)))

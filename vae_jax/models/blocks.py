@@ -102,6 +102,21 @@ class BlockStyle:
         return functions[activation or self.activation](x)
 
 
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al. 2014); its draws are float32 whatever JAX's settings are."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+        """`[..., F]` to `[..., F]`; needs the stream `dropout` unless deterministic."""
+        if deterministic or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        kept = jax.random.bernoulli(self.make_rng("dropout"), jnp.float32(keep), x.shape)
+        return jnp.where(kept, x / keep, jnp.zeros_like(x))
+
+
 class AlphaDropout(nn.Module):
     """Dropout that keeps mean 0 and variance 1 of SELU units (Klambauer et al. 2017)."""
 
@@ -113,7 +128,7 @@ class AlphaDropout(nn.Module):
         if deterministic or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
-        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, x.shape)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), jnp.float32(keep), x.shape)
         scale = (keep + SELU_SATURATION**2 * keep * self.rate) ** -0.5
         shift = -scale * self.rate * SELU_SATURATION
         return (scale * jnp.where(kept, x, SELU_SATURATION) + shift).astype(x.dtype)
@@ -170,7 +185,7 @@ class ConvBlock(nn.Module):
             )
             x = norm(x, train, mask)
         x = style.activate(x)
-        dropout = AlphaDropout if style.activation == "selu" else nn.Dropout
+        dropout = AlphaDropout if style.activation == "selu" else Dropout
         return dropout(style.dropout, name="dropout")(x, deterministic=not train)
 
     def _convolve(self, x: jax.Array) -> jax.Array:
@@ -181,10 +196,10 @@ class ConvBlock(nn.Module):
         else:
             shape = (*size, x.shape[-1], self.features)
             initializer = style.initializer()
-        kernel = self.param("kernel", initializer, shape)
+        kernel = self.param("kernel", initializer, shape, jnp.float32)
         bias = None
         if self.plain or style.conv_bias or style.norm == "none":
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=style.compute_dtype)
         settings = {
             "strides": (self.stride, self.stride),

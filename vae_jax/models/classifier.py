@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vae_jax.models.blocks import BlockStyle, Stack, dense
+from vae_jax.models.blocks import BlockStyle, Dropout, Stack, dense
 from vae_jax.models.features import conv_layers
 
 
@@ -46,7 +46,7 @@ class Classifier(nn.Module):
         x = x.reshape(len(x), -1)
         for i, width in enumerate(self.stack.dense):
             x = self.style.activate(dense(width, self.style, f"dense_{i}")(x))
-            x = nn.Dropout(self.dropout, name=f"dropout_{i}")(x, deterministic=not train)
+            x = Dropout(self.dropout, name=f"dropout_{i}")(x, deterministic=not train)
         logits = dense(self.labels, self.style, "logits")(x)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from vae_jax.evaluate import run_metrics
@@ -15,6 +14,7 @@ from vae_jax.models.vae import VAE
 from vae_jax.report.evaluation import write_evaluation
 from vae_jax.report.pictures import image_grid, paired_rows
 from vae_jax.run import Run, Subject, chosen_images, encode_subject, reconstructions
+from vae_jax.streams import make_key
 
 COLUMNS = 8
 SAMPLES_SHOWN = 32
@@ -64,7 +64,7 @@ def write_evaluation_page(
     """
     fid = run_metrics.fid_of_file(choices.inception) if choices.inception else {}
     seed, seen = choices.seed, encode_subject(subject)
-    sample_key = jax.random.key(seed) if choices.decoded == "sample" else None
+    sample_key = make_key(seed) if choices.decoded == "sample" else None
     back = reconstructions(subject, seen, np.arange(len(seen.mean)), sample_key)
     facts = run.provenance | {
         "split": split,

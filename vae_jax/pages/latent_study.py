@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from vae_jax.run import Seen, Subject, decode, encode_subject
+from vae_jax.streams import make_key
 
 
 class LatentStudy(NamedTuple):
@@ -27,4 +28,4 @@ class LatentStudy(NamedTuple):
 
 def latent_study(subject: Subject, seed: int) -> LatentStudy:
     """Encode the subject's images."""
-    return LatentStudy(subject, encode_subject(subject), jax.random.key(seed), seed)
+    return LatentStudy(subject, encode_subject(subject), make_key(seed), seed)

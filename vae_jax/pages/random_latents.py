@@ -10,6 +10,7 @@ import numpy as np
 from vae_jax.evaluate import random_latents as latents
 from vae_jax.metrics.radius import chi_moments, log10_probability_within
 from vae_jax.run import Subject
+from vae_jax.streams import make_key
 from vae_jax.types import UserError
 
 
@@ -53,7 +54,7 @@ def measure_rows(
             f"--points is {points}, but comparing needs twice as many real images and the split "
             f"has {len(subject.images)}; ask for fewer points"
         )
-    key, distance_key = jax.random.split(jax.random.key(seed))
+    key, distance_key = jax.random.split(make_key(seed))
     rows, held_out = latents.all_rows(subject, fit_to, key, points)
     figures, shown = [], []
     for number, row in enumerate(rows, start=1):

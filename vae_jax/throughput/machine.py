@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vae_jax.streams import make_key
 from vae_jax.throughput.side import print_result
 
 TRIALS = 3
@@ -41,7 +42,7 @@ def threads() -> int:
 
 def matmul_peak(dtype: str, size: int) -> float:
     """Operations per second of a `size` x `size` matrix product in JAX's default precision."""
-    keys = jax.random.split(jax.random.key(0))
+    keys = jax.random.split(make_key(0))
     a, b = (jax.random.normal(key, (size, size), dtype) for key in keys)
     product = jax.jit(jnp.matmul)
     return 2 * size**3 / _best_seconds(lambda: product(a, b))

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from vae_jax import config as configs
 from vae_jax.data.batches import to_unit_range
 from vae_jax.models.convolution import conv, conv_transpose
+from vae_jax.streams import make_key
 from vae_jax.throughput.layers import Layer, model_layers
 from vae_jax.throughput.side import TaskFolder, print_result
 from vae_jax.train.setup import Experiment, make_experiment
@@ -133,7 +134,7 @@ def profile_layers(config: ConfigDict) -> list[dict[str, Any]]:
 
 def _layer_functions(config: ConfigDict, layer: Layer, first: bool) -> dict[str, Callable[[], Any]]:
     dtype = jnp.dtype(config.model.dtype)
-    keys = jax.random.split(jax.random.key(0), 3)
+    keys = jax.random.split(make_key(0), 3)
     size, channels = (layer.kernel,) * 2, (layer.inputs[-1], layer.outputs[-1])
     options = {
         "strides": (layer.stride,) * 2,

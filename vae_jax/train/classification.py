@@ -22,7 +22,7 @@ from vae_jax.devices import data_mesh
 from vae_jax.losses import weighted_mean
 from vae_jax.models.classifier import Classifier, class_logits, make_classifier
 from vae_jax.schedules import learning_rate_schedule
-from vae_jax.streams import stream_key
+from vae_jax.streams import make_key, stream_key
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
 from vae_jax.train.state import Hyper, TrainState, make_optimizer, start_state
 from vae_jax.train.step import Draw, Examples, LossFn, Metrics, Step, make_update_step
@@ -82,7 +82,7 @@ def classifier_task(config: ConfigDict, splits: Splits, workdir: str) -> Task:
     learning_rate_factor = learning_rate_schedule(
         optimizer.schedule, optimizer.warmup_steps, schedule_steps(config, splits)
     )
-    run_key = jax.random.key(config.seed)
+    run_key = make_key(config.seed)
     feeds = make_feeds(config, splits, data_mesh(config))
     return Task(
         init_state=partial(_init_state, model, tx, run_key),
@@ -190,7 +190,7 @@ class _Validator:
         self, config: ConfigDict, model: Classifier, attributes: Sequence[str], feeds: Feeds
     ) -> None:
         self._feeds, self._hyper, self._pace = feeds.held_out, _hyper(config), Pace()
-        self._key = stream_key(jax.random.key(config.seed), "evaluation")
+        self._key = stream_key(make_key(config.seed), "evaluation")
         self._program = jax.jit(make_run_steps(_make_eval_step(model, attributes)))
 
     def batch_stats(self, state: TrainState) -> Any:
@@ -223,7 +223,7 @@ def _summary(
     label_names: tuple[str, ...],
 ) -> str:
     console = {"width": 110, "force_terminal": sys.stdout.isatty()}
-    table = tabulate(model, jax.random.key(0), depth=1, console_kwargs=console)(
+    table = tabulate(model, make_key(0), depth=1, console_kwargs=console)(
         jnp.zeros((1, *model.image_shape)), False
     )
     lines = [

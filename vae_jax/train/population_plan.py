@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from vae_jax import config as configs
 from vae_jax.models.vae import make_vae
+from vae_jax.streams import make_key
 from vae_jax.types import UserError
 
 # Sweep field -> section that holds it (None: the top) and its letter in a member's name.
@@ -155,7 +156,7 @@ def member_memory(config: ConfigDict, z_dim: int, label_dim: int = 0) -> int:
         labels = jnp.zeros((batch, label_dim)) if label_dim else None
         return model.init(key, images, False, False, labels, capture_intermediates=True)
 
-    shapes = jax.eval_shape(trace, jax.random.key(0))
+    shapes = jax.eval_shape(trace, make_key(0))
     state, outputs = (
         sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes[kind]))
         for kind in ("params", "intermediates")

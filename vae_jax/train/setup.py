@@ -14,6 +14,7 @@ from vae_jax.data.inputs import CLEAN, InputStage, make_input_stage
 from vae_jax.losses import Objective
 from vae_jax.models.vae import VAE, make_vae
 from vae_jax.schedules import kl_schedule, learning_rate_schedule
+from vae_jax.streams import make_key
 from vae_jax.train.state import Hyper, TrainState, init_state, make_optimizer
 from vae_jax.train.step import Step, make_train_step
 
@@ -69,7 +70,7 @@ def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) ->
     text = to_json(ConfigDict(sections))
     accumulate = config.train.get("accumulate", 1)  # Runs from before the field existed.
     model, objective, tx, train_step, stage = _static_parts(text, total_steps, accumulate)
-    run_key = jax.random.key(config.seed)
+    run_key = make_key(config.seed)
     return Experiment(model, objective, tx, train_step, hyper, run_key, label_dim, stage)
 
 

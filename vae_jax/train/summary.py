@@ -15,6 +15,7 @@ from vae_jax.data.inputs import CLEAN, make_input_stage
 from vae_jax.data.splits import Splits
 from vae_jax.devices import data_share
 from vae_jax.models.vae import VAE
+from vae_jax.streams import make_key
 
 
 @lru_cache(maxsize=32)
@@ -24,7 +25,7 @@ def parameter_tables(model: VAE, label_dim: int = 0) -> str:
     z = jnp.zeros((1, model.z_dim))
     labels = jnp.zeros((1, label_dim)) if label_dim else None
     bound = model.bind({})
-    key = jax.random.key(0)
+    key = make_key(0)
     console = {"width": 110, "force_terminal": sys.stdout.isatty()}
     tables = [
         tabulate(network.clone(parent=None), key, depth=1, console_kwargs=console)(
