@@ -100,11 +100,20 @@ def _sentence(error: BaseException) -> str | None:
         return f"not enough memory{asked}; ask for less, or use a machine with more"
     if type(error).__name__ == "BrokenProcessPool":
         return "a worker process was killed, probably for lack of memory; use fewer --workers"
-    if isinstance(error, RuntimeError) and "nable to initialize backend" in text:
-        platforms = os.environ.get("JAX_PLATFORMS", "")
+    return _missing_platform()
+
+
+def _missing_platform() -> str | None:
+    """Returns a sentence if JAX finds no device of the kind that the environment asks for."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms or "jax" not in sys.modules:
+        return None
+    try:
+        sys.modules["jax"].devices()
+    except Exception:  # JAX raises several kinds.
         return (
-            f"JAX cannot compute on JAX_PLATFORMS={platforms} here ({text.splitlines()[0][:160]}); "
-            "leave the variable out to take what there is"
+            f"JAX finds no device for JAX_PLATFORMS={platforms}; leave the variable out to compute "
+            "on what there is"
         )
     return None
 

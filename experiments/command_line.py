@@ -128,7 +128,7 @@ def sentence(error: flags.Error) -> str:
     if illegal:
         name, value = illegal.groups()
         return f"--{name} is {value[:80]!r}, but must be {_allowed(flags.FLAGS[name].parser)}"
-    return re.sub(r"^Missing value for flag (\S+)$", r"\1 needs a value: \1=...", text)
+    return re.sub(r"^Missing value for flag (\S+)$", r"\1 needs a value: \1=VALUE", text)
 
 
 def _allowed(parser: Any) -> str:

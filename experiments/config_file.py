@@ -140,7 +140,7 @@ def override(config: ConfigDict, text: str) -> None:
         raise UserError(f"config.{name} is a section of fields: {', '.join(before)}")
     if not equals:
         if not isinstance(before, bool):
-            raise UserError(f"--config.{name} needs a value: --config.{name}=...")
+            raise UserError(f"--config.{name} needs a value: --config.{name}=VALUE")
         value = str(not negated)
     try:
         inner[field] = _value(value, before)

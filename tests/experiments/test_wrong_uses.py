@@ -1,0 +1,212 @@
+"""Every wrong use of a command line ends with exit code 2 and one sentence on standard error."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = sorted(
+    path.stem for path in (ROOT / "experiments").glob("*.py") if "app.run(main)" in path.read_text()
+)
+MANY = Path(__file__).with_name("many_commands.py")
+
+TINY = "--config=configs/tiny.py"
+WORKDIR = "--workdir={home}/run"
+CONFIGS = {
+    "syntax.py": "def get_config(:\n",
+    "nothing.py": "x = 1\n",
+    "raises.py": "def get_config():\n    return 1 / 0\n",
+    "imports.py": "import no_such_module\n",
+    "leaves.py": "import sys\nsys.exit(0)\n",
+    "other.py": "def get_config():\n    return {}\n",
+    "binary.py": "\0\1",
+    "argument.py": "def get_config(name):\n    return name\n",
+}
+# command, arguments, what the sentence says
+WRONG_USES = [
+    ("train", [WORKDIR], "--config is missing"),
+    ("train", [], "--config and --workdir are missing"),
+    ("train", ["--config=configs/tinny.py", WORKDIR], "did you mean --config=configs/tiny.py?"),
+    ("train", ["--config=tiny", WORKDIR], "did you mean --config=configs/tiny.py?"),
+    ("train", ["--config=configs/tiny", WORKDIR], "did you mean --config=configs/tiny.py?"),
+    ("train", ["--config=configs", WORKDIR], "is not a file"),
+    ("train", ["--config=/dev/zero", WORKDIR], "is not a file"),
+    ("train", ["--config={home}/syntax.py", WORKDIR], "line 1 is not Python"),
+    ("train", ["--config={home}/binary.py", WORKDIR], "null bytes"),
+    ("train", ["--config={home}/nothing.py", WORKDIR], "has no function get_config()"),
+    ("train", ["--config={home}/raises.py", WORKDIR], "line 2 fails with ZeroDivisionError"),
+    ("train", ["--config={home}/imports.py", WORKDIR], "line 1 fails with ModuleNotFoundError"),
+    ("train", ["--config={home}/leaves.py", WORKDIR], "line 2 fails with SystemExit"),
+    ("train", ["--config={home}/other.py", WORKDIR], "must return ConfigDict"),
+    ("train", ["--config={home}/argument.py", WORKDIR], "fails with TypeError"),
+    ("train", [TINY, WORKDIR, "--config.model.zdim=3"], "did you mean config.model.z_dim?"),
+    ("train", [TINY, WORKDIR, "--config.z_dim=3"], "did you mean config.model.z_dim?"),
+    ("train", [TINY, WORKDIR, "--config.model=3"], "config.model is a section of fields"),
+    ("train", [TINY, WORKDIR, "--config.model.z_dim"], "needs a value"),
+    ("train", [TINY, WORKDIR, "--config.model.z_dim", "3"], "argument '3' is no flag"),
+    ("train", [TINY, WORKDIR, "--config.model.z_dim=3.5"], "must be a whole number"),
+    ("train", [TINY, WORKDIR, "--config.model.remat=maybe"], "must be true or false"),
+    ("train", [TINY, WORKDIR, "--config.loss.kl_weight=much"], "must be a number"),
+    ("train", [TINY, WORKDIR, "--config.model.encoder.filters=8"], "must be a tuple such as"),
+    ("train", [TINY, WORKDIR, "--config.train.epochs=-5"], "config.train.epochs is -5"),
+    ("train", [TINY, WORKDIR, "--config.seed=" + "9" * 5000], "config.seed is '99"),
+    ("train", ["--config=configs/ablation_faces.py", WORKDIR], "experiments.ablation"),
+    ("ablation", ["--config=configs/ablation_faces.py", WORKDIR, "--config.sweep.kl_weight=0.5"],
+     "with a comma after a single value"),
+    ("train", [TINY, WORKDIR, "--coordinator=nowhere.invalid:1", "--processes=2",
+               "--process_id=1"], "no such host"),
+    ("train", [TINY, WORKDIR, "--coordinator=127.0.0.1:9", "--processes=2", "--process_id=1",
+               "--coordinator_seconds=1"], "process 0 does not answer"),
+    ("train", [TINY, WORKDIR, "--coordinator=here", "--processes=2", "--process_id=1"],
+     "must be HOST:PORT"),
+    ("sample", [WORKDIR, "--sharpen", "false"], "argument 'false' is no flag"),
+    ("sample", [WORKDIR, "--seed=4294967296"], "from 0 to 4,294,967,295"),
+    ("sample", [WORKDIR, "--count=1e12"], "must be a whole number"),
+    ("sample", [WORKDIR, "--count=1000000000000"], "from 1 to"),
+    ("sample", [WORKDIR, "--count=" + "9" * 5000], "from 1 to"),
+    ("sample", [WORKDIR, "--columns=100000000"], "from 1 to 1,000"),
+    ("sample", [WORKDIR, "--nosharpen=1"], "does not take an argument"),
+    ("sample", [WORKDIR, "--out"], "--out needs a value"),
+    ("sample", [WORKDIR, "--out={home}"], "it is a folder"),
+    ("sample", [WORKDIR, "--out=/dev/null"], "not a regular file"),
+    ("sample", [WORKDIR, "--out={home}/syntax.py/samples.png"], "a file, not a folder"),
+    ("sample", [WORKDIR, "--out=a.npy", "--latents=./a.npy"], "both name"),
+    ("sample", [WORKDIR, "--latents_in=z.npy", "--seed=3"], "leave out --count and --seed"),
+    ("sample", [WORKDIR, "--latents_in=z.npy", "--count=3"], "leave out --count and --seed"),
+    ("sample", [WORKDIR], "is not a run folder"),
+    ("sample", ["--workdir={home}/syntax.py"], "is not a run folder"),
+    ("export", [WORKDIR, "--out={home}/syntax.py"], "is a file, but names a folder"),
+    ("sample", [WORKDIR, "--config.seed=1"], "this command reads no config"),
+    ("latent_space", [WORKDIR, "--strength=nan"], "must be finite"),
+]  # fmt: skip
+EVERYWHERE = {
+    "--wrokdir=x": "--wrokdir is not a flag of this command",
+    "--traceback=perhaps": "must be true or false",
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """Exit code, standard output and standard error of every case and of every --help."""
+    home = tmp_path_factory.mktemp("wrong")
+    for name, text in CONFIGS.items():
+        (home / name).write_text(text)
+    cases = [(name, arguments) for name, arguments, _ in WRONG_USES]
+    cases += [(name, [flag]) for name in COMMANDS for flag in ("--help", *EVERYWHERE)]
+    lines = [[name, [text.format(home=home) for text in rest]] for name, rest in cases]
+    done = subprocess.run(
+        [sys.executable, MANY, json.dumps(lines)],
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    return {(name, *rest): outcome for (name, rest), outcome in zip(cases, found, strict=True)}
+
+
+@pytest.mark.parametrize(("name", "arguments", "text"), WRONG_USES)
+def test_a_wrong_use_is_told_in_one_sentence(outcomes, name, arguments, text):
+    check(outcomes[name, *arguments], text)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("flag", EVERYWHERE)
+def test_wrong_flags_are_told_by_every_command(outcomes, name, flag):
+    check(outcomes[name, flag], EVERYWHERE[flag])
+
+
+def check(outcome, text):
+    code, output, error = outcome
+    assert code == 2 and not output, error
+    (line,) = [row for row in error.splitlines() if not row.startswith("waiting for")]
+    assert line.startswith("error: ") and text in line and len(line) < 400
+    assert not line.endswith(".")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_lists_every_flag(outcomes, name):
+    code, output, error = outcomes[name, "--help"]
+    assert code == 0 and not error
+    assert f"experiments.{name}" in output and "  --compilation_cache" in output
+    source = (ROOT / "experiments" / f"{name}.py").read_text()
+    assert ("  --step\n" in output) == ("STEP" in source or "step()" in source)
+    assert max(map(len, output.partition("Flags:")[2].splitlines())) <= 100
+
+
+# Prints what is imported when a command ends.
+IMPORTED = """
+import atexit, sys
+from experiments import app, {0}
+atexit.register(lambda: print(*sys.modules))
+sys.argv = ["", "--help"]
+app.run({0}.main)
+"""
+
+
+@pytest.mark.parametrize("name", ["train", "ablation", "sample"])
+def test_help_imports_nothing_that_computes(name):
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED.format(name)], cwd=ROOT, capture_output=True, text=True
+    )
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "numpy" in loaded and not {"jax", "scipy", "matplotlib"} & set(loaded)
+
+
+def run(*arguments, **rest):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.sample", *arguments],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60, **rest,
+    )  # fmt: skip
+
+
+def test_version():
+    done = run("--version", stdout=subprocess.PIPE)
+    assert done.returncode == 0 and done.stdout.startswith("vae_jax 0.") and "JAX" in done.stdout
+
+
+def test_what_standard_output_cannot_take_is_told(tmp_path):
+    with open("/dev/full", "w") as full:
+        done = run("--help", stdout=full)
+    assert done.returncode == 2
+    assert done.stderr == "error: standard output could not be written: the disk is full\n"
+    closed = run("--help", preexec_fn=lambda: os.close(1))
+    assert closed.returncode == 0 and not closed.stderr
+
+
+def test_a_training_outlives_its_reader_in_bare_surroundings(tiny_store, tmp_path):
+    """No reader, no UTF-8, no HOME, and warnings that the environment makes errors."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    bare = {name: value for name, value in os.environ.items() if name != "HOME"}
+    bare |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    bare |= {"PYTHONWARNINGS": "error", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "experiments.train", f"--config={ROOT / 'configs/tiny.py'}",
+            "--workdir=run", "--config.data.name=celeba", f"--config.data.path={tiny_store}",
+        ],
+        cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, env=bare, timeout=300,
+    )  # fmt: skip
+    os.close(writing)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "samples.png").exists()
+
+
+def test_a_platform_that_is_not_there_is_told():
+    script = "import jax; from experiments import app; app.run(lambda: len(jax.devices()) * 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60,
+        env=os.environ | {"JAX_PLATFORMS": "nowhere"},
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "error: JAX finds no device for JAX_PLATFORMS=nowhere" in done.stderr
+
+
+def test_the_table_names_commands_that_exist():
+    assert {name for name, *_ in WRONG_USES} <= set(COMMANDS)
+    assert all(importlib.util.find_spec(f"experiments.{name}") for name in COMMANDS)
