@@ -21,7 +21,7 @@ _OUT = command_line.out_folder("exported", "decoder.jax, encoder.jax and a JSON 
 
 def main() -> None:
     """Exports both networks."""
-    from vae_jax.checkpoint.saved_steps import NETWORKS
+    from vae_jax.checkpoint.saving import NETWORKS
     from vae_jax.interop.export import write_artifact
     from vae_jax.run import open_run
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from vae_jax.checkpoint.saved_steps import SavedSteps
+from vae_jax.checkpoint.saving import SavedSteps
 from vae_jax.data.store.writing import write_store
 from vae_jax.run_folder import read_rows
 from vae_jax.train.persistence import restore

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
-from vae_jax.checkpoint.saved_steps import (
+from vae_jax.checkpoint.saving import (
     NETWORKS,
     SavedSteps,
     network_items,

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from vae_jax.checkpoint.saved_steps import network_items
-from vae_jax.checkpoint.saving import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints, network_items
 from vae_jax.run_folder import read_rows
 from vae_jax.train.loop import fit
 from vae_jax.train.persistence import _training_item

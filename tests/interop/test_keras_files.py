@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from vae_jax.checkpoint.saved_steps import SavedSteps
+from vae_jax.checkpoint.saving import SavedSteps
 from vae_jax.interop.keras import from_arrays, load_keras, save_keras, to_arrays
 from vae_jax.interop.keras_run import import_run
 from vae_jax.models.vae import make_vae

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from vae_jax.checkpoint.saved_steps import NETWORKS
+from vae_jax.checkpoint.saving import NETWORKS
 from vae_jax.models.vae import VAE, logits_of, posterior_of
 from vae_jax.run import Run
 from vae_jax.types import UserError

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vae_jax.checkpoint.saved_steps import NETWORKS, network_items, network_variables
+from vae_jax.checkpoint.saving import NETWORKS, network_items, network_variables
 from vae_jax.interop.keras_h5 import CLASS_NAMES, KerasLayer, opened, stored_layers, write_layers
 from vae_jax.models.vae import VAE
 from vae_jax.run import network_shapes

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from vae_jax.checkpoint.saved_steps import SavedSteps, network_items, network_variables
-from vae_jax.checkpoint.saving import Checkpoints
+from vae_jax.checkpoint.saving import Checkpoints, SavedSteps, network_items, network_variables
 from vae_jax.train.state import TrainState
 
 if TYPE_CHECKING:

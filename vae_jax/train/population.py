@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from vae_jax import config as configs
 from vae_jax import devices
 from vae_jax import run_folder as folders
-from vae_jax.checkpoint.saved_steps import SavedSteps
+from vae_jax.checkpoint.saving import SavedSteps
 from vae_jax.data.splits import Splits, open_splits
 from vae_jax.run_folder import run_lock
 from vae_jax.train.interruption import StopSignals

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from vae_jax import config as configs
 from vae_jax import devices
 from vae_jax import run_folder as folders
-from vae_jax.checkpoint.saved_steps import SavedSteps
+from vae_jax.checkpoint.saving import SavedSteps
 from vae_jax.data.splits import Splits, condition_names
 from vae_jax.devices import data_mesh, members_mesh, members_share
 from vae_jax.train import persistence
