@@ -16,10 +16,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 import jax
 import numpy as np
 import pytest
+from stores import write_store
 
 from configs import tiny
 from vae_jax.checkpoint.saving import SavedSteps
-from vae_jax.data.store.writing import write_store
 from vae_jax.run_folder import read_rows
 from vae_jax.train.persistence import restore
 from vae_jax.train.setup import make_experiment

@@ -18,8 +18,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
-from vae_jax.data.store.durable import sync_directory
 from vae_jax.devices import is_first
+from vae_jax.files import sync_directory
 from vae_jax.types import UserError
 
 CONFIG_FILE = "config.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -77,34 +78,27 @@ def test_finished_store_is_opened_or_refused(tmp_path):
         celeba.prepare(raw, tmp_path / "s", 8)
 
 
-def test_dead_worker_is_reported(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(UserError, match=r"ended unexpectedly \(exit status"):
-        celeba.prepare(folder, tmp_path / "s", 8, workers=2)
-
-
-def test_workers_do_not_import_jax():
-    code = "import sys, vae_jax.data.store.decoding_worker; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
 def start_preparing(raw, out):
     code = (
         "import sys; from vae_jax.data.formats import celeba; "
-        "from vae_jax.data.store import preparation; preparation.COMMIT_CHUNKS = 1; "
+        "from vae_jax.data.store import preparation; preparation.COMMIT_SECONDS = 0; "
         "celeba.prepare(sys.argv[1], sys.argv[2], 64, workers=2)"
     )
     return subprocess.Popen([sys.executable, "-c", code, str(raw), str(out)])
 
 
-def lines(journal):
-    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+def chunks_done(out):
+    path = out.with_name(f"{out.name}.partial") / "progress.json"
+    try:
+        return len(json.loads(path.read_bytes())["chunks"])
+    except FileNotFoundError:
+        return 0
 
 
-def kill_beyond(process, journal, count, delay=0.0):
-    """kill -9 `delay` seconds after the journal has more lines; True if it came in time."""
+def kill_beyond(process, out, count, delay=0.0):
+    """kill -9 `delay` seconds after more chunks are done; True if it came in time."""
     while process.poll() is None:
-        if lines(journal) > count:
+        if chunks_done(out) > count:
             time.sleep(delay)
             process.kill()
             return process.wait() == -signal.SIGKILL
@@ -113,15 +107,14 @@ def kill_beyond(process, journal, count, delay=0.0):
 
 
 def kills(tmp_path, count, images):
-    """Kills processes that have each added to the journal, anywhere up to the next commits."""
+    """Kills processes that have each finished some chunks, anywhere up to the next commits."""
     raw, draw = write_images(tmp_path / "raw", images), random.Random(0)
     clean = contents(celeba.prepare(raw, tmp_path / "clean", 64, workers=1).directory)
     killed = tried = 0
-    out, journal = tmp_path / "s", tmp_path / "s.partial" / "journal.jsonl"
+    out = tmp_path / "s"
     while killed < count:
-        before = lines(journal)
         process = start_preparing(raw, out)
-        killed += kill_beyond(process, journal, before, delay=draw.uniform(0, 0.04))
+        killed += kill_beyond(process, out, chunks_done(out), delay=draw.uniform(0, 0.04))
         tried += 1
         assert tried < 3 * count
         if out.exists():
@@ -176,22 +169,31 @@ def test_a_thousand_mutated_jpegs_are_used_or_named(tmp_path, little_memory):
 def test_resuming_decodes_only_what_is_missing(tmp_path, monkeypatch):
     raw = write_images(tmp_path / "raw", 128)
     process = start_preparing(raw, tmp_path / "s")
-    assert kill_beyond(process, tmp_path / "s.partial" / "journal.jsonl", 2)
+    assert kill_beyond(process, tmp_path / "s", 1)
     seen = []
-    decode = preparation.decode_in_order
+    decode = preparation.decode_chunk
     monkeypatch.setattr(
-        preparation,
-        "decode_in_order",
-        lambda job, chunks, workers: seen.append(len(chunks)) or decode(job, chunks, workers),
+        preparation, "decode_chunk", lambda *task: seen.append(task) or decode(*task)
     )
-    celeba.prepare(raw, tmp_path / "s", 64)
-    assert seen[0] <= 2  # Four chunks of 32 files, two of them in the journal.
+    celeba.prepare(raw, tmp_path / "s", 64, workers=1)
+    assert len(seen) <= 2  # Four chunks of 32 files, two of them done before.
+
+
+def test_other_settings_do_not_go_on_with_unfinished_work(tmp_path):
+    raw = write_images(tmp_path / "raw", 40)
+    (raw / "000040.jpg").write_bytes(b"spoiled")
+    for size, message in ((8, "replace it"), (9, "other settings .size 8, now 9.")):
+        with pytest.raises(UserError, match=message):
+            celeba.prepare(raw, tmp_path / "s", size, workers=1)
+    (tmp_path / "s.partial" / "progress.json").write_text("[]")
+    with pytest.raises(UserError, match="progress.json is damaged"):
+        celeba.prepare(raw, tmp_path / "s", 8, workers=1)
 
 
 def test_second_process_is_told_who_works(tmp_path):
     raw = write_images(tmp_path / "raw", 320)
     process = start_preparing(raw, tmp_path / "s")
-    while not (tmp_path / "s.partial" / "journal.jsonl").exists():
+    while not chunks_done(tmp_path / "s"):
         assert process.poll() is None
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGSTOP)

@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from vae_jax.data.store.sources import JPEG_NAMES, list_source, open_archive, read_member
+from vae_jax.data.store.sources import JPEG_NAMES, list_source, opened_archive, read_member
 from vae_jax.types import UserError
 
 DATA = {f"{i:06d}.jpg": bytes([i]) * (50 + i) for i in range(1, 6)}
@@ -25,12 +25,8 @@ def write_zip(path, members, **options):
 
 
 def read_all(source):
-    archive = open_archive(str(source.root), source.is_zip)
-    try:
+    with opened_archive(str(source.root), source.is_zip) as archive:
         return {m.name: read_member(str(source.root), archive, m) for m in source.members}
-    finally:
-        if archive is not None:
-            archive.close()
 
 
 @pytest.mark.parametrize("below", ["", "img_align_celeba", "img_align_celeba/img_align_celeba"])

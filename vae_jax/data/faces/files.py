@@ -6,29 +6,18 @@ Worker processes import this file, so nothing here imports JAX.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import multiprocessing
 import os
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.connection import Connection
+from collections.abc import Sequence
 from pathlib import Path
 
 from vae_jax.data.faces.drawing import render_face
-from vae_jax.data.faces.factors import ATTRIBUTES, FaceFactors, face_attributes, face_factors
+from vae_jax.data.faces.factors import ATTRIBUTES, face_attributes, face_factors
+from vae_jax.data.workers import available_cores, in_processes
 from vae_jax.progress import progress
 from vae_jax.types import UserError
-
-__all__ = [
-    "ATTRIBUTES",
-    "FaceFactors",
-    "face_attributes",
-    "face_factors",
-    "render_face",
-    "write_faces",
-]
 
 IMAGE_FOLDER = "img_align_celeba"
 ATTRIBUTE_FILE = "list_attr_celeba.txt"
@@ -83,7 +72,7 @@ def write_faces(
     _remove_stale(folder)
     missing = [i for i in range(count) if not _is_whole(folder / _file_name(i))]
     if missing:
-        _draw_all(folder, seed, missing, _worker_count(workers, len(missing)), count)
+        _draw_all(folder, seed, missing, workers or available_cores(), count)
     if not (root / ATTRIBUTE_FILE).exists():
         _write_text(root / ATTRIBUTE_FILE, _attribute_lines(count, seed))
     if not (root / PARTITION_FILE).exists():
@@ -161,48 +150,17 @@ def _write_chunk(folder: Path, seed: int, indices: Sequence[int]) -> int:
     return len(indices)
 
 
-def _worker_count(workers: int | None, faces: int) -> int:
-    if workers is None:
-        known = hasattr(os, "sched_getaffinity")
-        workers = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return min(workers, -(-faces // MIN_FACES_PER_WORKER))
-
-
 def _draw_all(folder: Path, seed: int, missing: list[int], workers: int, count: int) -> None:
+    """Draws the missing ones of `count` faces."""
     chunks = [missing[first : first + CHUNK] for first in range(0, len(missing), CHUNK)]
-    done_before = count - len(missing)
-    with progress(count, "Drawing faces", "images", start=done_before) as advance:
-        for number in _finished(folder, seed, chunks, workers):
+    draw = functools.partial(_write_chunk, folder, seed)
+    workers = min(workers, -(-len(missing) // MIN_FACES_PER_WORKER))
+    with (
+        contextlib.closing(in_processes(draw, chunks, workers)) as drawn,
+        progress(count, "Drawing faces", "images", start=count - len(missing)) as advance,
+    ):
+        for number in drawn:
             advance(number)
-
-
-def _finished(folder: Path, seed: int, chunks: list[list[int]], workers: int) -> Iterator[int]:
-    """Draw the chunks, here or in `workers` processes, and yield the size of each one."""
-    if workers == 1:
-        yield from (_write_chunk(folder, seed, chunk) for chunk in chunks)
-        return
-    # Forking a process in which JAX runs threads can deadlock, so start fresh ones.
-    context = multiprocessing.get_context("spawn")
-    reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, _leave_with_parent, (reader,))
-    try:
-        pending = [pool.submit(_write_chunk, folder, seed, chunk) for chunk in chunks]
-        for future in pending:
-            yield future.result()
-    finally:
-        writer.close()
-        pool.shutdown(cancel_futures=True)
-
-
-def _leave_with_parent(reader: Connection) -> None:
-    """End this worker once the writing end is closed, as it is too when the parent is killed."""
-
-    def wait() -> None:
-        with contextlib.suppress(EOFError):
-            reader.recv()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _attribute_lines(count: int, seed: int) -> list[str]:

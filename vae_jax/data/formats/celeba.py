@@ -20,8 +20,7 @@ from vae_jax.data.formats.attributes import (
     read_partition,
 )
 from vae_jax.data.formats.folder import by_fraction, checked_crop
-from vae_jax.data.store.decoding import Crop
-from vae_jax.data.store.decoding_worker import Job
+from vae_jax.data.store.decoding import Crop, Job
 from vae_jax.data.store.preparation import Annotations, BadFiles, build_store
 from vae_jax.data.store.reading import TEST, TRAIN, VALIDATION, Store
 from vae_jax.data.store.sources import JPEG_NAMES, Source, list_source

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vae_jax.data.store.decoding import Crop
-from vae_jax.data.store.decoding_worker import Job
+from vae_jax.data.store.decoding import Crop, Job
 from vae_jax.data.store.preparation import Annotations, BadFiles, build_store
 from vae_jax.data.store.reading import TEST, TRAIN, Store
 from vae_jax.data.store.sources import IMAGE_NAMES, list_source

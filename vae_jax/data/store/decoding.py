@@ -1,4 +1,4 @@
-"""Decodes one untrusted image file to a cropped, resized array.
+"""Decodes untrusted image files to cropped, resized arrays.
 
 Rules: grey and CMYK become RGB, transparency is laid over white, an EXIF rotation is applied.
 Everything else that is unusual makes the file a bad one: another format than its name says,
@@ -8,12 +8,17 @@ JPEGs with a flipped bit still decode.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from vae_jax.data.store.sources import Member, opened_archive, read_member
 from vae_jax.types import UserError
 
 MAX_PIXELS = 20_000_000
@@ -32,6 +37,50 @@ UPRIGHT = {
 }
 
 Crop = str | tuple[int, int, int, int]
+
+
+class Job(NamedTuple):
+    """What to do with every file: where it is, and `decode_image`'s arguments."""
+
+    root: str
+    is_zip: bool
+    size: int
+    crop: Crop
+    formats: tuple[str, ...]
+
+
+def decode_chunk(
+    job: Job, target: Path, task: tuple[int, Sequence[Member]]
+) -> tuple[list[tuple[int, str]], str]:
+    """Decodes some files into rows of a .npy file; bad ones are reported, not raised.
+
+    Args:
+        job: What to do with each file.
+        target: A .npy file of uint8 `[N, size, size, 3]`.
+        task: The row of the first file, and the files; the row of a bad one stays as it is.
+
+    Returns:
+        Position in the chunk and reason for each bad file, and the SHA-256 over the SHA-256 of
+        every file that could be read.
+    """
+    first, members = task
+    bad, digests = [], b""
+    image_bytes = job.size * job.size * 3
+    with opened_archive(job.root, job.is_zip) as archive, target.open("r+b") as pixels:
+        np.lib.format.read_magic(pixels)
+        np.lib.format.read_array_header_1_0(pixels)
+        start = pixels.tell()
+        for index, member in enumerate(members):
+            try:
+                data = read_member(job.root, archive, member)
+                digests += hashlib.sha256(data).digest()
+                image = decode_image(data, job.size, job.crop, job.formats)
+            except UserError as error:
+                bad.append((index, str(error)))
+                continue
+            pixels.seek(start + (first + index) * image_bytes)
+            pixels.write(image.tobytes())
+    return bad, hashlib.sha256(digests).hexdigest()
 
 
 def decode_image(

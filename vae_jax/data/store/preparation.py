@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
-import math
+import json
+import os
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
 
-from vae_jax.data.store.decoding_worker import Chunk, Job
-from vae_jax.data.store.durable import exclusive
-from vae_jax.data.store.reading import Store, open_store
+from vae_jax.data.store.decoding import Job, decode_chunk
+from vae_jax.data.store.reading import MANIFEST, Store, open_store
 from vae_jax.data.store.sources import Member, Source
-from vae_jax.data.store.workers import available_cores, decode_in_order
-from vae_jax.data.store.writing import StoreWriter, move_into_place, refuse_existing
+from vae_jax.data.store.writing import (
+    DECODED,
+    PROGRESS,
+    Contents,
+    exclusive,
+    move_into_place,
+    partial_of,
+    refuse_existing,
+    reserve,
+    seal,
+)
+from vae_jax.data.workers import available_cores, in_processes
+from vae_jax.files import sync_directory, write_synced
 from vae_jax.progress import progress
 from vae_jax.types import UserError
 
 CHUNK_FILES = 32
-CHUNK_BYTES = 2**20
-COMMIT_CHUNKS = 32  # Work lost by a kill: about 1,000 images.
+COMMIT_SECONDS = 2.0  # Work lost by a kill.
 MAX_SIZE = 2048
 NAMED_IN_ERRORS = 3
 
@@ -45,6 +57,20 @@ class Annotations:
     rule: str
     labels: np.ndarray | None = None
     label_names: tuple[str, ...] = ()
+
+
+class Finished(NamedTuple):
+    """One chunk of files that is decoded.
+
+    Attributes:
+        stamp: Changes with the files.
+        bad: Name and reason of each file that cannot be used.
+        digest: SHA-256 over the files' contents.
+    """
+
+    stamp: str
+    bad: Sequence[tuple[str, str]]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -110,7 +136,7 @@ def build_store(
     }
     try:
         with exclusive(out):
-            if move_into_place(out) or (out / "manifest.json").exists():
+            if move_into_place(out) or (out / MANIFEST).exists():
                 return _reopen(out, source, settings, annotations)
             refuse_existing(out)
             _write(source, out, job, settings, annotations, bad_files, workers)
@@ -129,58 +155,111 @@ def _write(
     workers: int | None,
 ) -> None:
     members = source.members
-    shape = (job.size, job.size, 3)
-    length = max(1, min(CHUNK_FILES, CHUNK_BYTES // math.prod(shape)))
-    chunks = [members[start : start + length] for start in range(0, len(members), length)]
-    with StoreWriter(out, len(members), shape, settings) as writer:
-        done = _finished(writer.entries, chunks)
-        writer.keep(done)
-        bad = [pair for entry in writer.entries for pair in entry["bad"]]
-        digests = [entry["digests"] for entry in writer.entries]
-        bad_files.check(source.root, bad)
-        results = decode_in_order(job, chunks[done:], workers or available_cores())
-        finished = sum(map(len, chunks[:done]))
-        with closing(results), progress(len(members), "Preparing", "images", finished) as advance:
-            for files, chunk in zip(chunks[done:], results, strict=True):
-                found = _append(writer, files, chunk)
-                bad += found
-                digests.append(chunk.digests)
-                if found:
+    partial = partial_of(out)
+    partial.mkdir(parents=True, exist_ok=True)
+    for path in partial.iterdir():
+        if path.name not in (DECODED, PROGRESS):  # of a store that was nearly whole
+            path.unlink()
+    chunks = [members[start : start + CHUNK_FILES] for start in range(0, len(members), CHUNK_FILES)]
+    earlier = _finished(partial / PROGRESS, settings, chunks)
+    shape = (len(members), job.size, job.size, 3)
+    if not reserve(partial / DECODED, shape):
+        earlier = []
+    done = _decode(source, partial, job, settings, chunks, earlier, bad_files, workers)
+    bad = [pair for chunk in done for pair in chunk.bad]
+    kept = _kept(members, bad)
+    if not kept.any():
+        raise UserError(f"{source.root}: not one of its {len(members)} files can be used")
+    about_source = {
+        "name": source.root.name,
+        "files": len(members),
+        "listing": _listing_digest(source),
+        "sha256": hashlib.sha256("".join(chunk.digest for chunk in done).encode()).hexdigest(),
+        "partition": annotations.rule,
+        "skipped": bad,
+    }
+    contents = Contents(
+        annotations.splits[kept],
+        None if annotations.labels is None else annotations.labels[kept],
+        annotations.label_names,
+        [member.name for member, keep in zip(members, kept, strict=True) if keep],
+        settings,
+        about_source,
+    )
+    seal(out, kept, contents)
+
+
+def _decode(
+    source: Source,
+    partial: Path,
+    job: Job,
+    settings: dict[str, Any],
+    chunks: Sequence[Sequence[Member]],
+    earlier: Sequence[Finished],
+    bad_files: BadFiles,
+    workers: int | None,
+) -> list[Finished]:
+    """Decodes the chunks that are not done yet; what is done survives any end of this process."""
+    done = list(earlier)
+    bad = [pair for chunk in done for pair in chunk.bad]
+    bad_files.check(source.root, bad)
+    decode = functools.partial(decode_chunk, job, partial / DECODED)
+    tasks = [(i * CHUNK_FILES, chunks[i]) for i in range(len(done), len(chunks))]
+    results = in_processes(decode, tasks, workers or available_cores())
+    total, begun = sum(map(len, chunks)), sum(map(len, chunks[: len(done)]))
+    committed = time.monotonic()
+    with closing(results), progress(total, "Preparing", "images", begun) as advance:
+        try:
+            for (_, files), (found, digest) in zip(tasks, results, strict=True):
+                named = [(files[index].name, reason) for index, reason in found]
+                done.append(Finished(_stamp(files), named, digest))
+                bad += named
+                if named:
                     bad_files.check(source.root, bad)
+                if time.monotonic() - committed >= COMMIT_SECONDS:
+                    _commit(partial, settings, done)
+                    committed = time.monotonic()
                 advance(len(files))
-        if not writer.rows:
-            raise UserError(f"{source.root}: not one of its {len(members)} files can be used")
-        kept = _kept(members, bad)
-        writer.finish(
-            annotations.splits[kept],
-            None if annotations.labels is None else annotations.labels[kept],
-            annotations.label_names,
-            [member.name for member, keep in zip(members, kept, strict=True) if keep],
-            {
-                "name": source.root.name,
-                "files": len(members),
-                "listing": _listing_digest(source),
-                "sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
-                "partition": annotations.rule,
-                "skipped": bad,
-            },
+        finally:
+            _commit(partial, settings, done)
+    return done
+
+
+def _commit(partial: Path, settings: dict[str, Any], done: Sequence[Finished]) -> None:
+    """Makes everything decoded so far survive a kill or a power failure."""
+    handle = os.open(partial / DECODED, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    new = partial / (PROGRESS + ".new")
+    write_synced(new, json.dumps({"settings": settings, "chunks": done}).encode())
+    os.replace(new, partial / PROGRESS)
+    sync_directory(partial)
+
+
+def _finished(
+    path: Path, settings: dict[str, Any], chunks: Sequence[Sequence[Member]]
+) -> list[Finished]:
+    """Returns the chunks that earlier work has done, up to the first whose files have changed."""
+    if not path.exists():
+        return []
+    partial = path.parent
+    try:
+        found = json.loads(path.read_bytes())
+        done = [Finished(*chunk) for chunk in found["chunks"]]
+        before = dict(found["settings"])
+    except (ValueError, TypeError, LookupError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): delete {partial}") from error
+    if before != json.loads(json.dumps(settings)):
+        changed = [key for key in settings if before.get(key) != settings[key]]
+        differences = ", ".join(f"{key} {before.get(key)}, now {settings[key]}" for key in changed)
+        raise UserError(
+            f"{partial} holds unfinished work with other settings ({differences}): "
+            "use the same ones, or delete that directory"
         )
-
-
-def _finished(entries: Sequence[dict[str, Any]], chunks: Sequence[Sequence[Member]]) -> int:
-    """How many chunks earlier work has done; it counts as long as it was about the same files."""
-    same = (e.get("files") == _stamp(chunk) for e, chunk in zip(entries, chunks, strict=False))
-    return sum(itertools.takewhile(bool, same))
-
-
-def _append(writer: StoreWriter, files: Sequence[Member], chunk: Chunk) -> list[list[str]]:
-    """Write one chunk; returns name and reason of its bad files."""
-    bad = [[files[index].name, reason] for index, reason in chunk.bad]
-    writer.append(chunk.images, {"files": _stamp(files), "bad": bad, "digests": chunk.digests})
-    # Also before a bad file may stop everything: the next run goes on right there.
-    if bad or writer.pending >= COMMIT_CHUNKS:
-        writer.commit()
-    return bad
+    same = (chunk.stamp == _stamp(files) for chunk, files in zip(done, chunks, strict=False))
+    return done[: sum(itertools.takewhile(bool, same))]
 
 
 def _reopen(out: Path, source: Source, settings: dict[str, Any], annotations: Annotations) -> Store:

@@ -14,6 +14,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -85,9 +86,9 @@ def list_source(source: str | Path, suffixes: tuple[str, ...], nested: bool) -> 
     return Source(root, is_zip, members)
 
 
-def open_archive(root: str, is_zip: bool) -> BinaryIO | None:
-    """The archive's file handle for `read_member`, or None for a folder."""
-    return open(root, "rb") if is_zip else None
+def opened_archive(root: str, is_zip: bool) -> AbstractContextManager[BinaryIO | None]:
+    """Returns the archive's file for `read_member`, or None for a folder, to be used in `with`."""
+    return open(root, "rb") if is_zip else nullcontext()
 
 
 def read_member(root: str, archive: BinaryIO | None, member: Member) -> bytes:
