@@ -124,7 +124,7 @@ def leaves_at_the_second(number, process, once_it_says):
 def test_a_second_signal_leaves_a_slow_save_at_once(tiny_store, tmp_path, processes):
     process = start(SLOW_SAVES, tmp_path, tiny_store)
     processes.append(process)
-    leaves_at_the_second(signal.SIGTERM, process, "written 5")
+    leaves_at_the_second(signal.SIGHUP, process, "written 5")
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.restore({}, step=5).step == 5  # what was written is whole
 
@@ -206,3 +206,16 @@ def test_handlers_and_descriptors_are_given_back():
     thread.start()
     thread.join()
     assert noted == [None]  # other threads may not set handlers
+
+
+def test_a_hangup_asks_to_stop_unless_nohup_ignores_it():
+    previous = signal.getsignal(signal.SIGHUP)
+    try:
+        for handler, received in ((signal.SIG_DFL, signal.SIGHUP), (signal.SIG_IGN, None)):
+            signal.signal(signal.SIGHUP, handler)
+            with StopSignals() as stop:
+                signal.raise_signal(signal.SIGHUP)
+                assert stop.received == received
+            assert signal.getsignal(signal.SIGHUP) == handler
+    finally:
+        signal.signal(signal.SIGHUP, previous)

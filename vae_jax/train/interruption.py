@@ -1,10 +1,11 @@
-"""SIGTERM and SIGINT: finish the call that is under way, save, leave with a known exit code."""
+"""A signal to stop: finish the call that is under way, save, leave with a known exit code."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -16,11 +17,11 @@ class StopSignals:
 
     Attributes:
         received: number of the first signal, or None. The exit code of an interrupted run is
-            128 + this number: 143 for SIGTERM, 130 for SIGINT. Where several processes train, it
+            128 + this number: 143 for SIGTERM, 130 for SIGINT, 129 for SIGHUP. Where several processes train, it
             is what they last agreed on, so that all of them save the same step.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def __init__(self) -> None:
         self._noted = 0  # by this process
@@ -39,6 +40,8 @@ class StopSignals:
         self._watcher = threading.Thread(target=self._watch, args=(reading,), daemon=True)
         self._watcher.start()
         for number in self.SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # `nohup` asks to go on.
             self._previous[number] = signal.signal(number, self._note)
         return self
 
@@ -78,4 +81,5 @@ class StopSignals:
             stopping = True
             self._note(number)
             name = signal.Signals(number).name
-            os.write(2, f"{name}: saving a checkpoint; once more to leave at once\n".encode())
+            with suppress(OSError):  # The terminal may be what has gone.
+                os.write(2, f"{name}: saving a checkpoint; once more to leave at once\n".encode())
