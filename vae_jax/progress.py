@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 PLAIN_LINE_SECONDS = 10.0
 
+# The bar on the terminal while there is one: work inside other work gets a line of the same bar.
+_shown: list[Progress] = []
+
 
 class Advance(Protocol):
     """Moves a progress display on."""
@@ -35,21 +38,40 @@ def progress(total: int, label: str, unit: str = "", start: int = 0) -> Iterator
         unit: what is counted, such as "images".
         start: count that is done already, for resumed work.
     """
-    if sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        # The bar owns stderr: results on stdout stay clean for pipes.
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(label, total=total, completed=start, note="")
-            yield lambda amount=1, note="": bar.update(task, advance=amount, note=note)
+    if not sys.stderr.isatty():
+        yield _plain_lines(total, label, unit, start)
         return
-    yield _plain_lines(total, label, unit, start)
+    with _bar() as bar:
+        task = bar.add_task(label, total=total, completed=start, unit=unit, note="")
+        try:
+            yield lambda amount=1, note="": bar.update(task, advance=amount, note=note)
+        finally:
+            if len(bar.tasks) > 1:
+                bar.remove_task(task)
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """The bar that is shown already, or a new one for as long as the context."""
+    if _shown:
+        yield _shown[0]
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    # The bar owns stderr; results on stdout stay clean for pipes and files.
+    bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty())
+    with bar:
+        _shown.append(bar)
+        try:
+            yield bar
+        finally:
+            _shown.clear()
 
 
 def _plain_lines(total: int, label: str, unit: str, start: int) -> Advance:

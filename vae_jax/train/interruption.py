@@ -17,8 +17,8 @@ class StopSignals:
 
     Attributes:
         received: number of the first signal, or None. The exit code of an interrupted run is
-            128 + this number: 143 for SIGTERM, 130 for SIGINT, 129 for SIGHUP. Where several processes train, it
-            is what they last agreed on, so that all of them save the same step.
+            128 + this number: 143 for SIGTERM, 130 for SIGINT, 129 for SIGHUP. Where several
+            processes train, it is what they last agreed on, so that all of them save the same step.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
