@@ -38,9 +38,7 @@ def main() -> int:
     from vae_jax.evaluate.sweep_results import collect_results, write_results
     from vae_jax.pages.members import draw_member
     from vae_jax.report.ablation import write_report
-    from vae_jax.train.population import fit_population
-    from vae_jax.train.population_estimate import describe_plan
-    from vae_jax.train.population_progress import make_plan
+    from vae_jax.train.sweep import describe_plan, fit_sweep, make_plan
 
     cluster.join()
     if _DRY_RUN.value:
@@ -48,7 +46,7 @@ def main() -> int:
         splits = open_splits(config.data)
         print(describe_plan(make_plan(config, workdir, splits), splits))
         return 0
-    result = fit_population(config, workdir)
+    result = fit_sweep(config, workdir)
     if result.interrupted_by is not None:
         if is_first():
             print("stopped; the same command resumes")

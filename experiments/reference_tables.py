@@ -19,7 +19,7 @@ from configs import keras_example, mnist_z12
 from experiments import app
 from vae_jax.report.reference_tables import comparison, markdown_table
 from vae_jax.run_folder import read_rows
-from vae_jax.train.loop import fit
+from vae_jax.train.trainer import fit
 
 _DATA = flags.DEFINE_string("data", "data/mnist", "Folder with MNIST's four IDX files.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/reference", "Folder of the two runs.")

@@ -27,12 +27,16 @@ def main() -> int:
     config = _CONFIG.value
     if "sweep" in config:
         raise UserError("config.sweep lists many runs: give this config to experiments.ablation")
+    if "classifier" in config:
+        raise UserError(
+            "this config has the section `classifier`; train it with experiments.train_classifier"
+        )
 
     import jax
 
     from experiments import drawing
     from vae_jax.devices import is_first
-    from vae_jax.train.loop import fit
+    from vae_jax.train.trainer import fit
 
     jax.config.update("jax_debug_nans", _DEBUG_NANS.value)
     cluster.join()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from experiments import app, command_line
 from experiments.config_file import ConfigFlag
+from vae_jax.types import UserError
 
 _CONFIG = ConfigFlag("Config file with a section `classifier`.")
 _WORKDIR = command_line.workdir("classifier's run")
@@ -18,13 +19,17 @@ _WORKDIR = command_line.workdir("classifier's run")
 def main() -> int:
     """Trains, and states the accuracy on the test split."""
     config = _CONFIG.value
+    if "classifier" not in config:
+        raise UserError(
+            "this config has no section `classifier`; configs/classifier_mnist.py has one"
+        )
 
     from vae_jax.data.splits import open_splits
     from vae_jax.run_folder import read_rows
-    from vae_jax.train.classification import accuracy_table, classifier_task
-    from vae_jax.train.loop import fit
+    from vae_jax.train.classification import accuracy_table
+    from vae_jax.train.trainer import fit
 
-    result = fit(config, _WORKDIR.value, make_task=classifier_task)
+    result = fit(config, _WORKDIR.value)
     if result.interrupted_by is not None:
         print(f"stopped at step {result.step}; the same command resumes there")
         return 128 + result.interrupted_by

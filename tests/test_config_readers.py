@@ -7,7 +7,7 @@ import pytest
 
 from configs import default
 from vae_jax.config import FIELDS, flatten
-from vae_jax.train.population_plan import AXES
+from vae_jax.train.sweep import AXES
 
 ROOT = Path(__file__).parents[1]
 VALIDATION = ROOT / "vae_jax" / "config.py"

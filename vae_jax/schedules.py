@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ KL_SCHEDULES = ("constant", "linear", "cyclical")
 LEARNING_RATE_SCHEDULES = ("constant", "cosine")
 
 
+@lru_cache(maxsize=32)  # One object for equal numbers, so that programs are shared.
 def kl_schedule(name: str, steps: int, cycles: int, ramp: float) -> Schedule:
     """Factor of the KL weight.
 
@@ -51,6 +53,7 @@ def kl_schedule(name: str, steps: int, cycles: int, ramp: float) -> Schedule:
     raise ValueError(f"KL schedule is {name!r}; valid are {', '.join(KL_SCHEDULES)}")
 
 
+@lru_cache(maxsize=32)
 def learning_rate_schedule(name: str, warmup_steps: int, total_steps: int) -> Schedule:
     """Factor of the learning rate: an optional linear warm-up, then constant or a cosine to 0.
 

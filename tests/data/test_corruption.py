@@ -132,7 +132,7 @@ def test_an_image_depends_on_its_position_and_key_alone():
     assert not np.allclose(same[0], same[1])
 
 
-def test_members_of_a_population_see_what_they_would_see_alone():
+def test_members_of_a_sweep_see_what_they_would_see_alone():
     images = pictures()
     keys = jax.vmap(jax.random.key)(jnp.arange(3))
     together = jax.jit(jax.vmap(lambda k: module.corrupt(k, images, EVERYTHING)))(keys)

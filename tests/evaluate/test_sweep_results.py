@@ -14,8 +14,7 @@ from vae_jax.losses import gaussian_kl
 from vae_jax.report.ablation import write_report
 from vae_jax.report.pictures import image_grid, save_png
 from vae_jax.run import decode, encode, open_run
-from vae_jax.train.population import fit_population
-from vae_jax.train.population_plan import Outcome
+from vae_jax.train.sweep import Outcome, fit_sweep
 
 
 def draw(run, pictures):
@@ -31,7 +30,7 @@ def swept(tiny_config, tmp_path):
             {"kl_weight": (0.5, 3.0), "z_dim": (), "learning_rate": (), "seed": (), "mode": "grid",
              "schedule": "in_turn", "same_batches": True, "memory_gib": 0.0}
         )  # fmt: skip
-    return tiny_config, tmp_path, fit_population(tiny_config, tmp_path, lambda _: None)
+    return tiny_config, tmp_path, fit_sweep(tiny_config, tmp_path, lambda _: None)
 
 
 def test_results_agree_with_the_model_and_are_written_as_json_csv_and_report(swept, monkeypatch):

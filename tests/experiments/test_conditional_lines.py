@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from configs import classifier_faces, tiny
-from vae_jax.train.classification import classifier_task
-from vae_jax.train.loop import fit
+from vae_jax.train.trainer import fit
 
 NAMES = ("Red", "Green", "Blue")
 
@@ -28,7 +27,7 @@ def trained(tmp_path_factory, tiny_store):
     judge.classifier.filters = judge.classifier.kernel_sizes = (4,)
     judge.classifier.strides, judge.classifier.padding = (2,), ("same",)
     judge.train.batch_size, judge.train.epochs = 8, 1
-    fit(judge, home / "judge", lambda line: None, classifier_task)
+    fit(judge, home / "judge", lambda line: None)
     return home
 
 

@@ -16,7 +16,7 @@ from vae_jax.report.pictures import GAP, to_uint8
 from vae_jax.run import decode, encode, open_run
 from vae_jax.run_folder import read_config, write_config
 from vae_jax.streams import stream_key
-from vae_jax.train.loop import fit
+from vae_jax.train.trainer import fit
 
 SHOWN = 4
 

@@ -14,14 +14,14 @@ import pytest
 
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.train.interruption import StopSignals
-from vae_jax.train.loop import fit
+from vae_jax.train.trainer import fit
 
 ROOT = Path(__file__).parents[2]
 TRAIN = "import runpy; runpy.run_module('experiments.train', run_name='__main__', alter_sys=True)"
 # The same without runpy, so that the time is that from the end of the imports to the exit.
 TIMED = """
 import atexit, time
-import vae_jax.train.loop  # the heavy part of what `main` imports
+import vae_jax.train.trainer  # the heavy part of what `main` imports
 from experiments import app, drawing, train
 began = time.monotonic()
 atexit.register(lambda: print("seconds", time.monotonic() - began))
@@ -29,13 +29,13 @@ app.run(train.main)
 """
 SLOW_SAVES = f"""
 import time
-from vae_jax.train import loop
-write = loop.Checkpoints._write
+from vae_jax.train import trainer
+write = trainer.Checkpoints._write
 def slow(self, facts, *rest):
     write(self, facts, *rest)
     print("written", facts["step"])
     time.sleep(100)
-loop.Checkpoints._write = slow
+trainer.Checkpoints._write = slow
 {TRAIN}
 """
 

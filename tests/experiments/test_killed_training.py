@@ -16,9 +16,9 @@ import pytest
 from configs import tiny
 from vae_jax.checkpoint.saving import Checkpoints, network_items
 from vae_jax.run_folder import read_rows
-from vae_jax.train.loop import fit
 from vae_jax.train.persistence import _training_item
 from vae_jax.train.setup import make_experiment
+from vae_jax.train.trainer import fit
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 8, 5  # of a run, of an epoch

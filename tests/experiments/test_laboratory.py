@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vae_jax.run import decode, encode, open_run
-from vae_jax.train.loop import fit
+from vae_jax.train.trainer import fit
 
 # As in the README: JAX and NumPy alone.
 SNIPPET = """

@@ -13,7 +13,7 @@ import pytest
 from configs import tiny
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.run_folder import read_rows
-from vae_jax.train.loop import fit
+from vae_jax.train.trainer import fit
 
 ROOT = Path(__file__).parents[2]
 SPEED = ("images_per_second", "share_waiting")

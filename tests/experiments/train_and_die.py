@@ -19,7 +19,7 @@ from vae_jax import run_folder
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.checkpoint.step_folders import StepFolders
 from vae_jax.run_folder import MetricsLog
-from vae_jax.train import loop
+from vae_jax.train import trainer
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.fsync")
 PHASE, EVENT, SECONDS = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
@@ -90,7 +90,9 @@ write, Checkpoints._write = Checkpoints._write, acknowledge
 fsync = os.fsync
 os.fsync = lambda descriptor: (sys.audit("os.fsync", descriptor), fsync(descriptor))[1]
 drawing.draw_run = lambda workdir: []  # after the end of the training
-assert loop.folders is run_folder and loop.MetricsLog is run_folder.MetricsLog  # what was wrapped
+assert (
+    trainer.folders is run_folder and trainer.MetricsLog is run_folder.MetricsLog
+)  # what was wrapped
 sys.addaudithook(count)
 if PHASE == "anywhere":
     clock = threading.Timer(SECONDS, die)

@@ -9,7 +9,7 @@ from PIL import Image
 from vae_jax.filters.layer import make_study, open_layer
 from vae_jax.filters.study import Settings
 from vae_jax.pages.filters import write_pages
-from vae_jax.train.loop import fit
+from vae_jax.train.trainer import fit
 from vae_jax.types import UserError
 
 SETTINGS = Settings(scales=(3, 0), steps=(12,), precursors=4)

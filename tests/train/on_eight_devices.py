@@ -15,20 +15,14 @@ from vae_jax.models import convolution_matmul
 from vae_jax.run import decode, open_run, prior_latents
 from vae_jax.run_folder import read_rows
 from vae_jax.streams import step_key, stream_key
+from vae_jax.train.engine import Mapped
 from vae_jax.train.epoch import Pace, compiled_steps, run_epoch
-from vae_jax.train.loop import fit
-from vae_jax.train.population import fit_population
-from vae_jax.train.population_group import (
-    GroupValidator,
-    group_feed,
-    mapped_steps,
-    stack_experiments,
-    stack_states,
-    unstack_states,
-)
 from vae_jax.train.setup import make_experiment
 from vae_jax.train.step import objective_terms
-from vae_jax.train.validation import make_feeds
+from vae_jax.train.sweep import fit_sweep
+from vae_jax.train.task import vae_task
+from vae_jax.train.trainer import fit
+from vae_jax.train.validation import Validator, make_feeds
 from vae_jax.types import Batch
 
 COUNTS = (2, 4, 8)
@@ -219,15 +213,15 @@ def grouped(tiny_config, devices):
         configs[-1].loss.kl_weight, configs[-1].model.z_dim = weight, z_dim
     mesh = make_mesh(jax.devices()[:devices], devices)
     feeds = make_feeds(tiny_config, open_splits(tiny_config.data), mesh)
-    stacked = stack_experiments([make_experiment(config, 10) for config in configs], mesh)
-    state = stack_states(stacked, [e.init_state() for e in stacked.experiments])
-    feed, axes = group_feed(feeds.train, configs)
-    program = mapped_steps(stacked.widest.train_step, axes, donate=True)
-    calls = run_epoch(program, state, feed, stacked.keys, stacked.hyper, Pace())
+    tasks = [vae_task(config, open_splits(config.data)) for config in configs]
+    engine = Mapped(tasks, mesh)
+    state = engine.pack([task.init_state() for task in tasks])
+    feed, program = engine.training(feeds.train, [0, 0, 0])
+    calls = run_epoch(program, state, feed, engine.key, engine.hyper, Pace())
     states, metrics = zip(*calls, strict=True)
     losses = np.concatenate([values["loss"][:, :3] for values in metrics])
-    tests = GroupValidator(tiny_config, stacked, feeds).evaluate(states[-1])
-    return losses, unstack_states(stacked, states[-1]), tests, states[-1]
+    tests = Validator(engine, feeds).evaluate(states[-1])
+    return losses, engine.unpack(states[-1]), tests, states[-1]
 
 
 def test_members_on_devices_of_their_own_are_trained_as_on_one(tiny_config):
@@ -253,7 +247,7 @@ def test_a_sweep_gives_the_same_figures_on_any_number_of_devices(tiny_config, tm
     said = []
     for devices in (0, 1):
         tiny_config.parallel.members = devices
-        fit_population(tiny_config, tmp_path / str(devices), said.append)
+        fit_sweep(tiny_config, tmp_path / str(devices), said.append)
     assert "on 3 of 8 devices" in said[0]
     for folder in (tmp_path / "0" / "members").iterdir():
         assert_rows_agree(folder, tmp_path / "1" / "members" / folder.name)

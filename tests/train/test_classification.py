@@ -12,8 +12,8 @@ from vae_jax.evaluate.recognition import predict
 from vae_jax.run import open_classifier, open_run
 from vae_jax.run_folder import read_rows, write_config
 from vae_jax.train.classification import accuracy_table, classification_terms, classifier_task
-from vae_jax.train.loop import fit
 from vae_jax.train.persistence import restore
+from vae_jax.train.trainer import fit
 from vae_jax.types import UserError
 
 
@@ -59,7 +59,7 @@ def test_independent_attributes():
 
 def test_a_run_learns_is_logged_and_opens(config, tmp_path):
     said = []
-    fit(config, tmp_path, said.append, make_task=classifier_task)
+    fit(config, tmp_path, said.append)
     rows = [row for row in read_rows(tmp_path) if row["split"] == "test"]
     assert rows[-1]["accuracy"] == pytest.approx(
         (rows[-1]["accuracy_Red"] + rows[-1]["accuracy_Blue"]) / 2
@@ -88,22 +88,18 @@ def test_resumed_equals_uninterrupted_bit_for_bit(config, tmp_path):
     for name, epochs in (("whole", (2,)), ("resumed", (1, 2))):
         for count in epochs:
             config.train.epochs = count
-            fit(config, tmp_path / name, quiet, make_task=classifier_task)
-        task = classifier_task(config, open_splits(config.data), "")
+            fit(config, tmp_path / name, quiet)
+        task = classifier_task(config, open_splits(config.data))
         with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
             states.append(restore(checkpoints, task)[0])
     jax.tree.map(np.testing.assert_array_equal, *states)
     assert int(states[0].step) == 10
 
 
-def test_the_wrong_kind_of_config_is_refused_in_both_directions(config, tiny_config, tmp_path):
-    with pytest.raises(UserError, match="train_classifier"):
-        fit(config, tmp_path / "a", quiet)
-    with pytest.raises(UserError, match="no section `classifier`"):
-        fit(tiny_config, tmp_path / "b", quiet, make_task=classifier_task)
+def test_the_wrong_kind_of_run_is_refused(config, tiny_config, tmp_path):
     write_config(tmp_path, tiny_config)
     with pytest.raises(UserError, match="holds a VAE"):
         open_classifier(tmp_path)
     config.data.condition, config.data.attributes = "none", ()
     with pytest.raises(UserError, match="'class' or 'attributes'"):
-        fit(config, tmp_path / "d", quiet, make_task=classifier_task)
+        fit(config, tmp_path / "d", quiet)

@@ -18,16 +18,16 @@ from vae_jax.losses import Objective
 from vae_jax.models.blocks import BlockStyle
 from vae_jax.streams import step_key, stream_key
 from vae_jax.train.epoch import EpochMeans
-from vae_jax.train.loop import fit
-from vae_jax.train.setup import make_experiment
-from vae_jax.train.state import Hyper, start_state
-from vae_jax.train.step import Examples, make_train_step, make_update_step, objective_terms
-from vae_jax.train.validation import (
+from vae_jax.train.evaluation_steps import (
     EvalCarry,
     make_eval_step,
     make_statistics_step,
     start_statistics,
 )
+from vae_jax.train.setup import make_experiment
+from vae_jax.train.state import Hyper, start_state
+from vae_jax.train.step import Examples, make_train_step, make_update_step, objective_terms
+from vae_jax.train.trainer import fit
 from vae_jax.types import Batch, UserError, VAEOutput
 
 CORRUPTION = {

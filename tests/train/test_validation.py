@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from vae_jax.data.splits import open_splits
+from vae_jax.train.engine import Plain
 from vae_jax.train.epoch import make_run_steps
 from vae_jax.train.setup import make_experiment
+from vae_jax.train.task import vae_task
 from vae_jax.train.validation import Validator, make_feeds
 
 
@@ -22,12 +24,22 @@ def trained(tiny_config):
     state = setup.init_state()
     for _ in range(2):
         state, _ = program(state, segment, np.int32(0), np.int32(5), setup.run_key, setup.hyper)
-    return tiny_config, setup, splits, feeds, state
+    return tiny_config, splits, state
+
+
+def validator(config, splits):
+    return Validator(Plain(vae_task(config, splits)), make_feeds(config, splits))
+
+
+def evaluate(config, splits, state):
+    """The row of the test split."""
+    (means,) = validator(config, splits).evaluate(state)
+    return vae_task(config, splits).complete_row("test", means["test"])
 
 
 def test_reestimated_statistics_are_those_of_the_training_images(trained):
-    config, setup, splits, feeds, state = trained
-    stats = Validator(config, setup, feeds).batch_stats(state)
+    config, splits, state = trained
+    stats = validator(config, splits).batch_stats(state)
     # The first encoder layer sees the images alone: its exact statistics are easy to compute.
     images = splits.train.take(np.arange(16)).astype(np.float32) / 255
     kernel = state.params["encoder"]["conv_0"]["kernel"]
@@ -42,17 +54,17 @@ def test_reestimated_statistics_are_those_of_the_training_images(trained):
 
 
 def test_running_statistics_on_request(trained):
-    config, setup, _, feeds, state = trained
+    config, splits, state = trained
     config.eval.batch_stats = "running"
-    assert Validator(config, setup, feeds).batch_stats(state) is state.batch_stats
+    assert validator(config, splits).batch_stats(state) is state.batch_stats
 
 
 def test_evaluation_does_not_depend_on_how_the_last_batch_is_padded(trained):
-    config, setup, splits, _, state = trained
+    config, splits, state = trained
     kls = []
     for batch_size in (11, 8, 4):  # 11 test images: no padding, 5 of 16, 1 of 12
         config.eval.batch_size = batch_size
-        metrics = Validator(config, setup, make_feeds(config, splits)).evaluate(state)["test"]
+        metrics = evaluate(config, splits, state)
         assert metrics["images"] == 11
         kls.append((metrics["kl"], metrics["entropy_floor"]))
     np.testing.assert_allclose(kls, [kls[0]] * 3, rtol=1e-5)
@@ -60,15 +72,13 @@ def test_evaluation_does_not_depend_on_how_the_last_batch_is_padded(trained):
 
 def test_the_optimal_sigma_is_that_of_the_split_however_it_is_batched(trained):
     """Its bound is that of the fixed Gaussian decoder of the reported sigma."""
-    config, _, splits, _, state = trained
+    config, splits, state = trained
     rows = []
     for batch_size in (11, 4, 1):
         config.eval.batch_size, config.loss.likelihood = batch_size, "optimal_sigma"
-        setup = make_experiment(config, 100)
-        rows.append(Validator(config, setup, make_feeds(config, splits)).evaluate(state)["test"])
+        rows.append(evaluate(config, splits, state))
     config.loss.likelihood, config.loss.sigma = "gaussian", rows[-1]["sigma"]
-    setup = make_experiment(config, 100)
-    fixed = Validator(config, setup, make_feeds(config, splits)).evaluate(state)["test"]
+    fixed = evaluate(config, splits, state)
     # Each batch draws noise of its own, so the errors agree but roughly.
     assert rows[-1]["recon_nats"] == pytest.approx(fixed["recon_nats"], rel=1e-5)
     assert rows[-1]["loss"] == pytest.approx(rows[-1]["recon"] + rows[-1]["kl_weighted"])
@@ -78,7 +88,7 @@ def test_the_optimal_sigma_is_that_of_the_split_however_it_is_batched(trained):
 
 
 def test_evaluation_repeats_bit_for_bit(trained):
-    config, setup, _, feeds, state = trained
-    first, second = (Validator(config, setup, feeds).evaluate(state)["test"] for _ in range(2))
+    config, splits, state = trained
+    first, second = (evaluate(config, splits, state) for _ in range(2))
     assert first == second
     assert first["loss"] == pytest.approx(first["recon"] + first["kl_weighted"], rel=1e-6)

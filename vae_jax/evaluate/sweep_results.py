@@ -20,9 +20,7 @@ from vae_jax.evaluate import member_metrics
 from vae_jax.evaluate.member_metrics import MemberPictures, member_figures, quality_floor
 from vae_jax.run import Run, open_run
 from vae_jax.run_folder import read_rows
-from vae_jax.train.population import PopulationResult
-from vae_jax.train.population_plan import Member
-from vae_jax.train.population_progress import member_folder, read_record
+from vae_jax.train.sweep import Member, SweepResult, member_folder, read_record
 
 RESULTS_JSON, RESULTS_CSV, FIGURES = "results.json", "results.csv", "figures.json"
 SCHEMA = 1
@@ -40,7 +38,7 @@ CSV_COLUMNS: tuple[str, ...] = (
 def collect_results(
     config: ConfigDict,
     workdir: str | Path,
-    result: PopulationResult,
+    result: SweepResult,
     splits: Splits,
     draw: Draw,
     say: Callable[[str], None] = print,
@@ -53,7 +51,7 @@ def collect_results(
     Args:
         config: of the sweep.
         workdir: of the sweep.
-        result: of `fit_population`.
+        result: of `fit_sweep`.
         splits: the data.
         draw: writes a member's pictures into its folder and returns their names by kind.
         say: prints a line a member.
@@ -99,7 +97,7 @@ def collect_results(
 
 
 def _member_row(
-    member: Member, workdir: Path, result: PopulationResult, splits: Splits, draw: Draw
+    member: Member, workdir: Path, result: SweepResult, splits: Splits, draw: Draw
 ) -> dict[str, Any]:
     folder, outcome = member_folder(workdir, member), result.outcomes[member.name]
     row = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import flax.linen as nn
 import jax
@@ -49,6 +49,10 @@ class Classifier(nn.Module):
             x = Dropout(self.dropout, name=f"dropout_{i}")(x, deterministic=not train)
         logits = dense(self.labels, self.style, "logits")(x)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+    if TYPE_CHECKING:  # Modules are hashable by their fields, which Flax's annotations leave out.
+
+        def __hash__(self) -> int: ...
 
 
 def class_logits(model: Classifier, variables: Any, images: jax.Array) -> jax.Array:

@@ -18,8 +18,8 @@ from vae_jax.types import VAEOutput
 def latent_noise(key: jax.Array, count: int, z_dim: int, dtype: jnp.dtype) -> jax.Array:
     """Standard normal noise `[count, Z]` whose first columns do not depend on Z.
 
-    Drawn as `[Z, count]`: counter-based bits are a function of the flat index, so a member of a
-    population that is padded to a larger Z sees the noise that it would see alone.
+    Drawn as `[Z, count]`: counter-based bits are a function of the flat index, so a member of
+    a sweep that is padded to a larger Z sees the noise that it would see alone.
     """
     return jax.random.normal(key, (z_dim, count), dtype).T
 
@@ -84,7 +84,7 @@ class VAE(nn.Module):
             sample: draw z from the posterior (stream `latent`); else z is the mean.
             labels: `[B, L]` condition, or None.
             mask: `[B]` bool, images that count for the batch statistics.
-            z_mask: `[Z]`, 0 for latent dimensions that a padded population member lacks.
+            z_mask: `[Z]`, 0 for latent dimensions that a padded member of a sweep lacks.
             noise: `[B, Z]` of the posterior sample; None draws it, as `draw_noise` does.
 
         Returns:

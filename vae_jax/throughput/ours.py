@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 # The loop is not used, but a user's first step waits for all that it imports.
-import vae_jax.train.loop  # noqa: F401
+import vae_jax.train.trainer  # noqa: F401
 from vae_jax import config as configs
 from vae_jax.data.batches import Batches, to_unit_range
 from vae_jax.data.feeds import ResidentFeed

@@ -14,7 +14,7 @@ from vae_jax.throughput.compare import Comparison, prepared
 from vae_jax.throughput.rounds import Program, Result, Runner
 from vae_jax.throughput.summary import OURS, summarize
 from vae_jax.throughput.sweeping import TOGETHER
-from vae_jax.train.population_plan import sweep_members
+from vae_jax.train.sweep import sweep_members
 
 ALONE = "one by one"
 

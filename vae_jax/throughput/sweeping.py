@@ -10,9 +10,8 @@ from pathlib import Path
 from vae_jax import config as configs
 from vae_jax.data.splits import open_splits
 from vae_jax.throughput.side import TaskFolder, peak_memory_mib, print_result
-from vae_jax.train.loop import fit
-from vae_jax.train.population import fit_population
-from vae_jax.train.population_plan import sweep_members
+from vae_jax.train.sweep import fit_sweep, sweep_members
+from vae_jax.train.trainer import fit
 
 TOGETHER = "population"
 
@@ -25,7 +24,7 @@ def main() -> None:
     count = len(open_splits(config.data).train) * config.train.epochs
     with tempfile.TemporaryDirectory(dir=folder) as workdir:
         if variant == TOGETHER:
-            fit_population(config, Path(workdir) / "sweep")
+            fit_sweep(config, Path(workdir) / "sweep")
             count *= len(members)
         else:
             fit(members[variant].config, Path(workdir) / "run")

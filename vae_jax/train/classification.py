@@ -1,35 +1,29 @@
-"""Training the classifier with the same loop, step and checkpoints as a VAE."""
+"""Training the classifier: another task for the trainer of a VAE."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.linen.summary import tabulate
 from ml_collections import ConfigDict
 
-from vae_jax.config import is_classifier
 from vae_jax.data.batches import to_unit_range
 from vae_jax.data.inputs import InputStage, make_input_stage, training_pair
 from vae_jax.data.splits import Splits, condition_labels, condition_names
-from vae_jax.devices import data_mesh
 from vae_jax.losses import weighted_mean
 from vae_jax.models.classifier import Classifier, class_logits, make_classifier
-from vae_jax.schedules import learning_rate_schedule
+from vae_jax.schedules import Schedule, learning_rate_schedule
 from vae_jax.streams import make_key, stream_key
-from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
+from vae_jax.train.evaluation_steps import EvalCarry
 from vae_jax.train.state import Hyper, TrainState, make_optimizer, start_state
-from vae_jax.train.step import Draw, Examples, LossFn, Metrics, Step, make_update_step
-from vae_jax.train.summary import counts
-from vae_jax.train.task import Row, Task, schedule_steps
-from vae_jax.train.validation import Feeds, make_feeds
-from vae_jax.types import Batch, ImageSet, UserError
+from vae_jax.train.step import Examples, Metrics, Step, make_update_step
+from vae_jax.train.task import Row, Task, layer_table, schedule_steps
+from vae_jax.types import Batch, ImageSet
 
 NETWORK = "classifier"
 
@@ -64,45 +58,94 @@ def classification_terms(
     return {"loss": weighted_mean(nll, weights), "accuracy": sum(each) / len(each)} | named
 
 
-def classifier_task(config: ConfigDict, splits: Splits, workdir: str) -> Task:
-    """The classifier of `config.classifier`, for `fit(..., make_task=classifier_task)`.
+def classifier_task(config: ConfigDict, splits: Splits) -> Task:
+    """The classifier of `config.classifier`.
 
     Raises:
-        UserError: the config is not that of a classifier, or the data has no such labels.
+        UserError: the data has no such labels.
     """
-    if not is_classifier(config):
-        raise UserError(
-            "this config has no section `classifier`; configs/classifier_mnist.py has one"
-        )
-    label_names = condition_names(config.data, splits.train)
+    label_names, shape = condition_names(config.data, splits.train), tuple(config.data.image_shape)
     attributes = label_names if config.data.condition == "attributes" else ()
-    model = make_classifier(config.classifier, config.data.image_shape, len(label_names))
-    optimizer = config.optimizer
+    model = make_classifier(config.classifier, shape, len(label_names))
+    optimizer, steps = config.optimizer, schedule_steps(config, splits)
     tx = make_optimizer(optimizer.b1, optimizer.b2, optimizer.epsilon, optimizer.clip_norm)
-    learning_rate_factor = learning_rate_schedule(
-        optimizer.schedule, optimizer.warmup_steps, schedule_steps(config, splits)
-    )
     run_key = make_key(config.seed)
-    feeds = make_feeds(config, splits, data_mesh(config))
     return Task(
-        init_state=partial(_init_state, model, tx, run_key),
-        train_step=make_update_step(
-            _make_draw(make_input_stage(config.data)),
-            _make_loss(model, attributes),
+        init_state=lambda: _init_state(model, tx, run_key),
+        train_step=_make_train_step(
+            model,
+            attributes,
             tx,
-            learning_rate_factor,
+            learning_rate_schedule(optimizer.schedule, optimizer.warmup_steps, steps),
+            make_input_stage(config.data),
             config.train.accumulate,
-            model.style.norm_momentum,
         ),
-        hyper=_hyper(config),
+        eval_step=_make_eval_step(model, attributes),
+        statistics_step=None,
+        hyper=Hyper(kl_weight=0.0, learning_rate=float(optimizer.learning_rate)),
         run_key=run_key,
-        feeds=feeds,
-        validator=_Validator(config, model, attributes, feeds),
         label_names=label_names,
-        summary=_summary(config, model, splits, workdir, label_names),
-        complete_row=dict,
+        complete_row=lambda split, means: dict(means),
         describe=_describe,
+        layers=lambda: layer_table(model, jnp.zeros((1, *model.image_shape)), False),
+        about=(f"predicts   {config.data.condition}: {', '.join(label_names)}",),
     )
+
+
+def _init_state(
+    model: Classifier, tx: optax.GradientTransformation, run_key: jax.Array
+) -> TrainState:
+    images = jnp.zeros((1, *model.image_shape))
+    variables = jax.jit(lambda key: model.init(key, images, False))(stream_key(run_key, "init"))
+    stats = variables.get("batch_stats", {})
+    return start_state({NETWORK: variables["params"]}, {NETWORK: stats}, tx)
+
+
+@lru_cache(maxsize=32)
+def _make_train_step(
+    model: Classifier,
+    attributes: Sequence[str],
+    tx: optax.GradientTransformation,
+    learning_rate_factor: Schedule,
+    stage: InputStage,
+    accumulate: int,
+) -> Step:
+    def draw(batch: Batch, key: jax.Array) -> Examples:
+        return Examples(*training_pair(stage, key, batch.images), batch.weights, batch.labels)
+
+    def loss_fn(params, batch_stats, examples: Examples, key, step, hyper: Hyper):
+        logits, mutated = model.apply(
+            {"params": params[NETWORK], "batch_stats": batch_stats[NETWORK]},
+            examples.inputs,
+            train=True,
+            mask=examples.weights > 0,
+            rngs={"dropout": stream_key(key, "dropout")},
+            mutable=["batch_stats"],
+        )
+        assert examples.labels is not None  # a classifier has a condition
+        metrics = classification_terms(logits, examples.labels, examples.weights, attributes)
+        return metrics["loss"], (metrics, {NETWORK: mutated.get("batch_stats", {})})
+
+    momentum = model.style.norm_momentum
+    return make_update_step(draw, loss_fn, tx, learning_rate_factor, accumulate, momentum)
+
+
+@lru_cache(maxsize=32)
+def _make_eval_step(model: Classifier, attributes: Sequence[str]) -> Step:
+    def eval_step(
+        carry: EvalCarry, batch: Batch, key: jax.Array, hyper: Hyper
+    ) -> tuple[EvalCarry, Metrics]:
+        variables = {kind: tree[NETWORK] for kind, tree in carry.variables.items()}
+        logits: Any = class_logits(model, variables, to_unit_range(batch.images))
+        assert batch.labels is not None  # a classifier has a condition
+        terms = classification_terms(logits, batch.labels, batch.weights, attributes)
+        return carry, terms | {"images": jnp.sum(batch.weights)}
+
+    return eval_step
+
+
+def _describe(row: Row) -> str:
+    return f"loss {row['loss']:.4f} accuracy {row['accuracy']:.2%}"
 
 
 def accuracy_table(config: ConfigDict, row: Row, test: ImageSet) -> str:
@@ -132,108 +175,3 @@ def accuracy_table(config: ConfigDict, row: Row, test: ImageSet) -> str:
     ]
     lines[0] += f" on {len(test):,} images"
     return "\n".join(lines)
-
-
-def _hyper(config: ConfigDict) -> Hyper:
-    return Hyper(kl_weight=0.0, learning_rate=float(config.optimizer.learning_rate))
-
-
-def _init_state(
-    model: Classifier, tx: optax.GradientTransformation, run_key: jax.Array
-) -> TrainState:
-    images = jnp.zeros((1, *model.image_shape))
-    variables = jax.jit(lambda key: model.init(key, images, False))(stream_key(run_key, "init"))
-    stats = variables.get("batch_stats", {})
-    return start_state({NETWORK: variables["params"]}, {NETWORK: stats}, tx)
-
-
-def _make_draw(stage: InputStage) -> Draw:
-    def draw(batch: Batch, key: jax.Array) -> Examples:
-        return Examples(*training_pair(stage, key, batch.images), batch.weights, batch.labels)
-
-    return draw
-
-
-def _make_loss(model: Classifier, attributes: Sequence[str]) -> LossFn:
-    def loss_fn(params, batch_stats, examples: Examples, key, step, hyper: Hyper):
-        logits, mutated = model.apply(
-            {"params": params[NETWORK], "batch_stats": batch_stats[NETWORK]},
-            examples.inputs,
-            train=True,
-            mask=examples.weights > 0,
-            rngs={"dropout": stream_key(key, "dropout")},
-            mutable=["batch_stats"],
-        )
-        assert examples.labels is not None  # a classifier has a condition
-        metrics = classification_terms(logits, examples.labels, examples.weights, attributes)
-        return metrics["loss"], (metrics, {NETWORK: mutated.get("batch_stats", {})})
-
-    return loss_fn
-
-
-def _make_eval_step(model: Classifier, attributes: Sequence[str]) -> Step:
-    def eval_step(
-        variables: Any, batch: Batch, key: jax.Array, hyper: Hyper
-    ) -> tuple[Any, Metrics]:
-        logits = class_logits(model, variables, to_unit_range(batch.images))
-        assert batch.labels is not None  # a classifier has a condition
-        terms = classification_terms(logits, batch.labels, batch.weights, attributes)
-        return variables, terms | {"images": jnp.sum(batch.weights)}
-
-    return eval_step
-
-
-class _Validator:
-    """Loss and accuracy on the held-out splits."""
-
-    def __init__(
-        self, config: ConfigDict, model: Classifier, attributes: Sequence[str], feeds: Feeds
-    ) -> None:
-        self._feeds, self._hyper, self._pace = feeds.held_out, _hyper(config), Pace()
-        self._key = stream_key(make_key(config.seed), "evaluation")
-        self._program = jax.jit(make_run_steps(_make_eval_step(model, attributes)))
-
-    def batch_stats(self, state: TrainState) -> Any:
-        return state.batch_stats
-
-    def evaluate(
-        self, state: TrainState, stopped: Callable[[], bool] = lambda: False
-    ) -> dict[str, dict[str, float]] | None:
-        variables = {
-            "params": state.params[NETWORK],
-            "batch_stats": state.batch_stats[NETWORK],
-        }
-        found = {}
-        for split, feed in self._feeds.items():
-            means = EpochMeans()
-            calls = run_epoch(self._program, variables, feed, self._key, self._hyper, self._pace)
-            for _, metrics in calls:
-                means.add(metrics)
-                if stopped():
-                    return None
-            found[split] = means.means()
-        return found
-
-
-def _summary(
-    config: ConfigDict,
-    model: Classifier,
-    splits: Splits,
-    workdir: str,
-    label_names: tuple[str, ...],
-) -> str:
-    console = {"width": 110, "force_terminal": sys.stdout.isatty()}
-    table = tabulate(model, make_key(0), depth=1, console_kwargs=console)(
-        jnp.zeros((1, *model.image_shape)), False
-    )
-    lines = [
-        table.rstrip(),
-        f"data       {config.data.name}: {counts(splits)} images, from {config.data.path}",
-        f"predicts   {config.data.condition}: {', '.join(label_names)}",
-        f"workdir    {workdir}: config.json, metrics.jsonl, checkpoints/",
-    ]
-    return "\n".join(lines)
-
-
-def _describe(row: Row) -> str:
-    return f"loss {row['loss']:.4f} accuracy {row['accuracy']:.2%}"

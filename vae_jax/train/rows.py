@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from vae_jax.losses import MIN_OPTIMAL_VARIANCE, Objective, term_scales
 
 
-def schedule_length(config: ConfigDict, split: str) -> dict[str, int]:
+def schedule_length(config: ConfigDict) -> dict[str, int]:
     """What a row of the training split says of a schedule: a run may have it stretched."""
-    if split != "train" or config.optimizer.schedule == "constant":
+    if config.optimizer.schedule == "constant":
         return {}
     return {"schedule_epochs": config.optimizer.schedule_epochs}
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import optax
 from ml_collections import ConfigDict
 
-from vae_jax.config import from_json, to_json
 from vae_jax.data.inputs import CLEAN, InputStage, make_input_stage
 from vae_jax.losses import Objective
 from vae_jax.models.vae import VAE, make_vae
@@ -48,7 +46,7 @@ class Experiment(NamedTuple):
 
 
 def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) -> Experiment:
-    """Unpack a validated config.
+    """Unpacks a validated config.
 
     Configs that differ only in numbers that are traced (seed, KL weight, learning rate) get the
     same `train_step` object, and so share the program that is compiled from it.
@@ -64,23 +62,8 @@ def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) ->
     Raises:
         UserError: the model's layers do not fit the image shape.
     """
-    hyper = Hyper(float(config.loss.kl_weight), float(config.optimizer.learning_rate))
-    sections = {name: config[name].to_dict() for name in ("data", "model", "loss", "optimizer")}
-    del sections["loss"]["kl_weight"], sections["optimizer"]["learning_rate"]
-    text = to_json(ConfigDict(sections))
-    accumulate = config.train.get("accumulate", 1)  # Runs from before the field existed.
-    model, objective, tx, train_step, stage = _static_parts(text, total_steps, accumulate)
-    run_key = make_key(config.seed)
-    return Experiment(model, objective, tx, train_step, hyper, run_key, label_dim, stage)
-
-
-@lru_cache(maxsize=32)
-def _static_parts(
-    text: str, total_steps: int, accumulate: int
-) -> tuple[VAE, Objective, optax.GradientTransformation, Step, InputStage]:
-    config = from_json(text)
     loss, optimizer = config.loss, config.optimizer
-    model = make_vae(config.model, config.data.image_shape)
+    model = make_vae(config.model, tuple(config.data.image_shape))
     stage = make_input_stage(config.data)
     objective = Objective(loss.likelihood, loss.reduction, loss.free_bits, loss.sigma)
     tx = make_optimizer(optimizer.b1, optimizer.b2, optimizer.epsilon, optimizer.clip_norm)
@@ -91,6 +74,8 @@ def _static_parts(
         kl_schedule(loss.kl_schedule, loss.kl_schedule_steps, loss.kl_cycles, loss.kl_cycle_ramp),
         learning_rate_schedule(optimizer.schedule, optimizer.warmup_steps, total_steps),
         stage,
-        accumulate,
+        config.train.accumulate,
     )
-    return model, objective, tx, train_step, stage
+    hyper = Hyper(float(loss.kl_weight), float(optimizer.learning_rate))
+    run_key = make_key(config.seed)
+    return Experiment(model, objective, tx, train_step, hyper, run_key, label_dim, stage)

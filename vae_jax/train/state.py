@@ -22,8 +22,8 @@ class Hyper(NamedTuple):
     Attributes:
         kl_weight: scalar, in the convention of the objective's reduction.
         learning_rate: scalar.
-        z_mask: `[Z]`, 0 for latent dimensions that a padded population member lacks; None
-            outside of populations.
+        z_mask: `[Z]`, 0 for latent dimensions that a padded member of a sweep lacks; None
+            for a run alone.
     """
 
     kl_weight: jax.Array | float
@@ -95,6 +95,7 @@ def start_state(params: Any, batch_stats: Any, tx: optax.GradientTransformation)
     )
 
 
+@lru_cache(maxsize=32)  # One object for equal numbers, so that programs are shared.
 def make_optimizer(
     b1: float, b2: float, epsilon: float, clip_norm: float
 ) -> optax.GradientTransformation:

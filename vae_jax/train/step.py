@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -149,6 +150,7 @@ def make_update_step(
     return train_step
 
 
+@lru_cache(maxsize=32)
 def make_train_step(
     model: VAE,
     objective: Objective,

@@ -1,71 +1,64 @@
-"""What the loop trains: all that it needs to know, and how a VAE fills it in."""
+"""What the trainer trains: all that it needs to know of a run, and how a VAE fills it in."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from flax.linen.summary import tabulate
 from ml_collections import ConfigDict
 
-from vae_jax.config import is_classifier
+from vae_jax.config import beta
+from vae_jax.data.inputs import CLEAN
 from vae_jax.data.splits import Splits, condition_names
-from vae_jax.devices import data_mesh
-from vae_jax.train.rows import complete_row
+from vae_jax.devices import data_share
+from vae_jax.models.vae import VAE
+from vae_jax.streams import make_key
+from vae_jax.train.evaluation_steps import make_eval_step, make_statistics_step
+from vae_jax.train.rows import complete_row, with_one_sigma
 from vae_jax.train.setup import make_experiment
 from vae_jax.train.state import Hyper, TrainState
 from vae_jax.train.step import Step
-from vae_jax.train.summary import run_summary
-from vae_jax.train.validation import Feeds, Validator, make_feeds
 from vae_jax.types import UserError
 
 Row = dict[str, Any]
 
 
-class Evaluates(Protocol):
-    """Evaluates states on the held-out splits."""
-
-    def batch_stats(self, state: TrainState) -> Any:
-        """The statistics to evaluate `state` with, a tree like `state.batch_stats`."""
-        ...
-
-    def evaluate(
-        self, state: TrainState, stopped: Callable[[], bool] = ...
-    ) -> dict[str, dict[str, float]] | None:
-        """Means by split, or None once `stopped()`; the validation `loss` ranks checkpoints."""
-        ...
-
-
 class Task(NamedTuple):
-    """What is trained, on which batches, and how its metrics are told.
+    """What is trained and evaluated, and how its metrics are told.
 
     Attributes:
         init_state: makes the state at step 0; its `params` have a subtree for each network.
         train_step: pure step.
+        eval_step: pure step on held-out images, with an `EvalCarry`.
+        statistics_step: pure step that measures batch statistics anew, with a `StatisticsCarry`;
+            None to evaluate with the running ones.
         hyper: traced hyperparameters.
         run_key: every random draw of the run derives from it.
-        feeds: the batches.
-        validator: evaluates states.
         label_names: saved with every checkpoint.
-        summary: printed before the start.
-        complete_row: an epoch's means to the row that is logged.
-        describe: a row's figures for the line an epoch, such as "loss 0.3".
+        complete_row: a split's means over an epoch to the row that is logged.
+        describe: a row's figures for the line of an epoch, such as "loss 0.3".
+        layers: the tables of layers, as text.
+        about: lines of the summary that is printed before the start.
+        z_dim: Z, which the members of a group may differ in; 0 if there is none.
     """
 
     init_state: Callable[[], TrainState]
     train_step: Step
+    eval_step: Step
+    statistics_step: Step | None
     hyper: Hyper
     run_key: jax.Array
-    feeds: Feeds
-    validator: Evaluates
     label_names: tuple[str, ...]
-    summary: str
-    complete_row: Callable[[dict[str, float]], Row]
+    complete_row: Callable[[str, dict[str, float]], Row]
     describe: Callable[[Row], str]
-
-
-# (config, splits, workdir) -> task
-MakeTask = Callable[[ConfigDict, Splits, str], Task]
+    layers: Callable[[], str]
+    about: tuple[str, ...]
+    z_dim: int = 0
 
 
 def total_steps(config: ConfigDict, splits: Splits) -> int:
@@ -89,42 +82,43 @@ def schedule_steps(config: ConfigDict, splits: Splits) -> int:
     return steps
 
 
-def vae_task(config: ConfigDict, splits: Splits, workdir: str, feeds: Feeds | None = None) -> Task:
+def vae_task(config: ConfigDict, splits: Splits) -> Task:
     """A VAE with the objective of `config.loss`.
 
-    Args:
-        config: the whole config.
-        splits: the data.
-        workdir: run folder, for the summary.
-        feeds: the batches, if other runs share them; None makes them.
-
-    Returns:
-        The task.
-
     Raises:
-        UserError: the config is that of a classifier, or its model does not fit the images.
+        UserError: the model does not fit the images, or the data has no such labels.
     """
-    if is_classifier(config):
-        raise UserError(
-            "this config has the section `classifier`; train it with experiments.train_classifier"
-        )
     label_names = condition_names(config.data, splits.train)
     experiment = make_experiment(config, schedule_steps(config, splits), len(label_names))
-    feeds = feeds or make_feeds(config, splits, data_mesh(config))
-    model, objective, weight = experiment.model, experiment.objective, float(config.loss.kl_weight)
+    model, objective, stage = experiment.model, experiment.objective, experiment.stage
+    weight, shape = float(config.loss.kl_weight), model.image_shape
+    reestimated = config.eval.batch_stats == "reestimated" and config.model.norm == "batch"
+
+    def complete(split: str, means: dict[str, float]) -> Row:
+        if split != "train":
+            means = with_one_sigma(means, objective, shape)
+        return complete_row(means, objective, weight, shape, model.z_dim, model.sample)
+
+    about = (
+        f"objective  {_objective_line(config)}",
+        f"evaluation {config.eval.batch_stats} batch statistics",
+    )
+    if stage != CLEAN:
+        inputs = f"{stage.corruption}; augmentation in training: {stage.augmentation}"
+        about = (f"inputs     {inputs}", *about)
     return Task(
         init_state=experiment.init_state,
         train_step=experiment.train_step,
+        eval_step=make_eval_step(model, objective, stage),
+        statistics_step=make_statistics_step(model, stage) if reestimated else None,
         hyper=experiment.hyper,
         run_key=experiment.run_key,
-        feeds=feeds,
-        validator=Validator(config, experiment, feeds),
         label_names=label_names,
-        summary=run_summary(config, model, splits, workdir, len(label_names)),
-        complete_row=lambda means: complete_row(
-            means, objective, weight, model.image_shape, model.z_dim, model.sample
-        ),
+        complete_row=complete,
         describe=_describe,
+        layers=lambda: _layers(model, len(label_names)),
+        about=about,
+        z_dim=model.z_dim,
     )
 
 
@@ -133,3 +127,50 @@ def _describe(row: Row) -> str:
         f"loss {row['loss']:.5g} = recon {row['recon']:.5g} + "
         f"KL {row['kl_weighted']:.4g} ({row['kl']:.3g} nats, {row['kl_share']:.2%})"
     )
+
+
+@lru_cache(maxsize=32)
+def _layers(model: VAE, label_dim: int) -> str:
+    images = jnp.zeros((1, *model.image_shape))
+    z = jnp.zeros((1, model.z_dim))
+    labels = jnp.zeros((1, label_dim)) if label_dim else None
+    bound = model.bind({})
+    return "".join(
+        layer_table(network.clone(parent=None), example, False, labels)
+        for network, example in ((bound.encoder, images), (bound.decoder, z))
+    )
+
+
+def layer_table(network: Any, *inputs: Any) -> str:
+    """The layers of a network with shapes and parameter counts (`nn.tabulate`)."""
+    console = {"width": 110, "force_terminal": sys.stdout.isatty()}
+    return tabulate(network, make_key(0), depth=1, console_kwargs=console)(*inputs)
+
+
+def _objective_line(config: ConfigDict) -> str:
+    loss, shape = config.loss, tuple(config.data.image_shape)
+    weight = beta(loss.reduction, loss.kl_weight, shape, config.model.z_dim)
+    line = (
+        f"{loss.likelihood}, {loss.reduction}, kl_weight {loss.kl_weight:g} (beta {weight:g}); "
+        f"KL schedule {loss.kl_schedule}"
+    )
+    return line + (f"; free bits {loss.free_bits:g} nats a dimension" if loss.free_bits else "")
+
+
+def run_summary(config: ConfigDict, task: Task, splits: Splits, workdir: str) -> str:
+    """Layers, data, task, devices and destinations of a run, as text printed before it starts."""
+    size = "x".join(str(n) for n in config.data.image_shape)
+    chosen = f"{len(splits.validation):,} validation" if splits.validation else "no validation"
+    chosen_from, reason = data_share(config)
+    device = f"{len(chosen_from)} x {chosen_from[0].device_kind} ({chosen_from[0].platform})"
+    if jax.process_count() > 1:
+        device += f" in {jax.process_count()} processes"
+    lines = [
+        task.layers().rstrip(),
+        f"data       {config.data.name}: {len(splits.train):,} training, {chosen} and "
+        f"{len(splits.test):,} test images of {size}, from {config.data.path}",
+        *task.about,
+        f"device     {device}, {reason}" if reason else f"device     {device}",
+        f"workdir    {workdir}: config.json, metrics.jsonl, checkpoints/",
+    ]
+    return "\n".join(lines)

@@ -6,18 +6,10 @@ import numpy as np
 import pytest
 
 from vae_jax.data.splits import open_splits
-from vae_jax.train.epoch import Pace, compiled_steps, run_epoch
-from vae_jax.train.population_group import (
-    GroupValidator,
-    group_feed,
-    mapped_steps,
-    stack_experiments,
-    stack_states,
-    unstack_states,
-)
-from vae_jax.train.setup import make_experiment
-from vae_jax.train.state import Hyper
-from vae_jax.train.validation import Validator, make_feeds
+from vae_jax.train.engine import Mapped, Plain
+from vae_jax.train.epoch import Pace, run_epoch
+from vae_jax.train.task import vae_task
+from vae_jax.train.validation import Validator, make_feeds, order_seed
 from vae_jax.types import UserError
 
 STEPS = 100
@@ -41,17 +33,21 @@ def steps(program, state, feed, key, hyper):
     return np.concatenate(losses), state
 
 
+def tasks_of(own_configs):
+    splits = open_splits(own_configs[0].data)
+    return [vae_task(config, splits) for config in own_configs]
+
+
 def together(own_configs, feeds, poison=None):
-    experiments = [make_experiment(config, STEPS) for config in own_configs]
+    tasks = tasks_of(own_configs)
     if poison is not None:
-        hyper = experiments[poison].hyper._replace(kl_weight=float("nan"))
-        experiments[poison] = experiments[poison]._replace(hyper=hyper)
-    stacked = stack_experiments(experiments)
-    state = stack_states(stacked, [experiment.init_state() for experiment in experiments])
-    feed, axes = group_feed(feeds.train, own_configs)
-    program = mapped_steps(stacked.widest.train_step, axes, donate=True)
-    losses, state = steps(program, state, feed, stacked.keys, stacked.hyper)
-    return stacked, losses, state
+        hyper = tasks[poison].hyper._replace(kl_weight=float("nan"))
+        tasks[poison] = tasks[poison]._replace(hyper=hyper)
+    engine = Mapped(tasks)
+    state = engine.pack([task.init_state() for task in tasks])
+    feed, program = engine.training(feeds.train, [order_seed(config) for config in own_configs])
+    losses, state = steps(program, state, feed, engine.key, engine.hyper)
+    return engine, losses, state
 
 
 @pytest.mark.parametrize("reduction", ["channel_mean", "mean"])
@@ -62,16 +58,15 @@ def test_members_follow_their_solo_runs(tiny_config, reduction):
     members = [(weight, 1e-3, 0, 4), (0.1 * weight, 2e-3, 1, 2), (0.0, 5e-4, 2, 2)]
     own_configs = list(configs_of(tiny_config, members))
     feeds = make_feeds(tiny_config, open_splits(tiny_config.data))
-    stacked, losses, state = together(own_configs, feeds)
+    engine, losses, state = together(own_configs, feeds)
     # Of the two sizes; with 'mean', where Z scales the loss, the padded one is enough.
     for k in {"channel_mean": (0, 1), "mean": (1,)}[reduction]:
-        experiment = make_experiment(own_configs[k], STEPS)
-        program = compiled_steps(experiment.train_step, donate=True)
-        start = experiment.init_state()
-        alone, end = steps(program, start, feeds.train, experiment.run_key, experiment.hyper)
+        (task,) = tasks_of(own_configs[k : k + 1])
+        feed, program = Plain(task).training(feeds.train, [0])
+        alone, end = steps(program, task.init_state(), feed, task.run_key, task.hyper)
         assert len(alone) == STEPS
         np.testing.assert_allclose(losses[:, k], alone, rtol=1e-4)
-        unpadded = unstack_states(stacked, state)[k]
+        unpadded = engine.unpack(state)[k]
         jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), unpadded, end)
 
 
@@ -93,11 +88,10 @@ def test_a_member_that_diverges_changes_no_other_by_a_bit(tiny_config):
 def test_members_are_evaluated_as_alone(tiny_config):
     own_configs = list(configs_of(tiny_config, [(3.0, 1e-3, 0, 4), (0.3, 1e-3, 1, 2)]))
     feeds = make_feeds(tiny_config, open_splits(tiny_config.data))
-    experiments = [make_experiment(config, 10) for config in own_configs]
-    stacked = stack_experiments(experiments)
-    states = [experiment.init_state() for experiment in experiments]
-    tests = GroupValidator(tiny_config, stacked, feeds).evaluate(stack_states(stacked, states))
-    alone = Validator(own_configs[1], experiments[1], feeds).evaluate(states[1])  # The padded one.
+    tasks = tasks_of(own_configs)
+    states, engine = [task.init_state() for task in tasks], Mapped(tasks)
+    tests = Validator(engine, feeds).evaluate(engine.pack(states))
+    (alone,) = Validator(Plain(tasks[1]), feeds).evaluate(states[1])  # The padded one.
     assert tests[1]["test"] == pytest.approx(alone["test"], rel=1e-5)
 
 
@@ -112,19 +106,19 @@ def test_members_may_see_the_images_in_orders_of_their_own(tiny_config):
     for config in own_configs:
         config.train.order_seed = -1
     feeds = make_feeds(tiny_config, open_splits(tiny_config.data))
-    feed, axes = group_feed(feeds.train, own_configs)
-    nothing, hyper = jnp.zeros(2), Hyper(jnp.zeros(2), jnp.zeros(2))
-    calls = run_epoch(mapped_steps(step, axes), nothing, feed, nothing, hyper, Pace(), 3)
+    tasks = [task._replace(train_step=step) for task in tasks_of(own_configs)]
+    engine = Mapped(tasks)
+    feed, program = engine.training(feeds.train, (0, 1))
+    calls = run_epoch(program, jnp.zeros(2), feed, engine.key, engine.hyper, Pace(), 3)
     both = np.concatenate([metrics["seen"] for _, metrics in calls])
     for k, seed in enumerate((0, 1)):
-        calls = run_epoch(
-            *(compiled_steps(step), 0.0, feeds.train.reordered(seed), 0.0, Hyper(0.0, 0.0)),
-            *(Pace(), 3),
-        )
+        alone = Plain(tasks[k])
+        feed, program = alone.training(feeds.train, [seed])
+        calls = run_epoch(program, jnp.zeros(()), feed, alone.key, alone.hyper, Pace(), 3)
         alone = np.concatenate([metrics["seen"] for _, metrics in calls])
         np.testing.assert_array_equal(both[:, k], alone)
     assert (both[:, 0] != both[:, 1]).any()
     own_configs[0].data.resident = "never"
     streamed = make_feeds(own_configs[0], open_splits(tiny_config.data))
     with pytest.raises(UserError, match="config.data.resident"):
-        group_feed(streamed.train, own_configs)
+        engine.training(streamed.train, (0, 1))

@@ -10,15 +10,16 @@ from ml_collections import ConfigDict
 from vae_jax.config import validate
 from vae_jax.data.splits import open_splits
 from vae_jax.run_folder import write_config
-from vae_jax.train.padding import pad_latent, unpad_latent
-from vae_jax.train.population_plan import (
+from vae_jax.train.engine import pad_latent, unpad_latent
+from vae_jax.train.setup import make_experiment
+from vae_jax.train.sweep import (
     make_groups,
+    make_plan,
+    member_folder,
     member_memory,
     resolve_schedule,
     sweep_members,
 )
-from vae_jax.train.population_progress import make_plan, member_folder
-from vae_jax.train.setup import make_experiment
 from vae_jax.types import UserError
 
 
@@ -112,6 +113,8 @@ def test_groups_fit_the_budget_and_mix_only_what_may_be_mixed(tiny_config):
     assert sizes("together") == [6]
     assert sizes("together", budget=4 * each + 1) == [4, 2]
     assert sizes("mixed") == [3, 3]
+    (divided,) = make_groups(members, "together", 100 * each, lambda member: 0, device_count=4)
+    assert len(divided.members) == 6 and divided.memory == 2 * each  # 2 members on a device
     halfway = {members[0].name, members[5].name}
     assert sizes("together", position=lambda m: 5 * (m.name in halfway)) == [2, 4]
     with pytest.raises(UserError, match="raise it, or lower config.train.batch_size"):

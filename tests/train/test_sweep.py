@@ -10,13 +10,10 @@ from ml_collections import ConfigDict
 from vae_jax.data.splits import open_splits
 from vae_jax.run import open_run
 from vae_jax.run_folder import read_rows
-from vae_jax.train import task
+from vae_jax.train import task, trainer
 from vae_jax.train.epoch import EpochMeans
-from vae_jax.train.loop import fit
-from vae_jax.train.population import fit_population
-from vae_jax.train.population_estimate import describe_plan
-from vae_jax.train.population_group import GroupValidator
-from vae_jax.train.population_progress import make_plan, member_folder
+from vae_jax.train.sweep import describe_plan, fit_sweep, make_plan, member_folder
+from vae_jax.train.trainer import fit
 from vae_jax.train.validation import Validator
 from vae_jax.types import UserError
 
@@ -38,7 +35,7 @@ def quiet(*_):
 
 
 def test_a_member_in_turn_is_its_solo_run_bit_for_bit(sweep_config, tmp_path, assert_same_run):
-    result = fit_population(sweep_config, tmp_path / "sweep", quiet)
+    result = fit_sweep(sweep_config, tmp_path / "sweep", quiet)
     assert {outcome.status for outcome in result.outcomes.values()} == {"finished"}
     for member in result.members:
         folder, alone = member_folder(tmp_path / "sweep", member), tmp_path / member.name
@@ -50,21 +47,21 @@ def test_a_member_in_turn_is_its_solo_run_bit_for_bit(sweep_config, tmp_path, as
 def test_a_finished_sweep_is_left_alone_and_a_new_value_trains_only_what_is_new(
     sweep_config, tmp_path, monkeypatch
 ):
-    fit_population(sweep_config, tmp_path, quiet)
+    fit_sweep(sweep_config, tmp_path, quiet)
     said, trained = [], []
     monkeypatch.setattr(
-        "vae_jax.train.population.fit",
-        lambda config, *rest: trained.append(config.loss.kl_weight) or fit(config, *rest),
+        "vae_jax.train.sweep.train",
+        lambda members, *rest: trained.extend(members) or trainer.train(members, *rest),
     )
-    result = fit_population(sweep_config, tmp_path, said.append)
+    result = fit_sweep(sweep_config, tmp_path, said.append)
     assert not trained and "4 done" in said[0]
     assert {outcome.status for outcome in result.outcomes.values()} == {"finished"}
     sweep_config.sweep.kl_weight = (0.5, 1.0, 3.0)
-    result = fit_population(sweep_config, tmp_path, quiet)
-    assert trained == [1.0, 1.0] and len(result.outcomes) == 6
+    result = fit_sweep(sweep_config, tmp_path, quiet)
+    assert [config.loss.kl_weight for config in trained] == [1.0, 1.0] and len(result.outcomes) == 6
     sweep_config.train.batch_size = 4
     with pytest.raises(UserError, match="config.train.batch_size is 4"):
-        fit_population(sweep_config, tmp_path, quiet)
+        fit_sweep(sweep_config, tmp_path, quiet)
 
 
 @pytest.mark.parametrize(
@@ -80,19 +77,19 @@ def test_an_evaluation_that_is_stopped_is_made_up_for(
 ):
     """That of the last epoch, after which there is nothing to train."""
     sweep_config.sweep.schedule, sweep_config.sweep.z_dim = schedules[0], (4,)
-    for kind in (Validator, GroupValidator):
+    evaluate = Validator.evaluate
 
-        def stopping(self, state, stopped, evaluate=kind.evaluate):
-            if np.max(state.step) == 10:
-                signal.raise_signal(signal.SIGTERM)
-            return evaluate(self, state, stopped)
+    def stopping(self, state, stopped):
+        if np.max(state.step) == 10:
+            signal.raise_signal(signal.SIGTERM)
+        return evaluate(self, state, stopped)
 
-        monkeypatch.setattr(kind, "evaluate", stopping)
-    result = fit_population(sweep_config, tmp_path, quiet)
+    monkeypatch.setattr(Validator, "evaluate", stopping)
+    result = fit_sweep(sweep_config, tmp_path, quiet)
     monkeypatch.undo()
     assert {outcome.status for outcome in result.outcomes.values()} == {"interrupted"}
     sweep_config.sweep.schedule = schedules[1]
-    result = fit_population(sweep_config, tmp_path, quiet)
+    result = fit_sweep(sweep_config, tmp_path, quiet)
     assert {outcome.status for outcome in result.outcomes.values()} == {"finished"}
     assert [outcome.step for outcome in result.outcomes.values()] == [10, 10]
     for member in result.members:
@@ -108,7 +105,7 @@ def test_an_interrupted_sweep_resumes(
     sweep_config, tmp_path, monkeypatch, schedule, assert_same_run
 ):
     sweep_config.sweep.schedule = schedule
-    reference = fit_population(sweep_config, tmp_path / "reference", quiet)
+    reference = fit_sweep(sweep_config, tmp_path / "reference", quiet)
     seen = 0
     add = EpochMeans.add
 
@@ -121,11 +118,11 @@ def test_an_interrupted_sweep_resumes(
         add(self, metrics)
 
     monkeypatch.setattr(EpochMeans, "add", stopping)
-    result = fit_population(sweep_config, tmp_path / "cut", quiet)
+    result = fit_sweep(sweep_config, tmp_path / "cut", quiet)
     assert result.interrupted_by == signal.SIGTERM
     assert "interrupted" in {outcome.status for outcome in result.outcomes.values()}
     monkeypatch.undo()
-    result = fit_population(sweep_config, tmp_path / "cut", quiet)
+    result = fit_sweep(sweep_config, tmp_path / "cut", quiet)
     assert result.interrupted_by is None
     assert {outcome.status for outcome in result.outcomes.values()} == {"finished"}
     for member in reference.members:
@@ -147,10 +144,9 @@ def test_a_diverged_member_is_reported_and_the_others_finish(
             return experiment._replace(hyper=hyper)
         return experiment
 
-    for module in ("task", "population_together"):
-        monkeypatch.setattr(f"vae_jax.train.{module}.make_experiment", poisoned)
+    monkeypatch.setattr(task, "make_experiment", poisoned)
     said = []
-    result = fit_population(sweep_config, tmp_path, said.append)
+    result = fit_sweep(sweep_config, tmp_path, said.append)
     ends = {name: outcome.status for name, outcome in result.outcomes.items()}
     assert sorted(ends.values()) == ["diverged", "finished", "finished", "finished"]
     bad = result.outcomes["w0.5-z2-lr0.001-s1"]
@@ -159,7 +155,7 @@ def test_a_diverged_member_is_reported_and_the_others_finish(
     record = json.loads((tmp_path / "members" / "w0.5-z2-lr0.001-s1" / "member.json").read_text())
     assert record["status"] == "diverged" and record["seconds"] > 0
     # It is not tried again, and not forgotten.
-    assert fit_population(sweep_config, tmp_path, quiet).outcomes == result.outcomes
+    assert fit_sweep(sweep_config, tmp_path, quiet).outcomes == result.outcomes
 
 
 def test_a_dry_run_tells_members_groups_memory_and_time_and_leaves_nothing(sweep_config, tmp_path):
@@ -168,6 +164,6 @@ def test_a_dry_run_tells_members_groups_memory_and_time_and_leaves_nothing(sweep
         splits = open_splits(sweep_config.data)
         text = describe_plan(make_plan(sweep_config, tmp_path, splits), splits)
         assert "4 members of 10 steps, 0 of them done" in text
-        assert text.count("\ngroup ") == groups and "MiB: w0.5-z4" in text
+        assert text.count("\ngroup ") == groups and "MiB on each device: w0.5-z4" in text
         assert "estimated time: " in text and "ms a step" in text
     assert not list(tmp_path.iterdir())

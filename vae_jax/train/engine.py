@@ -1,0 +1,298 @@
+"""The programs of runs that are trained side by side: plain for one run, mapped over several.
+
+The trainer and the validator are written for a list of runs and ask an engine for what differs. A
+run alone is computed by its own step, bit for bit as if there were no engine. Several runs have
+their states stacked, `[K, ...]`, and one program that is mapped over them; members with a smaller Z
+are padded to the largest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from vae_jax.data.feeds import Feed, ResidentFeed, Segment
+from vae_jax.devices import MEMBERS, OWN, WHOLE, axis_size, host, on_own_members, place
+from vae_jax.streams import stream_key
+from vae_jax.train import epoch
+from vae_jax.train.epoch import RunSteps, compiled_steps, make_run_steps
+from vae_jax.train.state import Hyper, TrainState
+from vae_jax.train.step import Step
+from vae_jax.train.task import Task
+from vae_jax.types import UserError
+
+Item = TypeVar("Item")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Which fields of a segment have a leading axis K of their own.
+SHARED = Segment(*cast(Any, [None] * len(Segment._fields)))
+OWN_ORDER = SHARED._replace(rows=0)
+
+
+class Training(NamedTuple):
+    """What trains the runs of an engine.
+
+    Attributes:
+        feed: the batches.
+        program: jitted `run_steps`, see `make_run_steps`; it reuses the memory of its carry.
+    """
+
+    feed: Feed
+    program: RunSteps
+
+
+class Engine(Protocol):
+    """What differs between one run and several; trees of several have a leading axis K.
+
+    Attributes:
+        task: whose model and steps serve all runs.
+        key: of the runs.
+        evaluation_key: of everything that is drawn when they are evaluated.
+        hyper: traced hyperparameters.
+    """
+
+    task: Task
+    key: jax.Array
+    evaluation_key: jax.Array
+    hyper: Hyper
+
+    def pack(self, states: Sequence[TrainState]) -> TrainState:
+        """The states of the runs as one."""
+        ...
+
+    def unpack(self, state: TrainState) -> list[TrainState]:
+        """The inverse of `pack`."""
+        ...
+
+    def each(self, tree: Any) -> list[Any]:
+        """The tree of each run, where Z does not matter."""
+        ...
+
+    def each_metrics(self, metrics: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """The metrics `[steps]` of each run."""
+        ...
+
+    def over(self, function: Function) -> Function:
+        """A function of one run's trees as one of all."""
+        ...
+
+    def program(self, step: Step) -> RunSteps:
+        """The jitted `run_steps` of a step over batches that all runs share."""
+        ...
+
+    def training(self, feed: Feed, order_seeds: Sequence[int]) -> Training:
+        """The training of the runs on the images of `feed`, each in its own order."""
+        ...
+
+
+class Plain:
+    """The engine of one run."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.key, self.hyper = task, task.run_key, task.hyper
+        self.evaluation_key = stream_key(task.run_key, "evaluation")
+
+    def pack(self, states: Sequence[TrainState]) -> TrainState:
+        """The one state."""
+        (state,) = states
+        return state
+
+    def unpack(self, state: TrainState) -> list[TrainState]:
+        """The one state."""
+        return [state]
+
+    def each(self, tree: Any) -> list[Any]:
+        """The one tree."""
+        return [tree]
+
+    def each_metrics(self, metrics: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """The metrics of the one run."""
+        return [metrics]
+
+    def over(self, function: Function) -> Function:
+        """The function itself."""
+        return function
+
+    def program(self, step: Step) -> RunSteps:
+        """See `compiled_steps`."""
+        return compiled_steps(step)
+
+    def training(self, feed: Feed, order_seeds: Sequence[int]) -> Training:
+        """The batches in the order of the run's seed."""
+        (seed,) = order_seeds
+        return Training(feed.reordered(seed), compiled_steps(self.task.train_step, donate=True))
+
+
+class Mapped:
+    """The engine of several runs, which may differ in KL weight, learning rate, seed and Z.
+
+    Args:
+        tasks: of the runs; that with the largest Z serves all.
+        mesh: the devices that the members are divided among; None for one device. K is a multiple
+            of their number: copies of the last member fill it up, and nobody reads them.
+    """
+
+    def __init__(self, tasks: Sequence[Task], mesh: Mesh | None = None) -> None:
+        self.task = max(tasks, key=lambda task: task.z_dim)
+        self._tasks, self._mesh = tuple(tasks), mesh
+        slots = _filled(tasks, mesh)
+        masks = np.arange(self.task.z_dim)[None, :] < np.array([t.z_dim for t in slots])[:, None]
+        kl_weights, learning_rates = (
+            jnp.array([getattr(task.hyper, name) for task in slots], jnp.float32)
+            for name in ("kl_weight", "learning_rate")
+        )
+        hyper = Hyper(kl_weights, learning_rates, jnp.asarray(masks, jnp.float32))
+        keys = [jnp.stack([task.run_key for task in slots])]
+        keys.append(jnp.stack([stream_key(task.run_key, "evaluation") for task in slots]))
+        (self.key, self.evaluation_key), self.hyper = place((keys, hyper), mesh, OWN)
+
+    def pack(self, states: Sequence[TrainState]) -> TrainState:
+        """Pads the states to the largest Z and stacks them, `[K, ...]`."""
+        shapes = jax.eval_shape(self.task.init_state)
+        padded = [
+            pad_latent(state, shapes, task.z_dim)
+            for state, task in zip(states, self._tasks, strict=True)
+        ]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *_filled(padded, self._mesh))
+        return place(stacked, self._mesh, OWN)
+
+    def unpack(self, state: TrainState) -> list[TrainState]:
+        """The states of the runs alone, on the host."""
+        return [
+            unpad_latent(padded, jax.eval_shape(task.init_state), task.z_dim)
+            for padded, task in zip(self.each(state), self._tasks, strict=True)
+        ]
+
+    def each(self, tree: Any) -> list[Any]:
+        """The runs' trees on the host, padded."""
+        arrays = host(tree)
+        return [jax.tree.map(lambda leaf, k=k: leaf[k], arrays) for k in range(len(self._tasks))]
+
+    def each_metrics(self, metrics: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """The metrics `[steps]` of each run from those of all, `[steps, K]`."""
+        return [
+            {name: values[:, k] for name, values in metrics.items()}
+            for k in range(len(self._tasks))
+        ]
+
+    def over(self, function: Function) -> Function:
+        """The function mapped over the leading axis K."""
+        return jax.vmap(function)
+
+    def program(self, step: Step) -> RunSteps:
+        """The `run_steps` mapped over the runs."""
+        return mapped_steps(step, SHARED)
+
+    def training(self, feed: Feed, order_seeds: Sequence[int]) -> Training:
+        """The batches in one order that all runs share, or in the order of each."""
+        step = self.task.train_step
+        if len(set(order_seeds)) == 1:
+            return Training(feed.reordered(order_seeds[0]), mapped_steps(step, SHARED, donate=True))
+        # All of a Feed but another order, since its orders are given.
+        ordered = cast(Feed, OrderedFeed(feed, order_seeds))
+        return Training(ordered, mapped_steps(step, OWN_ORDER, donate=True))
+
+
+def _filled(items: Sequence[Item], mesh: Mesh | None) -> list[Item]:
+    """The items, and copies of the last one up to a multiple of the devices of the members."""
+    return [*items, *[items[-1]] * (-len(items) % axis_size(mesh, MEMBERS))]
+
+
+def mapped_steps(step: Step, axes: Segment, donate: bool = False) -> RunSteps:
+    """The jitted `run_steps` of all members at once.
+
+    Args:
+        step: of one member.
+        axes: 0 for the fields of the segment that have a leading axis K.
+        donate: the carry's memory is reused for the result.
+
+    Returns:
+        `run_steps(carry, segment, start, count, key, hyper) -> (carry, metrics)`, where carry, key
+        and hyper have a leading axis K and each metric is `[steps, K]`.
+    """
+    return _mapped_steps(step, axes, donate, epoch.MAX_STEPS_A_CALL)
+
+
+@lru_cache(maxsize=32)
+def _mapped_steps(step: Step, axes: Segment, donate: bool, length: int) -> RunSteps:
+    mapped = jax.vmap(make_run_steps(step), (0, axes, None, None, 0, 0), (0, 1))
+    segment = Segment(*cast(Any, [WHOLE if axis is None else OWN for axis in axes]))
+    mapped = on_own_members(mapped, (OWN, segment, WHOLE, WHOLE, OWN, OWN))
+    return jax.jit(mapped, donate_argnums=(0,) if donate else ())
+
+
+class OrderedFeed:
+    """The batches of K members that draw the same images, each in its own order.
+
+    Args:
+        feed: the images; they must lie on the device.
+        seeds: of the members' orders.
+    """
+
+    def __init__(self, feed: Feed, seeds: Sequence[int]) -> None:
+        if not isinstance(feed, ResidentFeed):
+            raise UserError(
+                "config.sweep.same_batches is off, and members that are trained together then "
+                "need the images on the device: set config.data.resident to 'always', or "
+                "config.sweep.schedule to 'in_turn'"
+            )
+        self._feeds = [feed.reordered(seed) for seed in _filled(seeds, feed.mesh)]
+        self.steps_per_epoch, self.seconds_waited = feed.steps_per_epoch, 0.0
+        self.mesh = feed.mesh
+
+    def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
+        """Segments with rows `[K, S, B]`."""
+        for some in zip(*(feed.segments(epoch, start) for feed in self._feeds), strict=True):
+            yield some[0]._replace(rows=jnp.stack([segment.rows for segment in some]))
+
+
+def pad_latent(tree: Any, shapes: Any, z_dim: int) -> Any:
+    """Insert zeros for the latent dimensions that a model lacks.
+
+    They follow the dimensions it has: columns of the kernels and biases of mean and log_var, rows
+    of the decoder's first kernel (before the rows of a condition). A member padded so and masked
+    by `z_mask` computes what it computes alone, and no gradient reaches the zeros.
+
+    Args:
+        tree: arrays of a model with `z_dim` latent dimensions, such as a `TrainState`.
+        shapes: the same tree for the larger model.
+        z_dim: Z of the smaller model.
+
+    Returns:
+        The tree with the shapes of `shapes`; leaves of equal shape are handed on.
+    """
+
+    def pad(leaf: Any, wanted: Any) -> Any:
+        if leaf.shape == wanted.shape:
+            return leaf
+        (axis,) = _different(leaf, wanted)
+        missing = wanted.shape[axis] - leaf.shape[axis]
+        zeros = np.zeros((*leaf.shape[:axis], missing, *leaf.shape[axis + 1 :]), leaf.dtype)
+        head, tail = np.split(np.asarray(leaf), [z_dim], axis)
+        return np.concatenate([head, zeros, tail], axis)
+
+    return jax.tree.map(pad, tree, shapes)
+
+
+def unpad_latent(tree: Any, shapes: Any, z_dim: int) -> Any:
+    """The inverse of `pad_latent`: `shapes` and `z_dim` are those of the smaller model."""
+
+    def unpad(leaf: Any, wanted: Any) -> Any:
+        if leaf.shape == wanted.shape:
+            return leaf
+        (axis,) = _different(leaf, wanted)
+        extra = leaf.shape[axis] - wanted.shape[axis]
+        return np.delete(np.asarray(leaf), np.s_[z_dim : z_dim + extra], axis)
+
+    return jax.tree.map(unpad, tree, shapes)
+
+
+def _different(leaf: Any, wanted: Any) -> list[int]:
+    pairs = zip(leaf.shape, wanted.shape, strict=True)
+    return [axis for axis, (old, new) in enumerate(pairs) if old != new]

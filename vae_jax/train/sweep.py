@@ -1,0 +1,586 @@
+"""Sweeps: many runs as one, each in a folder of its own, as if trained alone.
+
+A sweep has members, one for each combination of values; a plan says which of them are done and how
+the others are grouped. The members of a group run in turn (sharing data and compiled programs, bit
+for bit equal to solo runs) or together (one program steps all of them).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vae_jax import config as configs
+from vae_jax import devices
+from vae_jax import run_folder as folders
+from vae_jax.checkpoint.saving import SavedSteps
+from vae_jax.data.splits import Splits, condition_names, open_splits
+from vae_jax.models.vae import make_vae
+from vae_jax.run_folder import run_lock
+from vae_jax.streams import make_key
+from vae_jax.train import persistence
+from vae_jax.train.engine import Engine, Mapped, Plain
+from vae_jax.train.epoch import MAX_STEPS_A_CALL
+from vae_jax.train.interruption import StopSignals
+from vae_jax.train.task import Task, total_steps, vae_task
+from vae_jax.train.trainer import Outcome, Say, train
+from vae_jax.train.validation import Feeds, make_feeds, order_seed
+from vae_jax.types import UserError
+
+# Sweep field -> section that holds it (None: the top) and its letter in a member's name.
+AXES = {"kl_weight": ("loss", "w"), "z_dim": ("model", "z"), "learning_rate": ("optimizer", "lr"),
+        "seed": (None, "s")}  # fmt: skip
+# A program that keeps its inputs holds parameters, two moments and the gradient at once.
+STATE_COPIES = 4
+# Outputs of the layers that are kept forward, and their gradients on the way back.
+ACTIVATION_COPIES = 2
+
+MEMBERS = "members"
+RECORD = "member.json"
+# Of the memory that the machine or the device has, when config.sweep.memory_gib is 0.
+MEMORY_SHARE = {"cpu": 0.5, "gpu": 0.8, "tpu": 0.8}
+# How long the steps of a group are timed for an estimate.
+ESTIMATE_SECONDS = 2.0
+
+
+class Member(NamedTuple):
+    """One model of a sweep.
+
+    Attributes:
+        name: of its folder below WORKDIR/members; made of the values that it is swept in.
+        config: complete, and the same as that of a run of its own.
+    """
+
+    name: str
+    config: ConfigDict
+
+    def values(self) -> dict[str, Any]:
+        """KL weight, z_dim, learning rate and seed."""
+        return {name: _value(self.config, name) for name in AXES}
+
+
+class Group(NamedTuple):
+    """Members that are trained in one go.
+
+    Attributes:
+        members: in the order of the sweep.
+        together: one program steps all of them at once; else it is a single member.
+        memory: estimated bytes on each device, without the images.
+    """
+
+    members: tuple[Member, ...]
+    together: bool
+    memory: int
+
+
+def sweep_members(config: ConfigDict) -> tuple[Member, ...]:
+    """The members of `config.sweep`, largest z_dim first, since it is the slowest to fail.
+
+    In mode 'grid' they are all combinations of the fields' values; in mode 'list' the i-th member
+    takes the i-th value of every field. A field without values takes the config's own.
+
+    Args:
+        config: the whole config, validated.
+
+    Returns:
+        The members.
+
+    Raises:
+        UserError: no section `sweep`, lists of different lengths, or a member given twice.
+    """
+    if "sweep" not in config:
+        raise UserError(
+            "this config has no section `sweep`; configs/ablation_faces.py shows one to copy"
+        )
+    given = {name: tuple(config.sweep[name]) for name in AXES if config.sweep.get(name)}
+    if config.sweep.mode == "list":
+        lengths = {name: len(values) for name, values in given.items()}
+        if len(set(lengths.values())) > 1:
+            raise UserError(
+                "config.sweep.mode is 'list', where every field gives one value a member, but "
+                f"their lengths differ: {lengths}; repeat values, or leave a field empty"
+            )
+        combinations: Iterable[tuple[Any, ...]] = zip(*given.values(), strict=True)
+    else:
+        combinations = itertools.product(*given.values())
+    members = [_member(config, dict(zip(given, values, strict=True))) for values in combinations]
+    members = members or [_member(config, {})]
+    names = [member.name for member in members]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"config.sweep gives the member {name} twice; name each once")
+    return tuple(sorted(members, key=lambda member: -member.config.model.z_dim))
+
+
+def _member(config: ConfigDict, values: dict[str, Any]) -> Member:
+    own = config.copy_and_resolve_references()
+    with own.unlocked():
+        del own["sweep"]
+    for name, value in values.items():
+        section = AXES[name][0]
+        target = own if section is None else own[section]
+        target[name] = float(value) if isinstance(target[name], float) else value
+    if config.sweep.same_batches and own.train.order_seed < 0:
+        own.train.order_seed = config.seed
+    configs.validate(own)
+    name = "-".join(letter + _digits(_value(own, axis)) for axis, (_, letter) in AXES.items())
+    return Member(name, own)
+
+
+def _digits(value: float) -> str:
+    """As many digits as tell a value from every other one: 2 for 2.0, 0.05, 1e-300."""
+    return repr(value).removesuffix(".0")
+
+
+def _value(config: ConfigDict, axis: str) -> Any:
+    section = AXES[axis][0]
+    return config[axis] if section is None else config[section][axis]
+
+
+def member_memory(config: ConfigDict, z_dim: int, label_dim: int = 0) -> int:
+    """Estimated bytes that the training of one member needs on the device.
+
+    4 copies of the parameters (with two moments and the gradient) and, for each image of a
+    micro-batch, 2 copies of every layer's output (itself and its gradient), all in float32.
+    Padding to a larger z_dim counts. The images and XLA's workspace are not included.
+
+    Args:
+        config: of the member.
+        z_dim: Z that it is padded to.
+        label_dim: width of the condition.
+
+    Returns:
+        Bytes.
+    """
+    model = make_vae(config.model, config.data.image_shape).clone(z_dim=z_dim)
+    batch = config.train.batch_size // config.train.accumulate
+
+    def trace(key: jax.Array) -> Any:
+        images = jnp.zeros((batch, *model.image_shape))
+        labels = jnp.zeros((batch, label_dim)) if label_dim else None
+        return model.init(key, images, False, False, labels, capture_intermediates=True)
+
+    shapes = jax.eval_shape(trace, make_key(0))
+    state, outputs = (
+        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes[kind]))
+        for kind in ("params", "intermediates")
+    )
+    return 4 * (STATE_COPIES * state + ACTIVATION_COPIES * outputs)
+
+
+def resolve_schedule(schedule: str, backend: str) -> tuple[str, str]:
+    """What 'auto' means on a machine, and why, in words.
+
+    Args:
+        schedule: `config.sweep.schedule`.
+        backend: 'cpu', 'gpu' or 'tpu'.
+
+    Returns:
+        'in_turn', 'together' or 'mixed', and the reason.
+    """
+    if schedule != "auto":
+        return schedule, "as asked"
+    if backend == "cpu":
+        return "in_turn", "a CPU gains nothing from vmap, and shares the compiled program in turn"
+    return "together", f"one small model leaves a {backend} idle"
+
+
+def make_groups(
+    members: Sequence[Member],
+    schedule: str,
+    budget: int,
+    position: Callable[[Member], float],
+    label_dim: int = 0,
+    device_count: int = 1,
+) -> tuple[Group, ...]:
+    """Divide members into groups that are trained one after the other.
+
+    'in_turn': each member alone. 'together': as many members at once as fit the budget, padded to
+    the largest z_dim among them. 'mixed': the same among members of equal z_dim, so that nothing
+    is padded. Only members at the same step are put together.
+
+    Args:
+        members: of the sweep, those that are not finished.
+        schedule: see above.
+        budget: bytes that a group may take on a device.
+        position: the step that a member is at.
+        label_dim: width of the condition.
+        device_count: devices that the members of a group are divided among.
+
+    Returns:
+        The groups.
+
+    Raises:
+        UserError: free bits with padding, which would count missing dimensions, or a member that
+            does not fit the budget alone.
+    """
+    if schedule == "in_turn":
+        return tuple(Group((m,), False, _own_memory(m, label_dim)) for m in members)
+    alike: dict[tuple[int, float], list[Member]] = {}
+    for member in members:
+        z_dim, free_bits = member.config.model.z_dim, member.config.loss.free_bits
+        # The floor of free bits counts for every dimension, so none may be padded.
+        separate = z_dim if schedule == "mixed" or free_bits else 0
+        alike.setdefault((separate, position(member)), []).append(member)
+    groups = []
+    for some in alike.values():
+        widest = max(some, key=lambda member: member.config.model.z_dim)
+        each = _own_memory(widest, label_dim)
+        fitting = budget // each
+        if not fitting:
+            raise UserError(
+                f"one member of z_dim {widest.config.model.z_dim} needs about {each / 2**30:.2f} "
+                f"GiB, but config.sweep.memory_gib allows {budget / 2**30:.2f}; raise it, or "
+                "lower config.train.batch_size"
+            )
+        fitting *= device_count
+        for start in range(0, len(some), fitting):
+            chosen = tuple(some[start : start + fitting])
+            groups.append(Group(chosen, True, each * -(-len(chosen) // device_count)))
+    return tuple(groups)
+
+
+def _own_memory(member: Member, label_dim: int) -> int:
+    return member_memory(member.config, member.config.model.z_dim, label_dim)
+
+
+class Plan(NamedTuple):
+    """What a sweep is going to do.
+
+    Attributes:
+        config: of the sweep, as it is kept.
+        members: all of them.
+        outcomes: of those that need no more training, by name.
+        groups: of the others.
+        schedule: 'in_turn', 'together' or 'mixed'.
+        reason: why this one.
+        steps: of a whole run.
+    """
+
+    config: ConfigDict
+    members: tuple[Member, ...]
+    outcomes: dict[str, Outcome]
+    groups: tuple[Group, ...]
+    schedule: str
+    reason: str
+    steps: int
+
+
+def member_folder(workdir: str | Path, member: Member) -> Path:
+    """The run folder of a member."""
+    return Path(workdir) / MEMBERS / member.name
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What is known of a member's training: status, reason, seconds; empty if nothing is."""
+    path = folder / RECORD
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_record(
+    folder: Path, member: Member, outcome: Outcome, seconds: float, together: int
+) -> None:
+    """Keep how a member's training ended.
+
+    Args:
+        folder: the member's.
+        member: which one.
+        outcome: how it ended.
+        seconds: of this start; those of earlier starts are added.
+        together: how many members were trained at once.
+    """
+    record = outcome._asdict() | {
+        "config_digest": configs.digest(member.config),
+        "order_seed": order_seed(member.config),
+        "seconds": read_record(folder).get("seconds", 0.0) + seconds,
+        "together": together,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / (RECORD + ".tmp")
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.replace(folder / RECORD)
+
+
+def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
+    """Which members a sweep has, which are done, and how the others are grouped.
+
+    Args:
+        config: the whole config, with a section `sweep`.
+        workdir: of the sweep.
+        splits: the data.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UserError: see `sweep_members` and `make_groups`; a member's folder was trained with
+            another config.
+    """
+    configs.validate(config)
+    saved = None
+    if (Path(workdir) / folders.CONFIG_FILE).exists():
+        saved = folders.read_config(workdir)
+    config = configs.resolved(config, saved)  # One schedule, also for members that come later.
+    members = sweep_members(config)
+    steps = total_steps(config, splits)
+    outcomes, position = {}, {}
+    for member in members:
+        folder = member_folder(workdir, member)
+        if (folder / folders.CONFIG_FILE).exists():
+            configs.check_resumable(folders.read_config(folder), member.config)
+        step, untested = _position(folder, steps // config.train.epochs)
+        position[member.name] = step - 0.5 * untested  # put together with its like only
+        record = read_record(folder)
+        if step >= steps and not untested:
+            outcomes[member.name] = Outcome("finished", "", step)
+        elif record.get("status") == "diverged" and record["config_digest"] == configs.digest(
+            member.config
+        ):
+            outcomes[member.name] = Outcome("diverged", record["reason"], step)
+    backend = jax.default_backend()
+    schedule, reason = resolve_schedule(config.sweep.schedule, backend)
+    groups = make_groups(
+        [member for member in members if member.name not in outcomes],
+        schedule,
+        int(config.sweep.memory_gib * 2**30) or devices.on_first(lambda: _memory_budget(backend)),
+        lambda member: position[member.name],
+        len(condition_names(config.data, splits.train)),
+        len(devices.members_share(config.parallel.members, len(members)).devices),
+    )
+    return Plan(config, members, outcomes, groups, schedule, reason, steps)
+
+
+def _position(folder: Path, steps_per_epoch: int) -> tuple[int, bool]:
+    """The last step of a member, and whether the epoch that ends there is still to be evaluated."""
+    saved = SavedSteps(folder / folders.CHECKPOINTS)
+    step = saved.latest_step()
+    if step is None:
+        return 0, False
+    facts = persistence.Facts(**saved.read_metadata(step))
+    return step, facts.untested(step, steps_per_epoch)
+
+
+def _plan_mesh(plan: Plan) -> Mesh | None:
+    """The devices that the members of each group, or the batches of one member, are divided among.
+
+    Returns:
+        None for a single device.
+    """
+    config = plan.members[0].config
+    together = [len(group.members) for group in plan.groups if group.together]
+    if together:
+        return devices.members_mesh(config.parallel.members, max(together))
+    return devices.data_mesh(config)
+
+
+def _memory_budget(backend: str) -> int:
+    """Bytes that a group may take when `config.sweep.memory_gib` is 0."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(MEMORY_SHARE.get(backend, 0.5) * stats.get("bytes_limit", physical))
+
+
+class SweepResult(NamedTuple):
+    """How a sweep ended.
+
+    Attributes:
+        members: all of them.
+        outcomes: by name.
+        interrupted_by: number of the signal that stopped it, or None.
+    """
+
+    members: tuple[Member, ...]
+    outcomes: dict[str, Outcome]
+    interrupted_by: int | None
+
+
+def fit_sweep(config: ConfigDict, workdir: str | Path, say: Say = print) -> SweepResult:
+    """Trains all members of `config.sweep` in `workdir`, or goes on where they are.
+
+    Each member is a run folder WORKDIR/members/NAME of its own. Finished members are left alone,
+    so the same command resumes, and adding a value trains only what is new.
+
+    Args:
+        config: the whole config, with a section `sweep`.
+        workdir: gets config.json and members/.
+        say: prints a line for each epoch, and how far the whole sweep is.
+
+    Returns:
+        How every member stands; a diverged or failed one does not stop the others.
+
+    Raises:
+        UserError: see `make_plan`; bad data, a workdir in use, or a checkpoint that could not be
+            written.
+    """
+    workdir = Path(workdir)
+    configs.validate(config)
+    splits = devices.first_before_others(lambda: open_splits(config.data))
+    say = say if devices.is_first() else lambda text: None
+    with devices.held_by_first(run_lock(workdir)), StopSignals() as stop:
+        plan = make_plan(config, workdir, splits)
+        devices.on_first(lambda: folders.write_config(workdir, plan.config))
+        mesh = _plan_mesh(plan)
+        say(
+            f"{len(plan.members)} members: {len(plan.outcomes)} done, the others "
+            f"{plan.schedule.replace('_', ' ')} ({plan.reason}) in {len(plan.groups)} groups"
+            f" on {1 if mesh is None else mesh.size} of {len(jax.devices())} devices"
+        )
+        feeds = make_feeds(plan.members[0].config, splits, mesh) if plan.groups else None
+        outcomes, began, trained = dict(plan.outcomes), time.monotonic(), 0
+        for group in plan.groups:
+            if stop.received is not None:
+                break
+            assert feeds is not None  # as there is a group
+            outcomes |= _train_group(group, workdir, splits, feeds, stop, say)
+            trained += len(group.members)
+            left = sum(len(g.members) for g in plan.groups) - trained
+            seconds = time.monotonic() - began
+            say(
+                f"{len(plan.members) - left}/{len(plan.members)} members, "
+                f"{_clock(seconds)} so far, about {_clock(seconds / trained * left)} to go"
+            )
+        for member in plan.members:
+            outcomes.setdefault(member.name, Outcome("interrupted", "not started", 0))
+        return SweepResult(plan.members, outcomes, stop.received)
+
+
+def _train_group(
+    group: Group, workdir: Path, splits: Splits, feeds: Feeds, stop: StopSignals, say: Say
+) -> dict[str, Outcome]:
+    began, members = time.monotonic(), group.members
+    paths = [member_folder(workdir, member) for member in members]
+    label = members[0].name if len(members) == 1 else f"{len(members)} together"
+    if len(members) > 1:
+        say(f"{label}: {', '.join(member.name for member in members)}")
+    try:
+        with ExitStack() as stack:
+            for path in paths:
+                stack.enter_context(devices.held_by_first(run_lock(path)))
+            own_configs = [member.config for member in members]
+            tasks = [vae_task(config, splits) for config in own_configs]
+            engine = _group_engine(group, tasks, feeds)
+            outcomes = train(
+                *(own_configs, paths, tasks, engine, feeds, stop),
+                lambda text: say(f"{label}: {text}"),
+            )
+    except jax.errors.JaxRuntimeError as error:
+        if devices.several():
+            raise  # The others did not fail in the same way: only a new start helps.
+        reason = str(error).splitlines()[0]
+        outcomes = [Outcome("failed", reason, 0) for _ in members]
+    seconds = (time.monotonic() - began) / len(members)
+    for member, path, outcome in zip(members, paths, outcomes, strict=True):
+        if outcome.reason:
+            say(f"{member.name} {outcome.status}: {outcome.reason}")
+        if devices.is_first():
+            write_record(path, member, outcome, seconds, len(members))
+    return {member.name: outcome for member, outcome in zip(members, outcomes, strict=True)}
+
+
+def _group_engine(group: Group, tasks: Sequence[Task], feeds: Feeds) -> Engine:
+    return Mapped(tasks, feeds.train.mesh) if group.together else Plain(*tasks)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class _StepTime(NamedTuple):
+    """A measured program.
+
+    Attributes:
+        compile_seconds: of the first call.
+        step_seconds: of each step after that.
+    """
+
+    compile_seconds: float
+    step_seconds: float
+
+
+def _measure_group(group: Group, splits: Splits, feeds: Feeds) -> _StepTime:
+    """Time the training program of a group on its own batches.
+
+    Args:
+        group: whose program is timed.
+        splits: the data.
+        feeds: the batches.
+
+    Returns:
+        Seconds for all members of the group at once.
+    """
+    own_configs = [member.config for member in group.members]
+    tasks = [vae_task(config, splits) for config in own_configs]
+    engine = _group_engine(group, tasks, feeds)
+    state = engine.pack([task.init_state() for task in tasks])
+    feed, program = engine.training(feeds.train, [order_seed(config) for config in own_configs])
+    segment = next(iter(feed.segments(0)))
+    state, key, hyper = devices.place((state, engine.key, engine.hyper), feed.mesh)
+    began, compiled, taken = time.monotonic(), 0.0, 0
+    available = min(segment.end - segment.first, MAX_STEPS_A_CALL)
+    count = 1
+    while True:
+        with devices.in_mesh(feed.mesh):
+            state, _ = program(state, segment, np.int32(0), np.int32(count), key, hyper)
+        jax.block_until_ready(state)
+        seconds = time.monotonic() - began
+        if not compiled:
+            compiled, began = seconds, time.monotonic()
+            continue
+        taken += count
+        if seconds >= ESTIMATE_SECONDS:
+            return _StepTime(compiled, seconds / taken)
+        count = min(2 * count, available)
+
+
+def describe_plan(plan: Plan, splits: Splits) -> str:
+    """Members, groups, memory and estimated time, as text.
+
+    The time of a step is measured for the first group, which has the largest z_dim, and taken for
+    all: an upper estimate of training alone.
+
+    Args:
+        plan: of the sweep.
+        splits: the data.
+
+    Returns:
+        Lines for a `--dry_run`.
+    """
+    lines = [
+        f"{len(plan.members)} members of {plan.steps:,} steps, {len(plan.outcomes)} of them done; "
+        f"{plan.schedule.replace('_', ' ')}: {plan.reason}"
+    ]
+    for member in plan.members:
+        outcome = plan.outcomes.get(member.name)
+        lines.append(f"  {member.name}: {outcome.status if outcome else 'to be trained'}")
+    for number, group in enumerate(plan.groups, start=1):
+        names = ", ".join(member.name for member in group.members)
+        lines.append(
+            f"group {number}, about {group.memory / 2**20:,.1f} MiB on each device: {names}"
+        )
+    if not plan.groups:
+        return "\n".join([*lines, "nothing is left to train"])
+    feeds = make_feeds(plan.members[0].config, splits, _plan_mesh(plan))
+    measured = _measure_group(plan.groups[0], splits, feeds)
+    programs = len({tuple(m.config.model.z_dim for m in group.members) for group in plan.groups})
+    training = len(plan.groups) * plan.steps * measured.step_seconds
+    compiling = programs * measured.compile_seconds
+    lines.append(
+        f"estimated time: {(training + compiling) / 60:.1f} min = {training / 60:.1f} min of steps "
+        f"+ {compiling / 60:.1f} min to compile {programs} programs, from "
+        f"{1e3 * measured.step_seconds:.1f} ms a step and {measured.compile_seconds:.1f} s to "
+        "compile, measured now on group 1; evaluation is not counted"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,373 @@
+"""From config to trained model, resumable at every step, bit for bit: one run or many side by side.
+
+`train` is the host's side of all training, whatever is trained: it resumes, counts epochs, heeds
+signals, saves, logs rows and gives up what diverges, for runs that take every step together. What
+computes the steps is an engine, plain for one run and mapped over several; `fit` is a sweep of one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vae_jax import config as configs
+from vae_jax import devices
+from vae_jax import run_folder as folders
+from vae_jax.checkpoint.saving import Checkpoints
+from vae_jax.data.splits import Splits, open_splits
+from vae_jax.progress import Advance
+from vae_jax.run_folder import open_log, run_lock
+from vae_jax.train import persistence
+from vae_jax.train.classification import classifier_task
+from vae_jax.train.engine import Engine, Plain
+from vae_jax.train.epoch import EpochMeans, Pace, run_epoch
+from vae_jax.train.interruption import StopSignals
+from vae_jax.train.rows import schedule_length
+from vae_jax.train.task import Row, Task, run_summary, vae_task
+from vae_jax.train.validation import Feeds, Validator, make_feeds, order_seed
+from vae_jax.types import UserError
+
+Say = Callable[[str], None]
+
+
+class DivergedError(UserError):
+    """Too many steps in a row had a loss or a gradient that is not finite."""
+
+
+class FitResult(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        step: of the last checkpoint.
+        interrupted_by: number of the signal that stopped it, or None.
+    """
+
+    step: int
+    interrupted_by: int | None
+
+
+class Outcome(NamedTuple):
+    """How one of several runs stands.
+
+    Attributes:
+        status: 'finished', 'interrupted', 'diverged' or 'failed'.
+        reason: in words, empty when finished.
+        step: of its last checkpoint, 0 without one.
+    """
+
+    status: str
+    reason: str
+    step: int
+
+
+def fit(config: ConfigDict, workdir: str | Path, say: Say = print) -> FitResult:
+    """Trains `config` in `workdir`, or goes on where the last checkpoint there ends.
+
+    Args:
+        config: whole config, of a VAE or a classifier; it is validated here.
+        workdir: run folder; gets config.json, metrics.jsonl and checkpoints/.
+        say: prints the summary and a line for each epoch.
+
+    Returns:
+        Where the run ended.
+
+    Raises:
+        DivergedError: too many non-finite steps in a row.
+        UserError: bad config, data or checkpoint; a workdir in use or trained with another
+            config; a checkpoint that could not be written.
+    """
+    configs.validate(config)
+    workdir = Path(workdir)
+    say = say if devices.is_first() else lambda text: None
+    with devices.held_by_first(run_lock(workdir)):
+        config = resumed(config, workdir)
+        # Preparing data may take long and can be killed at any time, so signals end it as usual.
+        splits = devices.first_before_others(lambda: open_splits(config.data))
+        with StopSignals() as stop:
+            task = make_task(config, splits)
+            feeds = make_feeds(config, splits, devices.data_mesh(config))
+            say(run_summary(config, task, splits, str(workdir)))
+            (outcome,) = train([config], [workdir], [task], Plain(task), feeds, stop, say)
+    if outcome.status == "diverged":
+        raise DivergedError(
+            f"{outcome.reason}; lower config.optimizer.learning_rate or set "
+            "config.optimizer.clip_norm, and resume from the last checkpoint"
+        )
+    return FitResult(outcome.step, stop.received)
+
+
+def resumed(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """The config as the run in `workdir` keeps it, see `config.resolved`.
+
+    Raises:
+        UserError: it would change the trajectory of the run that is there.
+    """
+    saved = None
+    if (workdir / folders.CONFIG_FILE).exists():
+        saved = folders.read_config(workdir)
+        configs.check_resumable(saved, config)
+    return configs.resolved(config, saved)
+
+
+def make_task(config: ConfigDict, splits: Splits) -> Task:
+    """What a config trains."""
+    return (classifier_task if configs.is_classifier(config) else vae_task)(config, splits)
+
+
+def train(
+    run_configs: Sequence[ConfigDict],
+    workdirs: Sequence[Path],
+    tasks: Sequence[Task],
+    engine: Engine,
+    feeds: Feeds,
+    stop: StopSignals,
+    say: Say,
+) -> list[Outcome]:
+    """Trains runs side by side to the end or to a signal, or goes on where they are.
+
+    Args:
+        run_configs: resolved; they differ in KL weight, learning rate, seed and Z.
+        workdirs: their folders, which the caller has locked; all are at the same step.
+        tasks: what they train.
+        engine: of these tasks.
+        feeds: the batches.
+        stop: asks to save and leave.
+        say: prints a line for each epoch.
+
+    Returns:
+        How every run stands; one that diverges does not stop the others.
+
+    Raises:
+        UserError: a checkpoint that cannot be read or written.
+    """
+    with ExitStack() as stack:
+        runs = [
+            _Run(config, workdir, task, feeds, stack)
+            for config, workdir, task in zip(run_configs, workdirs, tasks, strict=True)
+        ]
+        trainer = _Trainer(runs, engine, feeds, stop, say)
+        trainer.train()
+        for run in runs:
+            run.checkpoints.wait()
+        return [trainer.outcome(run) for run in runs]
+
+
+class _Run:
+    """The host's side of one run: its folder, its sums, how it stands."""
+
+    def __init__(
+        self, config: ConfigDict, workdir: Path, task: Task, feeds: Feeds, stack: ExitStack
+    ) -> None:
+        self.config, self.workdir, self.task = config, workdir, task
+        self.checkpoints = stack.enter_context(
+            Checkpoints(
+                workdir / folders.CHECKPOINTS,
+                keep_latest=config.checkpoint.keep_latest,
+                keep_best=config.checkpoint.keep_best,
+            )
+        )
+        self.state, facts = persistence.restore(self.checkpoints, task)
+        self.saved_sums = facts.epoch_sums
+        devices.on_first(lambda: folders.write_config(workdir, config))
+        step = int(self.state.step)
+        # Whether the epoch that ends here is still to be evaluated.
+        self.untested = facts.untested(step, feeds.train.steps_per_epoch)
+        self.log = open_log(workdir, step - self.untested, config.log.tensorboard)
+        stack.callback(self.log.close)
+        self.means, self.images_before = EpochMeans(), 0.0
+        self.rows: dict[str, Row] = {}
+        self.reason = ""  # why it was given up
+
+    def begin_epoch(self, within: bool) -> None:
+        """Takes up the sums of the epoch that the run was stopped in, or starts new ones."""
+        self.means = EpochMeans(self.saved_sums if within else None)
+        self.images_before = self.means.saved()["images"]
+
+    def finish_epoch(
+        self,
+        epoch: int,
+        step: int,
+        seconds: float,
+        waited: float,
+        tested: dict[str, dict[str, float]],
+    ) -> None:
+        """Logs the rows of an epoch.
+
+        Args:
+            epoch: that has ended, counted from 1.
+            step: where it has ended.
+            seconds: that it was trained for in this start.
+            waited: seconds of these that the device waited for images.
+            tested: means by held-out split; none if it was not evaluated.
+        """
+        head = {"epoch": epoch, "step": step}
+        self.rows = {
+            split: {"split": split} | head | self.task.complete_row(split, means)
+            for split, means in ({"train": self.means.means()} | tested).items()
+        }
+        # Neither padding nor skipped steps count as images.
+        images = self.means.saved()["images"] - self.images_before
+        speed = {"images_per_second": images / seconds, "share_waiting": waited / seconds}
+        self.rows["train"] |= schedule_length(self.config) | speed
+        for row in self.rows.values():
+            self.log.write(row)
+
+    def line(self) -> str:
+        """The epoch in one line."""
+        train = self.rows["train"]
+        parts = [f"epoch {train['epoch']}/{self.config.train.epochs}  step {train['step']}"]
+        parts += [f"{s} {self.task.describe(row)}" for s, row in self.rows.items() if "loss" in row]
+        return "  ".join([*parts, f"{train['images_per_second']:,.0f} images/s"])
+
+    def save(self, state: Any, batch_stats: Any, within_epoch: bool) -> None:
+        """Saves the run, ranked by its validation loss if that was measured."""
+        sums = self.means.saved() if within_epoch else {}
+        facts = persistence.Facts(configs.digest(self.config), self.task.label_names, sums)
+        ranking = (
+            math.nan if within_epoch else self.rows.get("validation", {}).get("loss", math.nan)
+        )
+        persistence.save(self.checkpoints, state, batch_stats, ranking, facts)
+
+
+class _Trainer:
+    """The runs that are trained side by side, and what changes while they are."""
+
+    def __init__(
+        self, runs: list[_Run], engine: Engine, feeds: Feeds, stop: StopSignals, say: Say
+    ) -> None:
+        self.runs, self.engine, self.stop, self.say = runs, engine, stop, say
+        self.config = runs[0].config
+        self.feed, self.program = engine.training(
+            feeds.train, [order_seed(run.config) for run in runs]
+        )
+        self.state = engine.pack([run.state for run in runs])
+        self.validator = Validator(engine, feeds)
+        self.pace = Pace()
+
+    @property
+    def step(self) -> int:
+        """That all runs are at."""
+        return int(self.engine.each(self.state.step)[0])
+
+    @property
+    def last_step(self) -> int:
+        """Where the training ends."""
+        return self.feed.steps_per_epoch * self.config.train.epochs
+
+    def outcome(self, run: _Run) -> Outcome:
+        """How a run stands on disk."""
+        step = run.checkpoints.latest_step() or 0
+        if run.reason:
+            return Outcome("diverged", run.reason, step)
+        finished = step >= self.last_step and not run.untested
+        return Outcome("finished" if finished else "interrupted", "", step)
+
+    def train(self) -> None:
+        """Trains to the end, to a signal, or until no run is left."""
+        step, per_epoch, untested = self.step, self.feed.steps_per_epoch, self.runs[0].untested
+        if step >= self.last_step and not untested:
+            self.say(
+                f"finished already at step {step} (epoch {step // per_epoch}); "
+                "a larger --config.train.epochs trains on"
+            )
+            return
+        if step:
+            self.say(f"resuming at step {step} (epoch {step // per_epoch + 1 - untested})")
+        with devices.progress(self.last_step, "Training", "steps", start=step) as advance:
+            for epoch in range(step // per_epoch - untested, self.config.train.epochs):
+                self._epoch(epoch, advance)
+                if self._leaving():
+                    break
+
+    def _alive(self) -> list[_Run]:
+        return [run for run in self.runs if not run.reason]
+
+    def _leaving(self) -> bool:
+        return self.stop.received is not None or not self._alive()
+
+    def _epoch(self, epoch: int, advance: Advance) -> None:
+        end = (epoch + 1) * self.feed.steps_per_epoch
+        start = self.step - epoch * self.feed.steps_per_epoch
+        for run in self.runs:
+            run.begin_epoch(within=start > 0)
+        began, waited = time.monotonic(), self.feed.seconds_waited
+        calls = run_epoch(
+            *(self.program, self.state, self.feed, self.engine.key, self.engine.hyper, self.pace),
+            *(epoch, start),
+        )
+        for state, metrics in calls:
+            self.state = state
+            each = self.engine.each_metrics(metrics)
+            for run, own in zip(self.runs, each, strict=True):
+                run.means.add(own)
+            self._give_up_diverged(each)
+            alone = len(self.runs) == 1
+            note = f"loss {each[0]['loss'][-1]:.4g}" if alone else f"{len(self._alive())} models"
+            advance(len(each[0]["finite"]), note=note)
+            self.stop.agree()
+            if self._leaving():
+                break
+        if not self._alive():
+            return
+        if self.step < end:
+            self._save(within_epoch=True)
+            return
+        times = (time.monotonic() - began, self.feed.seconds_waited - waited)
+        self._finish_epoch(epoch + 1, *times)
+
+    def _finish_epoch(self, epoch: int, seconds: float, waited: float) -> None:
+        config, last = self.config, epoch == self.config.train.epochs
+        tested: Sequence[dict[str, dict[str, float]]] = [{} for _ in self.runs]
+        if last or epoch % config.eval.every_epochs == 0:
+            measured = self.validator.evaluate(self.state, lambda: self.stop.received is not None)
+            for run in self.runs:
+                run.untested = measured is None
+            if measured is None:
+                self._save(within_epoch=True)
+                return
+            tested = measured
+        for run, own in zip(self.runs, tested, strict=True):
+            if not run.reason:
+                run.finish_epoch(epoch, self.step, seconds, waited, own)
+        self.say(self._line(epoch))
+        if last or epoch % config.checkpoint.every_epochs == 0 or self.stop.received is not None:
+            self._save(within_epoch=False)
+
+    def _line(self, epoch: int) -> str:
+        if len(self.runs) == 1:
+            return self.runs[0].line()
+        rate = sum(run.rows["train"]["images_per_second"] for run in self._alive())
+        return f"epoch {epoch}/{self.config.train.epochs}  {rate:,.0f} images/s of all models"
+
+    def _save(self, within_epoch: bool) -> None:
+        """Saves the runs; of one that was given up, the last good checkpoint stays."""
+        states = self.engine.unpack(self.state)
+        stats = self.engine.each(self.validator.batch_stats(self.state))
+        for run, state, own in zip(self.runs, states, stats, strict=True):
+            if not run.reason:
+                run.save(state, own, within_epoch)
+
+    def _give_up_diverged(self, each: Sequence[dict[str, np.ndarray]]) -> None:
+        """Gives up runs with `max_skipped` non-finite steps in a row; the others go on."""
+        limit, step = self.config.train.max_skipped, self.step
+        in_a_row = self.engine.each(self.state.skipped)
+        for run, metrics, skipped in zip(self.runs, each, in_a_row, strict=True):
+            if run.reason:
+                continue
+            finite, name = metrics["finite"], run.workdir.name
+            for offset in (~finite).nonzero()[0]:
+                whose = "" if len(self.runs) == 1 else f"{name}: "
+                number = step - len(finite) + int(offset)
+                self.say(f"{whose}step {number} is not finite and was skipped")
+            if int(skipped) >= limit:
+                run.reason = (
+                    f"the last {int(skipped)} steps up to step {step - 1} were not finite "
+                    f"(config.train.max_skipped is {limit})"
+                )
