@@ -46,7 +46,11 @@ def test_non_finite_leaves_are_found(dtype):
 
 
 def test_sealed_record_notices_every_changed_character():
-    record = {"step": 7, "test_loss": 1.25, "metadata": {"name": "é", "tuple": (1, 2), 3: None}}
+    record = {
+        "step": 7,
+        "validation_loss": 1.25,
+        "metadata": {"name": "é", "tuple": (1, 2), 3: None},
+    }
     sealed = digests.seal(record)
     text = json.dumps(sealed)
     assert digests.unseal(text) == sealed["record"]

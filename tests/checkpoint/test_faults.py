@@ -47,7 +47,7 @@ def pristine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pristine")
     with Checkpoints(folder) as checkpoints:
         for step in (4, 5):
-            checkpoints.save(step, state(step), test_loss=1 / step, metadata={"name": "run"})
+            checkpoints.save(step, state(step), validation_loss=1 / step, metadata={"name": "run"})
     return folder
 
 
@@ -60,7 +60,7 @@ def outcome(pristine, folder, damage):
         try:
             asked = checkpoints.restore(state(0), step=5)
             assert same(asked.items, state(5)), damage
-            assert asked.metadata == {"name": "run"} and asked.test_loss == 1 / 5
+            assert asked.metadata == {"name": "run"} and asked.validation_loss == 1 / 5
             seen = False
         except UserError as error:
             assert f"step 5 in {folder}" in str(error) and "other steps there: 4" in str(error)
@@ -140,7 +140,7 @@ def test_warning_names_step_and_leaf_and_rejected_step_can_be_saved_again(
     folder = tmp_path / "copy"
     shutil.copytree(pristine, folder)
     with Checkpoints(tmp_path / "other") as other:  # step 5 with other weights, same record
-        other.save(5, state(6), test_loss=0.2, metadata={})
+        other.save(5, state(6), validation_loss=0.2, metadata={})
     shutil.rmtree(folder / "5" / "decoder")
     shutil.copytree(tmp_path / "other" / "5" / "decoder", folder / "5" / "decoder")
     with Checkpoints(folder) as checkpoints:
@@ -149,7 +149,7 @@ def test_warning_names_step_and_leaf_and_rejected_step_can_be_saved_again(
         assert record.levelname == "WARNING"
         assert "step 5" in caplog.text and "leaf 'count': its SHA-256 differs" in caplog.text
         assert checkpoints.steps() == [4]
-        checkpoints.save(5, state(5), test_loss=0.2, metadata={})
+        checkpoints.save(5, state(5), validation_loss=0.2, metadata={})
         checkpoints.wait()
         assert checkpoints.steps() == [4, 5]
     with Checkpoints(folder) as checkpoints:
@@ -163,7 +163,7 @@ def test_rejected_steps_do_not_count_as_latest_and_are_set_aside(pristine, tmp_p
     (folder / "9").mkdir()
     with Checkpoints(folder, keep_best=0) as checkpoints:
         assert checkpoints.restore(state(0)).step == 4
-        checkpoints.save(6, state(6), test_loss=1, metadata={})
+        checkpoints.save(6, state(6), validation_loss=1, metadata={})
         checkpoints.wait()
         assert checkpoints.steps() == [4, 6]
     assert sorted(path.name for path in folder.iterdir()) == ["4", "5.damaged", "6", "9.damaged"]
@@ -209,7 +209,7 @@ sys.addaudithook(hook)
 with Checkpoints(folder, keep_latest=1, keep_best=0) as checkpoints:
     for step in range(first, first + 100_000):
         armed = step >= first + 2 and killing_event > 0
-        checkpoints.save(step, state(step), test_loss=0, metadata={})
+        checkpoints.save(step, state(step), validation_loss=0, metadata={})
         checkpoints.wait()
         print(step, flush=True)
 """
@@ -248,7 +248,7 @@ def check_kills(folder, count, caplog):
             last = found.step
     assert not caplog.records  # rests of killed saves are ignored, not reported as damage
     with Checkpoints(folder, keep_latest=1, keep_best=0) as checkpoints:
-        checkpoints.save(last + 1, state(last + 1), test_loss=0, metadata={})
+        checkpoints.save(last + 1, state(last + 1), validation_loss=0, metadata={})
     assert [path.name for path in folder.iterdir()] == [str(last + 1)]  # and swept up
 
 
@@ -265,12 +265,12 @@ def test_full_disk_is_a_sentence_and_older_steps_still_restore(tmp_path):
     folder = tmp_path / "run"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Checkpoints(folder) as checkpoints:
-        checkpoints.save(1, state(1), test_loss=1, metadata={})
+        checkpoints.save(1, state(1), validation_loss=1, metadata={})
         checkpoints.wait()
         big = state(2, size=100_000)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # writes fail with EFBIG
         try:
-            checkpoints.save(2, big, test_loss=0, metadata={})
+            checkpoints.save(2, big, validation_loss=0, metadata={})
             with pytest.raises(UserError) as caught:
                 checkpoints.wait()
         finally:
@@ -286,7 +286,7 @@ def test_full_disk_is_a_sentence_and_older_steps_still_restore(tmp_path):
             assert fact in str(caught.value)
         assert [path.name for path in folder.iterdir()] == ["1"]  # the rest was swept up
         assert same(checkpoints.restore(state(0)).items, state(1))
-        checkpoints.save(2, big, test_loss=0, metadata={})  # space again: the run goes on
+        checkpoints.save(2, big, validation_loss=0, metadata={})  # space again: the run goes on
         checkpoints.wait()
         assert checkpoints.steps() == [1, 2]
 
@@ -299,7 +299,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     step = jax.jit(lambda w: w * 2, donate_argnums=0)
     weights = jnp.ones(100_000)
     with Checkpoints(tmp_path / "run") as checkpoints:
-        checkpoints.save(1, {"decoder": {"w": weights}}, test_loss=1, metadata={})
+        checkpoints.save(1, {"decoder": {"w": weights}}, validation_loss=1, metadata={})
         for _ in range(3):
             weights = step(weights)
         jax.block_until_ready(weights)

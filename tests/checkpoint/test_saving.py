@@ -44,9 +44,11 @@ def assert_same(found, expected):
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
-def save(checkpoints, *steps, test_loss=1.0):
+def save(checkpoints, *steps, validation_loss=1.0):
     for step in steps:
-        checkpoints.save(step, state(step), test_loss=test_loss, metadata={"step": step})
+        checkpoints.save(
+            step, state(step), validation_loss=validation_loss, metadata={"step": step}
+        )
     checkpoints.wait()
 
 
@@ -57,10 +59,10 @@ def checkpoints(tmp_path):
 
 
 def test_training_state_comes_back_bit_for_bit(checkpoints):
-    save(checkpoints, 5, test_loss=2.5)
+    save(checkpoints, 5, validation_loss=2.5)
     found = checkpoints.restore(template(state()))
     assert_same(found.items, state(5))
-    assert (found.step, found.metadata, found.test_loss) == (5, {"step": 5}, 2.5)
+    assert (found.step, found.metadata, found.validation_loss) == (5, {"step": 5}, 2.5)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(found.items))
 
 
@@ -81,7 +83,7 @@ def test_every_dtype_shape_and_bit_pattern_comes_back(checkpoints):
         "big endian": np.arange(3, dtype=">f4"),
         "nested": (np.ones(2, np.int8), [np.zeros((1, 1), np.uint16)], None, {}),
     }
-    checkpoints.save(0, {"training": leaves, "nothing": {}}, test_loss=0, metadata={})
+    checkpoints.save(0, {"training": leaves, "nothing": {}}, validation_loss=0, metadata={})
     found = checkpoints.restore({"training": leaves, "nothing": {}})
     leaves["big endian"] = leaves["big endian"].astype(np.float32)  # comes back native
     assert_same(found.items["training"], leaves)  # a numpy template stays on the host
@@ -94,7 +96,7 @@ def test_every_dtype_shape_and_bit_pattern_comes_back(checkpoints):
 
 def test_arrays_are_copied_before_save_returns(checkpoints):
     leaf = np.ones(1000, np.float32)
-    checkpoints.save(0, {"decoder": {"w": leaf}}, test_loss=0, metadata={})
+    checkpoints.save(0, {"decoder": {"w": leaf}}, validation_loss=0, metadata={})
     leaf[:] = 2
     restored = checkpoints.restore({"decoder": {"w": leaf}}).items["decoder"]["w"]
     np.testing.assert_array_equal(restored, np.ones(1000, np.float32))
@@ -169,23 +171,23 @@ def test_non_finite_weights_are_never_saved(checkpoints):
             spoiled = state(2)
             spoiled[item] = jax.tree.map(lambda w, bad=bad: w.at[0, 0].set(bad), spoiled[item])
             with pytest.raises(UserError, match=f"leaf '{leaf}' of the {item} is not finite"):
-                checkpoints.save(2, spoiled, test_loss=0.1, metadata={})
+                checkpoints.save(2, spoiled, validation_loss=0.1, metadata={})
     assert checkpoints.steps() == [1]
 
 
 def test_steps_stay_in_order_and_equal_steps_are_left_alone(checkpoints):
-    save(checkpoints, 3, test_loss=math.nan)
+    save(checkpoints, 3, validation_loss=math.nan)
     before = {path: path.stat().st_ino for path in checkpoints.directory.rglob("d/*")}
-    checkpoints.save(3, state(3), test_loss=2.0, metadata={"evaluated": True})
+    checkpoints.save(3, state(3), validation_loss=2.0, metadata={"evaluated": True})
     checkpoints.wait()
     assert before == {path: path.stat().st_ino for path in checkpoints.directory.rglob("d/*")}
-    assert checkpoints.test_losses() == {3: 2.0}
+    assert checkpoints.validation_losses() == {3: 2.0}
     assert checkpoints.read_metadata(3) == {"evaluated": True}
-    checkpoints.save(3, state(4), test_loss=2.0, metadata={})
+    checkpoints.save(3, state(4), validation_loss=2.0, metadata={})
     with pytest.raises(UserError, match="Step 3 exists in .* with other contents"):
         checkpoints.wait()
     with pytest.raises(UserError, match="Step 2 cannot be saved .* newest step there is 3"):
-        checkpoints.save(2, state(2), test_loss=1.0, metadata={})
+        checkpoints.save(2, state(2), validation_loss=1.0, metadata={})
     assert_same(checkpoints.restore(template(state())).items, state(3))
 
 
@@ -193,7 +195,7 @@ def test_error_of_a_background_save_comes_out_at_close_but_hides_no_other(tmp_pa
     def clash(directory):
         checkpoints = Checkpoints(directory)
         save(checkpoints, 3)
-        checkpoints.save(3, state(4), test_loss=1.0, metadata={})
+        checkpoints.save(3, state(4), validation_loss=1.0, metadata={})
         return checkpoints
 
     with pytest.raises(UserError, match="other contents"), clash(tmp_path / "a"):
@@ -216,12 +218,12 @@ def test_error_of_a_background_save_comes_out_at_close_but_hides_no_other(tmp_pa
 def test_latest_and_best_steps_survive_non_finite_losses(checkpoints, losses, kept):
     small = {"decoder": {"w": np.ones(2)}}
     for step, loss in enumerate(losses):
-        checkpoints.save(step, small, test_loss=loss, metadata={})
+        checkpoints.save(step, small, validation_loss=loss, metadata={})
     checkpoints.wait()
     assert checkpoints.steps() == kept
     assert checkpoints.latest_step() == kept[-1]
     assert sorted(path.name for path in checkpoints.directory.iterdir()) == [str(k) for k in kept]
-    finite = [math.isfinite(loss) for loss in checkpoints.test_losses().values()]
+    finite = [math.isfinite(loss) for loss in checkpoints.validation_losses().values()]
     assert finite == [math.isfinite(losses[step]) for step in kept]
 
 
@@ -246,13 +248,13 @@ with Checkpoints(sys.argv[1]) as checkpoints:
     np.testing.assert_array_equal(found["decoder"]["w"], w)
     again = checkpoints.restore(found).items  # an array as the template hands on its sharding
     assert again["decoder"]["w"].sharding == split
-    checkpoints.save(1, jax.tree.map(lambda x: x + 1, again), test_loss=0, metadata={})
+    checkpoints.save(1, jax.tree.map(lambda x: x + 1, again), validation_loss=0, metadata={})
 """
 
 
 def test_checkpoints_move_between_one_and_four_devices(checkpoints):
     w = jnp.arange(32, dtype=jnp.float32).reshape(4, 8)
-    checkpoints.save(0, {"decoder": {"w": w}}, test_loss=0, metadata={})
+    checkpoints.save(0, {"decoder": {"w": w}}, validation_loss=0, metadata={})
     checkpoints.wait()
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     subprocess.run(
@@ -267,9 +269,9 @@ def test_checkpoints_move_between_one_and_four_devices(checkpoints):
 
 
 def test_record_is_plain_json_with_a_digest_per_leaf(checkpoints):
-    save(checkpoints, 2, test_loss=math.nan)
+    save(checkpoints, 2, validation_loss=math.nan)
     text = (checkpoints.directory / "2" / "record" / "metadata").read_text()
     record = json.loads(text, parse_constant=pytest.fail)["record"]  # no NaN: strict JSON
-    assert record["step"] == 2 and record["test_loss"] is None
+    assert record["step"] == 2 and record["validation_loss"] is None
     leaf = record["items"]["decoder"]["params/dense/kernel"]
     assert leaf["shape"] == [4, 8] and leaf["dtype"] == "float32" and len(leaf["sha256"]) == 64

@@ -138,7 +138,7 @@ def test_the_best_step_is_that_of_the_validation_split(tiny_config, tmp_path, sw
     losses = {row["step"]: row["loss"] for row in rows if row["split"] == "validation"}
     assert losses != {row["step"]: row["loss"] for row in rows if row["split"] == "test"}
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        kept = checkpoints.test_losses()
+        kept = checkpoints.validation_losses()
     assert kept == {step: losses[step] for step in kept}
     assert min(losses, key=losses.__getitem__) in kept
 

@@ -48,13 +48,13 @@ class Restored(NamedTuple):
         step: the step it was saved at.
         items: a tree for every item that was asked for.
         metadata: the metadata given to `Checkpoints.save`.
-        test_loss: the test loss given to `Checkpoints.save`; NaN if it was not finite.
+        validation_loss: the validation loss given to `Checkpoints.save`; NaN if it was not finite.
     """
 
     step: int
     items: dict[str, PyTree]
     metadata: dict[str, Any]
-    test_loss: float
+    validation_loss: float
 
 
 class SavedSteps:
@@ -70,20 +70,20 @@ class SavedSteps:
         self.directory = self._folders.directory
         self._rejected: set[int] = set()  # found damaged by `restore`
 
-    def test_losses(self) -> dict[int, float]:
+    def validation_losses(self) -> dict[int, float]:
         """Test loss of every step on disk with a readable record; NaN if it was not finite."""
         losses = {}
         for step in self._folders.numbers():
             if step not in self._rejected:
                 try:
-                    losses[step] = _test_loss(self._folders.record(step))
+                    losses[step] = _validation_loss(self._folders.record(step))
                 except Damaged:
                     continue
         return losses
 
     def steps(self) -> list[int]:
         """Steps on disk with a readable record that `restore` has not rejected, oldest first."""
-        return list(self.test_losses())
+        return list(self.validation_losses())
 
     def latest_step(self) -> int | None:
         """The newest step, or None."""
@@ -157,7 +157,7 @@ class SavedSteps:
                 )
         arrays = self._read_arrays(step, record, list(items))
         placed = {item: digests.rebuild(template, arrays[item]) for item, template in items.items()}
-        return Restored(step, placed, record["metadata"], _test_loss(record))
+        return Restored(step, placed, record["metadata"], _validation_loss(record))
 
     def _read_arrays(
         self, step: int, record: dict[str, Any], items: list[str]
@@ -208,7 +208,7 @@ class Checkpoints(SavedSteps):
         Args:
             directory: folder of all steps.
             keep_latest: how many of the newest steps survive, at least 1.
-            keep_best: how many of the steps with the lowest finite test loss survive besides.
+            keep_best: how many of the steps with the lowest finite validation loss survive besides.
         """
         if keep_latest < 1 or keep_best < 0:
             raise UserError(
@@ -239,19 +239,24 @@ class Checkpoints(SavedSteps):
             self._writer.shutdown()
 
     def save(
-        self, step: int, items: dict[str, PyTree], *, test_loss: float, metadata: dict[str, Any]
+        self,
+        step: int,
+        items: dict[str, PyTree],
+        *,
+        validation_loss: float,
+        metadata: dict[str, Any],
     ) -> None:
         """Copies the arrays to the host, then hashes and writes them in the background.
 
         Waits for the save before it. A step that exists is left alone if the arrays are equal
-        (only its test loss and metadata are renewed), replaced if it is damaged. Damaged steps
-        that `restore` met are set aside as `<step>.damaged`; remove them at will.
+        (only its validation loss and metadata are renewed), replaced if it is damaged. Damaged
+        steps that `restore` met are set aside as `<step>.damaged`; remove them at will.
 
         Args:
             step: training step, not older than the newest good one.
             items: trees of numeric arrays (jax or numpy), e.g. `encoder`,
                 `decoder` and `training`.
-            test_loss: ranks the steps, lower is better; NaN if unknown.
+            validation_loss: ranks the steps, lower is better; NaN if unknown.
             metadata: JSON-able facts such as the resolved config and versions.
 
         Raises:
@@ -275,8 +280,8 @@ class Checkpoints(SavedSteps):
                     f"Step {step} is not saved: leaf {name!r} of the {item} is not finite; "
                     "lower the learning rate or clip the gradients, and resume"
                 )
-        loss = float(test_loss)
-        facts = {"step": step, "test_loss": loss if math.isfinite(loss) else None}
+        loss = float(validation_loss)
+        facts = {"step": step, "validation_loss": loss if math.isfinite(loss) else None}
         facts["metadata"] = digests.seal(metadata)["record"]
         if devices.several():
             shared = {item: digests.named_leaves(tree) for item, tree in items.items()}
@@ -359,7 +364,7 @@ class Checkpoints(SavedSteps):
 
     def _retain(self) -> None:
         """Deletes what the retention rule does not keep, and sets damaged steps aside."""
-        losses = self.test_losses()
+        losses = self.validation_losses()
         keep = steps_to_keep(losses, keep_latest=self._keep_latest, keep_best=self._keep_best)
         for step in self._folders.numbers():
             if step not in losses:
@@ -380,6 +385,6 @@ class Checkpoints(SavedSteps):
         )
 
 
-def _test_loss(record: dict[str, Any]) -> float:
-    loss = record["test_loss"]
+def _validation_loss(record: dict[str, Any]) -> float:
+    loss = record["validation_loss"]
     return math.nan if loss is None else loss

@@ -41,7 +41,7 @@ class StepFolders:
         return sorted(int(n) for n in names if n.isascii() and n.isdigit() and n == str(int(n)))
 
     def record(self, step: int) -> dict[str, Any]:
-        """The verified JSON record of a step: test loss, metadata, and every leaf's digest.
+        """The verified JSON record of a step: validation loss, metadata, and every leaf's digest.
 
         Raises:
             Damaged: the record is missing or was altered.
@@ -107,17 +107,17 @@ class StepFolders:
 
 
 def steps_to_keep(
-    test_losses: dict[int, float], *, keep_latest: int, keep_best: int
+    validation_losses: dict[int, float], *, keep_latest: int, keep_best: int
 ) -> frozenset[int]:
     """Retention: the newest steps and the best ones.
 
     Args:
-        test_losses: test loss of every good step; NaN and infinities are never best.
+        validation_losses: validation loss of every good step; NaN and infinities are never best.
         keep_latest: how many of the newest steps are kept.
         keep_best: how many of the steps with the lowest finite loss are kept; at equal loss
             the earlier step is better, so that a plateau does not rewrite the best one.
     """
-    newest = sorted(test_losses, reverse=True)[:keep_latest]
-    finite = [step for step, loss in test_losses.items() if math.isfinite(loss)]
-    best = sorted(finite, key=lambda step: (test_losses[step], step))[:keep_best]
+    newest = sorted(validation_losses, reverse=True)[:keep_latest]
+    finite = [step for step, loss in validation_losses.items() if math.isfinite(loss)]
+    best = sorted(finite, key=lambda step: (validation_losses[step], step))[:keep_best]
     return frozenset(newest) | frozenset(best)

@@ -53,7 +53,9 @@ def save(
         UserError: see `Checkpoints.save`.
     """
     items = network_items(state.params, batch_stats) | {"training": _training_item(state)}
-    checkpoints.save(int(state.step), items, test_loss=validation_loss, metadata=facts._asdict())
+    checkpoints.save(
+        int(state.step), items, validation_loss=validation_loss, metadata=facts._asdict()
+    )
 
 
 def _training_item(state: TrainState) -> dict[str, Any]:
