@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from vae_jax.data.splits import open_splits
-from vae_jax.train.engine import Mapped, Plain
+from vae_jax.train.engine import Mapped, Plain, pad_latent, unpad_latent
 from vae_jax.train.epoch import Pace, run_epoch
+from vae_jax.train.setup import make_experiment
 from vae_jax.train.task import vae_task
 from vae_jax.train.validation import Validator, make_feeds, order_seed
 from vae_jax.types import UserError
@@ -122,3 +123,21 @@ def test_members_may_see_the_images_in_orders_of_their_own(tiny_config):
     streamed = make_feeds(own_configs[0], open_splits(tiny_config.data))
     with pytest.raises(UserError, match="config.data.resident"):
         engine.training(streamed.train, (0, 1))
+
+
+def test_padding_inserts_zeros_behind_the_own_dimensions_and_is_undone(tiny_config):
+    rng, states = np.random.default_rng(0), []
+    for z_dim in (3, 5):
+        tiny_config.model.z_dim = z_dim
+        shapes = jax.eval_shape(make_experiment(tiny_config, 10, label_dim=2).init_state)
+        states.append(jax.tree.map(lambda s: np.asarray(rng.normal(size=s.shape)), shapes))
+    small, large = states
+    padded = pad_latent(small, large, 3)
+    jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), padded, large)
+    kernel = np.asarray(padded.params["decoder"]["dense"]["kernel"])  # [Z + L, features]
+    own = np.asarray(small.params["decoder"]["dense"]["kernel"])
+    np.testing.assert_array_equal(kernel[:3], own[:3])
+    np.testing.assert_array_equal(kernel[3:5], 0)
+    np.testing.assert_array_equal(kernel[5:], own[3:])  # The rows of the condition.
+    np.testing.assert_array_equal(padded.params["encoder"]["mean"]["kernel"][:, 3:], 0)
+    jax.tree.map(np.testing.assert_array_equal, unpad_latent(padded, small, 3), small)
