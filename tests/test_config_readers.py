@@ -17,6 +17,7 @@ VALIDATION = ROOT / "vae_jax" / "config.py"
 HOLDERS = {
     "": {"config"},
     "data.corruption": {"Corruption"},
+    "data.augmentation": {"Augmentation"},
     "model": {"VAE", "Encoder", "Decoder", "BlockStyle", "style"},
     "model.encoder": {"stack"},
     "model.decoder": {"stack"},

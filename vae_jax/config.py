@@ -12,8 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vae_jax.data.corruption import DROP_VALUES, MASKS, make_corruption
-from vae_jax.data.inputs import BINARIZE
+from vae_jax.data.inputs import BINARIZE, DROP_VALUES, MASKS, Corruption
 from vae_jax.losses import LIKELIHOODS, REDUCTIONS, term_scales
 from vae_jax.models.blocks import ACTIVATIONS, DTYPES, KERNEL_INITS, NORMS
 from vae_jax.schedules import KL_SCHEDULES, LEARNING_RATE_SCHEDULES
@@ -245,7 +244,7 @@ def _check_across_fields(config: ConfigDict) -> None:
             "config.optimizer.schedule is 'constant', which has no length: set it to 0"
         )
     _check_inputs(config.data)
-    if is_classifier(config) and not make_corruption(config.data).is_off:
+    if is_classifier(config) and not Corruption(**config.data.corruption).is_off:
         raise UserError(
             "config.data.corruption is of no use here: a classifier is trained on clean images"
         )

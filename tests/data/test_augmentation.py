@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax.data import augmentation as module
-from vae_jax.data.augmentation import NO_AUGMENTATION, Augmentation
+from vae_jax.data import inputs as module
+from vae_jax.data.inputs import Augmentation
 
 KEY = jax.random.key(3)
 augment = jax.jit(module.augment, static_argnums=2)
@@ -18,7 +18,7 @@ def pictures(count=200, shape=(6, 7, 3)):
 
 def test_off_is_the_very_same_array():
     images = jnp.asarray(pictures())
-    assert module.augment(KEY, images, NO_AUGMENTATION) is images
+    assert module.augment(KEY, images, Augmentation()) is images
 
 
 def test_half_of_the_images_are_mirrored_left_to_right():
@@ -65,4 +65,4 @@ def test_all_at_once_is_seeded():
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, augment(jax.random.key(4), images, everything))
     assert str(everything) == "mirrored, shifted by up to 1 pixels, brightness changed by up to 20%"
-    assert str(NO_AUGMENTATION) == "none"
+    assert str(Augmentation()) == "none"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.data import corruption as module
-from vae_jax.data.corruption import NO_CORRUPTION, Corruption, luminance
+from vae_jax.data import inputs as module
+from vae_jax.data.inputs import Corruption, luminance
 
 KEY = jax.random.key(7)
 LOST = Corruption(drop_fraction=0.8)
@@ -24,7 +24,7 @@ def pictures(count=64, shape=(16, 20, 3), seed=0):
 
 def test_off_is_the_very_same_array():
     images = jnp.asarray(pictures())
-    assert module.corrupt(KEY, images, NO_CORRUPTION) is images
+    assert module.corrupt(KEY, images, Corruption()) is images
     assert Corruption(mask="left").erases and not Corruption(grey=True).erases
 
 
@@ -146,4 +146,4 @@ def test_a_corruption_says_what_it_does():
     for part in ("grey", "sigma 0.25", "80% of the pixels lost to black", "square of 6 pixels"):
         assert part in text
     assert str(Corruption(mask="top")) == "the top half erased"
-    assert str(NO_CORRUPTION) == "as the targets"
+    assert str(Corruption()) == "as the targets"

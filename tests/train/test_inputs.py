@@ -11,9 +11,14 @@ import pytest
 from configs import tiny
 from vae_jax import config as vae_config
 from vae_jax.data import inputs as stages
-from vae_jax.data.augmentation import Augmentation
-from vae_jax.data.corruption import Corruption
-from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage, training_pair
+from vae_jax.data.inputs import (
+    Augmentation,
+    Corruption,
+    InputStage,
+    evaluation_pair,
+    make_input_stage,
+    training_pair,
+)
 from vae_jax.losses import Objective
 from vae_jax.models.blocks import BlockStyle
 from vae_jax.streams import step_key, stream_key

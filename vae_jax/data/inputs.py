@@ -1,31 +1,104 @@
-"""What the model sees and what it is compared with: augmentation of both, corruption of one."""
+"""What the model sees and what it is compared with: augmentation of both, corruption of one.
+
+All of it happens on the device, within the step. Image i of a batch draws from its own key, so
+neither the batch size nor the other images matter.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from vae_jax.data.augmentation import (
-    NO_AUGMENTATION,
-    Augmentation,
-    augment,
-    make_augmentation,
-)
 from vae_jax.data.batches import to_unit_range
-from vae_jax.data.corruption import (
-    NO_CORRUPTION,
-    Corruption,
-    corrupt,
-    evaluation_key,
-    image_keys,
-    make_corruption,
-)
 from vae_jax.streams import stream_key
 
 # none: grey levels; stochastic: anew in every step; fixed: once and for all, seeded per image.
 BINARIZE = ("none", "stochastic", "fixed")
+MASKS = ("none", "rectangle", "left", "right", "top", "bottom")
+DROP_VALUES = ("black", "noise")
+# ITU-R BT.601 luma of R, G and B, as Pillow's mode "L".
+LUMA = (0.299, 0.587, 0.114)
+# A batch index that no epoch reaches: keeps these draws apart from the latent ones of validation.
+ALL_BATCHES = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images, in this order.
+
+    Attributes:
+        flip: mirror left and right, half of the images.
+        shift: largest shift in pixels along each axis, uniform; edge pixels are repeated.
+        brightness: b of a factor that is uniform in [1 - b, 1 + b]; clipped to [0, 1].
+    """
+
+    flip: bool = False
+    shift: int = 0
+    brightness: float = 0.0
+
+    @property
+    def is_off(self) -> bool:
+        """Whether training images stay as they are."""
+        return not (self.flip or self.shift or self.brightness)
+
+    def __str__(self) -> str:
+        parts = ["mirrored"] if self.flip else []
+        if self.shift:
+            parts.append(f"shifted by up to {self.shift} pixels")
+        if self.brightness:
+            parts.append(f"brightness changed by up to {self.brightness:.0%}")
+        return ", ".join(parts) or "none"
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """What is done to an input, in this order; the target stays clean.
+
+    Attributes:
+        grey: luminance in place of colour; the image keeps its C channels, all equal.
+        gaussian_sigma: standard deviation of the noise added to every channel, in [0, 1] pixel
+            units; the result is clipped to [0, 1].
+        drop_fraction: probability that a pixel, with all its channels, is lost.
+        drop_value: what a lost pixel becomes: 'black', or 'noise', uniform in every channel.
+        mask: region that is erased to black: 'left' is the left half, and so on; 'rectangle' a
+            square at a uniformly random place within the image.
+        mask_size: side of that square in pixels.
+    """
+
+    grey: bool = False
+    gaussian_sigma: float = 0.0
+    drop_fraction: float = 0.0
+    drop_value: str = "black"
+    mask: str = "none"
+    mask_size: int = 0
+
+    @property
+    def is_off(self) -> bool:
+        """Whether inputs equal their targets."""
+        return not (self.grey or self.gaussian_sigma) and not self.erases
+
+    @property
+    def erases(self) -> bool:
+        """Whether pixels lose all that they held."""
+        return bool(self.drop_fraction) or self.mask != "none"
+
+    def __str__(self) -> str:
+        parts = []
+        if self.grey:
+            parts.append("grey")
+        if self.gaussian_sigma:
+            parts.append(f"Gaussian noise of sigma {self.gaussian_sigma:g}")
+        if self.drop_fraction:
+            parts.append(f"{self.drop_fraction:.0%} of the pixels lost to {self.drop_value}")
+        if self.mask == "rectangle":
+            parts.append(f"a square of {self.mask_size} pixels erased")
+        elif self.mask != "none":
+            parts.append(f"the {self.mask} half erased")
+        return ", ".join(parts) or "as the targets"
 
 
 class InputStage(NamedTuple):
@@ -38,8 +111,8 @@ class InputStage(NamedTuple):
             alike, anew in every training step (Salakhutdinov & Murray 2008).
     """
 
-    augmentation: Augmentation = NO_AUGMENTATION
-    corruption: Corruption = NO_CORRUPTION
+    augmentation: Augmentation = Augmentation()
+    corruption: Corruption = Corruption()
     binarize: bool = False
 
 
@@ -47,25 +120,12 @@ CLEAN = InputStage()
 
 
 def make_input_stage(data: Mapping[str, Any]) -> InputStage:
-    """The stage of `config.data`."""
-    # Runs from before the field existed were not binarised.
-    stochastic = data.get("binarize", "none") == "stochastic"
-    return InputStage(make_augmentation(data), make_corruption(data), stochastic)
-
-
-def binarized(key: jax.Array, images: jax.Array, first: jax.Array | int = 0) -> jax.Array:
-    """Black and white images: each pixel is 1 with the probability of its grey level.
-
-    Args:
-        key: of the step's or the evaluation's stream `binarization`.
-        images: `[B, H, W, C]` float in [0, 1].
-        first: image i draws from `fold_in(key, first + i)`.
-
-    Returns:
-        `[B, H, W, C]`, 0 and 1.
-    """
-    keys = image_keys(key, len(images), first)
-    return jax.vmap(jax.random.bernoulli)(keys, images).astype(images.dtype)
+    """Returns the stage of `config.data`."""
+    augmentation, corruption = (
+        Augmentation(**data["augmentation"]),
+        Corruption(**data["corruption"]),
+    )
+    return InputStage(augmentation, corruption, data["binarize"] == "stochastic")
 
 
 def training_pair(
@@ -106,3 +166,146 @@ def evaluation_pair(
     if stage.binarize:
         targets = binarized(stream_key(evaluation_key(key), "binarization"), targets, first)
     return corrupt(evaluation_key(key), targets, stage.corruption, first), targets
+
+
+def evaluation_key(key: jax.Array) -> jax.Array:
+    """Where the corruption of evaluated images derives from, given the key of evaluation."""
+    return jax.random.fold_in(key, ALL_BATCHES)
+
+
+def image_keys(key: jax.Array, count: int, first: jax.Array | int = 0) -> jax.Array:
+    """`[count]` keys: the one at i is `fold_in(key, first + i)`."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count))
+
+
+def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> jax.Array:
+    """Vary images; without augmentation they pass through and nothing is computed.
+
+    Args:
+        key: of the step, stream `augmentation`; image i draws from `fold_in(key, i)`.
+        images: `[B, H, W, C]` float in [0, 1].
+        augmentation: what to do.
+
+    Returns:
+        `[B, H, W, C]` in [0, 1].
+    """
+    if augmentation.is_off:
+        return images
+    keys = image_keys(key, len(images))
+    return jax.vmap(lambda k, image: _augment_one(k, image, augmentation))(keys, images)
+
+
+def _augment_one(key: jax.Array, image: jax.Array, augmentation: Augmentation) -> jax.Array:
+    """`[H, W, C]` to the same; every kind has its own number below `key`."""
+    if augmentation.flip:
+        mirrored = jax.random.bernoulli(jax.random.fold_in(key, 0), jnp.float32(0.5))
+        image = jnp.where(mirrored, image[:, ::-1], image)
+    if reach := augmentation.shift:
+        padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+        top, left = jax.random.randint(
+            jax.random.fold_in(key, 1), (2,), 0, 2 * reach + 1, jnp.int32
+        )
+        image = jax.lax.dynamic_slice(padded, (top, left, jnp.int32(0)), image.shape)
+    if reach := augmentation.brightness:
+        draw = jax.random.uniform(jax.random.fold_in(key, 2), (), image.dtype, -reach, reach)
+        image = jnp.clip(image * (1.0 + draw), 0.0, 1.0)
+    return image
+
+
+def binarized(key: jax.Array, images: jax.Array, first: jax.Array | int = 0) -> jax.Array:
+    """Black and white images: each pixel is 1 with the probability of its grey level.
+
+    Args:
+        key: of the step's or the evaluation's stream `binarization`.
+        images: `[B, H, W, C]` float in [0, 1].
+        first: image i draws from `fold_in(key, first + i)`.
+
+    Returns:
+        `[B, H, W, C]`, 0 and 1.
+    """
+    keys = image_keys(key, len(images), first)
+    return jax.vmap(jax.random.bernoulli)(keys, images).astype(images.dtype)
+
+
+def corrupt(
+    key: jax.Array, images: jax.Array, corruption: Corruption, first: jax.Array | int = 0
+) -> jax.Array:
+    """Corrupt images; without corruption they pass through and nothing is computed.
+
+    Args:
+        key: of the step, stream `corruption`; or `evaluation_key`.
+        images: `[B, H, W, C]` float in [0, 1].
+        corruption: what to do.
+        first: image i draws from `fold_in(key, first + i)`.
+
+    Returns:
+        `[B, H, W, C]` in [0, 1].
+    """
+    if corruption.is_off:
+        return images
+    keys = image_keys(key, len(images), first)
+    return jax.vmap(lambda k, image: _corrupt_one(k, image, corruption))(keys, images)
+
+
+def erased_pixels(
+    key: jax.Array, images: jax.Array, corruption: Corruption, first: jax.Array | int = 0
+) -> jax.Array:
+    """The pixels that `corrupt` erases, given the same arguments: `[B, H, W, 1]` bool."""
+    keys, shape = image_keys(key, len(images), first), images.shape[1:]
+
+    def erased(k: jax.Array) -> jax.Array:
+        return _lost(k, shape, corruption) | _masked(k, shape, corruption)
+
+    return jax.vmap(erased)(keys)
+
+
+def _corrupt_one(key: jax.Array, image: jax.Array, corruption: Corruption) -> jax.Array:
+    """`[H, W, C]` to the same; every kind has its own number below `key`."""
+    if corruption.grey:
+        image = jnp.broadcast_to(luminance(image), image.shape)
+    if corruption.gaussian_sigma:
+        noise = jax.random.normal(jax.random.fold_in(key, 0), image.shape, image.dtype)
+        image = jnp.clip(image + corruption.gaussian_sigma * noise, 0.0, 1.0)
+    if corruption.drop_fraction:
+        value = jnp.zeros_like(image)
+        if corruption.drop_value == "noise":
+            value = jax.random.uniform(jax.random.fold_in(key, 3), image.shape, image.dtype)
+        image = jnp.where(_lost(key, image.shape, corruption), value, image)
+    if corruption.mask != "none":
+        image = jnp.where(_masked(key, image.shape, corruption), 0.0, image)
+    return image
+
+
+def luminance(images: jax.Array) -> jax.Array:
+    """`[..., H, W, 3]` to `[..., H, W, 1]`, by `LUMA`."""
+    weights = jnp.asarray(LUMA, images.dtype)
+    return jnp.einsum("...c,c->...", images, weights, precision="highest")[..., None]
+
+
+def _lost(key: jax.Array, shape: tuple[int, ...], corruption: Corruption) -> jax.Array:
+    """`[H, W, 1]` bool."""
+    key = jax.random.fold_in(key, 1)
+    return jax.random.bernoulli(key, jnp.float32(corruption.drop_fraction), (*shape[:2], 1))
+
+
+def _masked(key: jax.Array, shape: tuple[int, ...], corruption: Corruption) -> jax.Array:
+    """`[H, W, 1]` bool; of an odd number of rows or columns a half is the smaller part."""
+    height, width = shape[:2]
+    rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
+    bottom, right = height, width
+    top = left = 0
+    if corruption.mask == "rectangle":
+        side = corruption.mask_size
+        room = jnp.array([height - side + 1, width - side + 1])
+        top, left = jax.random.randint(jax.random.fold_in(key, 2), (2,), 0, room, jnp.int32)
+        bottom, right = top + side, left + side
+    elif corruption.mask == "none":
+        bottom = 0
+    elif corruption.mask in ("top", "bottom"):
+        half = height // 2
+        top, bottom = (0, half) if corruption.mask == "top" else (height - half, height)
+    else:
+        half = width // 2
+        left, right = (0, half) if corruption.mask == "left" else (width - half, width)
+    in_rows, in_columns = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+    return jnp.broadcast_to(in_rows, (height, width, 1)) & in_columns

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.data.corruption import Corruption, erased_pixels, evaluation_key, luminance
+from vae_jax.data.inputs import Corruption, erased_pixels, evaluation_key, luminance
 from vae_jax.evaluate.recognition import predict
 from vae_jax.evaluate.restoration_baselines import baselines
 from vae_jax.metrics.image_quality import WINDOW, mse, ssim
