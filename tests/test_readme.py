@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SHARED_FLAGS = ("app", "cluster", "run_flags")
+SHARED_FLAGS = ("app", "cluster", "command_line", "run_flags")
 
 
 def commands(text):
@@ -23,7 +23,7 @@ def commands(text):
 
 def texts():
     yield "README.md", README
-    for folder in ("configs", "experiments"):
+    for folder in ("configs", "experiments", "experiments/speed"):
         for path in sorted((ROOT / folder).glob("*.py")):
             yield f"{folder}/{path.name}", ast.get_docstring(ast.parse(path.read_text())) or ""
 
@@ -38,15 +38,15 @@ COMMANDS = sorted(
 
 
 def defined_flags(experiment):
-    source = "".join(
-        (ROOT / "experiments" / f"{name}.py").read_text() for name in (experiment, *SHARED_FLAGS)
-    )
+    names = (experiment, f"{experiment}/__main__", *SHARED_FLAGS)
+    paths = [ROOT / "experiments" / f"{name}.py" for name in names]
+    source = "".join(path.read_text() for path in paths if path.exists())
     return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
 
 
 def test_commands_were_found():
     assert len([where for where, *_ in COMMANDS if where == "README.md"]) > 30
-    assert {experiment for _, experiment, *_ in COMMANDS} >= {"train", "ablation", "throughput"}
+    assert {experiment for _, experiment, *_ in COMMANDS} >= {"train", "ablation", "speed"}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -16,7 +16,7 @@ FLOORS = (
     {"checkpoint", "config"},
     {"run_folder"},
     {"latent", "run", "train"},
-    {"evaluate", "filters", "interop", "throughput"},
+    {"evaluate", "filters", "interop"},
     {"pages"},
     {"experiments"},
 )

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from vae_jax.throughput.side import print_result
+from experiments.speed.side import Call, Result
 
 BOX = (0, 40, 178, 218)
 
@@ -32,15 +31,15 @@ def prepare_share(paths: list[Path], size: int, barrier, results) -> None:
     results.put((began, time.time()))
 
 
-def main() -> None:
-    """`FOLDER time STARTED SIZE`."""
-    folder, _, _, size = sys.argv[1:5]
-    paths = sorted((Path(folder) / "img_align_celeba").iterdir())
+def run(call: Call) -> Result:
+    """Side: the folder's JPEGs, resized to the variant."""
+    paths = sorted((call.folder / "img_align_celeba").iterdir())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(cores), context.Queue()
+    size = int(call.variant)
     workers = [
-        context.Process(target=prepare_share, args=(paths[i::cores], int(size), barrier, results))
+        context.Process(target=prepare_share, args=(paths[i::cores], size, barrier, results))
         for i in range(cores)
     ]
     for worker in workers:
@@ -48,8 +47,4 @@ def main() -> None:
     began, ended = zip(*[results.get() for _ in workers], strict=True)
     for worker in workers:
         worker.join()
-    print_result({"images_per_second": len(paths) / (max(ended) - min(began))})
-
-
-if __name__ == "__main__":
-    main()
+    return {"images_per_second": len(paths) / (max(ended) - min(began))}

@@ -1,10 +1,10 @@
 """The sequence of measurements, with hand-made speeds in place of measured ones."""
 
 from configs import tiny
-from vae_jax.throughput import report as reporting
-from vae_jax.throughput.compare import Comparison
-from vae_jax.throughput.profile import profile_layers
-from vae_jax.throughput.rounds import Program
+from experiments.speed import compare as comparing
+from experiments.speed.compare import Comparison
+from experiments.speed.profile import profile_layers
+from experiments.speed.programs import Program
 
 
 def test_best_batch_is_found_compared_and_run_whole(monkeypatch):
@@ -15,10 +15,10 @@ def test_best_batch_is_found_compared_and_run_whole(monkeypatch):
         calls.append((size, len(how.peers), how.rounds))
         return {"images_per_second": -abs(size - 30.0), "batch_size": size}
 
-    monkeypatch.setattr(reporting, "compare", compare)
-    monkeypatch.setattr(reporting, "whole_run", lambda config, how: config.train.batch_size)
-    how = Comparison([Program("peer", "module")], rounds=3, seconds=1.0, peer_python="python")
-    result = reporting.report(tiny.get_config(), how, lambda one: shown.append(one["batch_size"]))
+    monkeypatch.setattr(comparing, "compare", compare)
+    monkeypatch.setattr(comparing, "whole_run", lambda config, how: config.train.batch_size)
+    how = Comparison([Program("peer", "module:run")], rounds=3, seconds=1.0, peer_python="python")
+    result = comparing.report(tiny.get_config(), how, lambda one: shown.append(one["batch_size"]))
     assert calls == [(8, 1, 3), (16, 0, 1), (32, 0, 1), (64, 0, 1), (128, 0, 1), (32, 1, 3)]
     assert shown == [8, 32]
     assert result["batch_size"] == 8 and result["best_batch"]["batch_size"] == 32

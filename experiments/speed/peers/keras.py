@@ -1,4 +1,4 @@
-"""The VAE in Keras 3 on TensorFlow, with its loss in a custom `train_step`."""
+"""Keras 3 on TensorFlow, with its loss in a custom `train_step`; compiled by XLA or not."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import math
 import os
 from typing import Any
 
+import numpy as np
+
 os.environ["KERAS_BACKEND"] = "tensorflow"  # Keras reads it on import.
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from vae_jax.throughput.side import Task  # noqa: E402
+from experiments.speed.peers.peer import run_peer  # noqa: E402
+from experiments.speed.side import Call, Result, Task  # noqa: E402
 
 
 def apply_layer(task: Task, layer: dict[str, Any], x: Any) -> Any:
@@ -82,3 +85,60 @@ class VAE(keras.Model):
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return {"loss": loss}
+
+
+class KerasPeer:
+    """The compiled model, trained by what `fit` calls for every batch."""
+
+    def __init__(self, task: Task, variant: str) -> None:
+        keras.utils.set_random_seed(0)
+        if task.dtype == "bfloat16":
+            keras.config.set_dtype_policy("mixed_bfloat16")
+        self._model, jit = VAE(task), variant == "jit"
+        learning_rate, b1, b2, epsilon = task.adam
+        adam = keras.optimizers.Adam(learning_rate, b1, b2, epsilon)
+        self._model.compile(optimizer=adam, jit_compile=jit)
+        self._decode = tf.function(self._decoded, jit_compile=jit, reduce_retracing=True)
+
+    def load(self, images: np.ndarray) -> None:
+        """A `tf.data` pipeline."""
+        self._model.optimizer.build(self._model.trainable_variables)
+        data = tf.data.Dataset.from_tensor_slices(images).shuffle(len(images))
+        data = data.repeat().batch(self._model.task.batch_size, drop_remainder=True)
+        self._batches = iter(data.prefetch(tf.data.AUTOTUNE))
+        self._model.make_train_function()  # What `fit` calls for every batch.
+
+    def take(self, network: str, layer: dict[str, Any], name: str, value: np.ndarray) -> None:
+        """Norms are layers of their own; all shapes are ours."""
+        owner, attribute = layer["name"], name
+        if name.startswith("norm/"):
+            owner, attribute = f"{owner}_norm", {"norm/scale": "gamma", "norm/bias": "beta"}[name]
+        getattr(getattr(self._model, network).get_layer(owner), attribute).assign(value)
+
+    def loss_and_gradient_norm(self, images: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
+        """By the loss of the training step, not compiled."""
+        with tf.GradientTape() as tape:
+            loss = self._model.loss_of(images.astype(np.float32) / 255.0, noise)
+        grads = tape.gradient(loss, self._model.trainable_variables)
+        return float(loss), float(tf.linalg.global_norm(grads))
+
+    def train_step(self) -> int:
+        """One call for a batch."""
+        self._logs = self._model.train_function(self._batches)
+        return self._model.task.batch_size
+
+    def synchronize(self) -> None:
+        """Wait for the last loss."""
+        self._logs["loss"].numpy()
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """One call for the points."""
+        return self._decode(z).numpy()
+
+    def _decoded(self, z: Any) -> Any:
+        return tf.sigmoid(tf.cast(self._model.decoder(z, training=False), tf.float32))
+
+
+def run(call: Call) -> Result:
+    """Side: Keras, variant 'graph' or 'jit'."""
+    return run_peer(call, KerasPeer)

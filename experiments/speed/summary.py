@@ -9,9 +9,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-OURS = "ours"
+from experiments.speed.programs import OURS
+
 LEGEND = "cold, warm: process start to first step done, without and with programs kept from before"
-BUSY = 0.75  # Load on a core from which on ratios mean little.
+BUSY = 0.75  # Load per core from which on ratios mean little.
 
 
 def summarize(results: dict[str, list[dict[str, float]]]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.speed.layers import model_layers
+from experiments.speed.side import Task
 from vae_jax import config as configs
 from vae_jax.data.splits import open_splits
 from vae_jax.losses import term_scales
-from vae_jax.throughput.layers import model_layers
-from vae_jax.throughput.side import Task
 from vae_jax.types import UserError
 
 # Enough images that an epoch has many steps, few enough for any machine.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from configs import celeba, keras_example, mnist_z12, tiny
+from experiments.speed.layers import decoding_flop, model_layers, training_bytes, training_flop
 from vae_jax.models.vae import make_vae
-from vae_jax.throughput.layers import decoding_flop, model_layers, training_bytes, training_flop
 
 # Multiplications of one image, by hand: positions of the smaller image x taps x channels.
 CELEBA_ENDS = 48 * 48 * 9 * 3 * 32

@@ -7,32 +7,59 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from experiments.speed.side import Call, Result
 from vae_jax.streams import make_key
-from vae_jax.throughput.side import print_result
 
 TRIALS = 3
 SECONDS_A_TRIAL = 0.15
 
 
 def machine_in_words() -> str:
-    """Processor, cores that may be used, memory and accelerator."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
+    """Returns processor, instruction set, usable cores, their caches, memory and accelerator."""
+    cpu = _cpu_information()
+    vectors = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "asimd": "NEON"}
+    found = [word for flag, word in vectors.items() if flag in cpu.get("flags", "").split()]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    words = f"{model}, {threads()} cores, {memory:.0f} GiB"
+    words = [
+        cpu.get("model name") or platform.processor() or platform.machine(),
+        found[0] if found else "instruction set unknown",
+        f"{threads()} cores",
+        f"L2 {_size_in_words(cache_bytes(2))} per core",
+        f"L3 {_size_in_words(cache_bytes(3))}",
+        f"{memory:.0f} GiB",
+    ]
     if jax.default_backend() != "cpu":
-        words += f"; {jax.device_count()} x {jax.devices()[0].device_kind}"
-    return words
+        words.append(f"{jax.device_count()} x {jax.devices()[0].device_kind}")
+    return ", ".join(words)
+
+
+def _cpu_information() -> dict[str, str]:
+    """What Linux tells of the first processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
+    pairs = (line.partition(":") for line in lines)
+    facts = {name.strip(): value.strip() for name, _, value in pairs}
+    return facts | {"flags": facts.get("flags") or facts.get("Features", "")}
+
+
+def cache_bytes(level: int) -> int | None:
+    """Returns the size of the first processor's cache of a level, or None where it is unknown."""
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            facts = {name: (index / name).read_text().strip() for name in ("level", "type", "size")}
+            if facts["level"] == str(level) and facts["type"] in ("Data", "Unified"):
+                return int(facts["size"].removesuffix("K")) * 1024
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _size_in_words(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 2**20:g} MiB"
 
 
 def threads() -> int:
@@ -56,7 +83,7 @@ def copy_bandwidth(size: int) -> float:
 
 
 def _best_seconds(function: Callable[[], jax.Array]) -> float:
-    """Seconds a call; the best of some trials of many calls each."""
+    """Seconds of a call; the best of some trials of many calls each."""
     function().block_until_ready()
     began = time.monotonic()
     function().block_until_ready()
@@ -71,8 +98,9 @@ def _best_seconds(function: Callable[[], jax.Array]) -> float:
     return min(seconds)
 
 
-def measure_machine() -> dict[str, Any]:
-    """The machine in words, its peaks in operations and bytes per second, and how busy it was."""
+def run(call: Call) -> Result:
+    """Side: the machine in words, its peaks in operations and bytes per second, and its load."""
+    del call
     load = os.getloadavg()[0]
     accelerated = jax.default_backend() != "cpu"
     size = 8192 if accelerated else 2048
@@ -87,7 +115,3 @@ def measure_machine() -> dict[str, Any]:
         "matmul_flop_per_second": peaks,
         "copy_bytes_per_second": copy_bandwidth(2**30 if accelerated else 2**28),
     }
-
-
-if __name__ == "__main__":
-    print_result(measure_machine())

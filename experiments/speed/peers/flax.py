@@ -1,7 +1,8 @@
-"""Plain Flax, as most people train with it: one jitted step a batch."""
+"""Plain Flax, as most people write it: `nn.Conv`, `nn.BatchNorm`, one jitted step per batch."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -13,10 +14,74 @@ import optax
 from flax.training import train_state
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from experiments.peers import peer
-from experiments.peers.flax_model import VAE
+from experiments.speed.peers.peer import run_peer
+from experiments.speed.side import Call, Result, Task, shuffled_batches
 from vae_jax.streams import make_key
-from vae_jax.throughput.side import Task, shuffled_batches
+
+
+def apply_layer(task: Task, layer: dict[str, Any], x: jax.Array, train: bool) -> jax.Array:
+    """One layer with norm and activation, as submodules of the calling module."""
+    name, kind, shape = layer["name"], layer["kind"], layer["outputs"]
+    common = {"dtype": jnp.dtype(task.dtype), "use_bias": layer["bias"], "name": name}
+    if kind == "dense":
+        x = nn.Dense(math.prod(shape), **common)(x.reshape(len(x), -1)).reshape(-1, *shape)
+    else:
+        convolution = nn.Conv if kind == "conv" else nn.ConvTranspose
+        size, strides = (layer["kernel"],) * 2, (layer["stride"],) * 2
+        x = convolution(shape[-1], size, strides, layer["padding"].upper(), **common)(x)
+    if layer["norm"]:
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=task.norm_momentum,
+            epsilon=task.norm_epsilon,
+            dtype=jnp.dtype(task.dtype),
+            name=f"{name}_norm",
+        )(x)
+    if layer["activation"] == "leaky_relu":
+        return nn.leaky_relu(x, task.negative_slope)
+    return x if layer["activation"] == "none" else getattr(nn, layer["activation"])(x)
+
+
+class Encoder(nn.Module):
+    """Images to mean and log_var."""
+
+    task: Task
+
+    @nn.compact
+    def __call__(self, x, train):
+        *features, mean, log_var = self.task.layers["encoder"]
+        for layer in features:
+            x = apply_layer(self.task, layer, x, train)
+        heads = [apply_layer(self.task, head, x, train) for head in (mean, log_var)]
+        return [head.astype(jnp.float32) for head in heads]
+
+
+class Decoder(nn.Module):
+    """Latent points to logits."""
+
+    task: Task
+
+    @nn.compact
+    def __call__(self, z, train):
+        for layer in self.task.layers["decoder"]:
+            z = apply_layer(self.task, layer, z, train)
+        return z.astype(jnp.float32)
+
+
+class VAE(nn.Module):
+    """Both."""
+
+    task: Task
+
+    def setup(self):
+        self.encoder, self.decoder = Encoder(self.task), Decoder(self.task)
+
+    def __call__(self, images, noise, train=True):
+        mean, log_var = self.encoder(images, train)
+        return self.decoder(mean + jnp.exp(0.5 * log_var) * noise, train), mean, log_var
+
+    def decode(self, z):
+        return nn.sigmoid(self.decoder(z, False))
 
 
 class TrainState(train_state.TrainState):
@@ -107,5 +172,6 @@ class FlaxPeer:
         return np.asarray(self._decode(variables, z))
 
 
-if __name__ == "__main__":
-    peer.main(lambda task, _: FlaxPeer(task))
+def run(call: Call) -> Result:
+    """Side: plain Flax."""
+    return run_peer(call, lambda task, _: FlaxPeer(task))

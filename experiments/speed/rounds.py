@@ -1,44 +1,31 @@
-"""Runs the sides of a comparison, each in a process of its own, in alternated rounds."""
+"""Runs the sides of a comparison, each in a process of its own, in alternated rounds.
+
+A side belongs to a session of its own: when this process ends, by SIGTERM or Ctrl-C too, so do the
+side and all workers that it started.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import vae_jax
+from experiments.speed.programs import Program
+from experiments.speed.side import RESULT, Result
 from vae_jax.progress import progress
-from vae_jax.throughput.side import RESULT
 from vae_jax.types import UserError
 
 # Large arrays on huge pages: helps JAX and PyTorch alike.
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 TIMEOUT_SECONDS = 1800.0
-
-Result = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Program:
-    """How to start a side.
-
-    Attributes:
-        name: in the table.
-        module: what `python -m` runs.
-        variant: handed to it.
-        packages: that come with the extra `benchmark` only.
-    """
-
-    name: str
-    module: str
-    variant: str = ""
-    packages: tuple[str, ...] = ()
+DISPATCH = "experiments.speed.dispatch"
+CHECKOUT = Path(__file__).parents[2]
 
 
 class Runner:
@@ -51,14 +38,10 @@ class Runner:
 
     def __init__(self, folder: Path, peer_python: str) -> None:
         self.folder, self.peer_python = folder, peer_python
-        # A peer's environment may lack this package, and must not see the rest of ours.
-        for package in (
-            Path(vae_jax.__file__).parent,
-            Path(vae_jax.__file__).parents[1] / "experiments",
-        ):
-            link = folder / package.name
-            if package.is_dir() and not link.exists():
-                link.symlink_to(package.resolve())
+        for package in ("experiments", "vae_jax"):  # A peer must not see the rest of ours.
+            link = folder / package
+            if not link.exists():
+                link.symlink_to(CHECKOUT / package)
 
     def require(self, programs: Sequence[Program]) -> None:
         """Raise UserError, before anything long is started, if a package is missing."""
@@ -85,8 +68,8 @@ class Runner:
         Raises:
             UserError: the side cannot be started, fails, or takes too long.
         """
-        arguments = [str(self.folder), action, str(time.time()), program.variant]
-        done = self._start(program, "-m", program.module, *arguments, action=action)
+        arguments = [program.entry, str(self.folder), action, str(time.time()), program.variant]
+        done = self._start(program, "-m", DISPATCH, *arguments, action=action)
         for line in reversed(done.stdout.splitlines()):
             if done.returncode == 0 and line.startswith(RESULT):
                 return json.loads(line.removeprefix(RESULT))
@@ -101,20 +84,28 @@ class Runner:
     ) -> subprocess.CompletedProcess:
         python = self._python(program)
         try:
-            return subprocess.run(
+            process = subprocess.Popen(
                 [python, *arguments],
                 cwd=self.folder,
                 env=self._environment(action),
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
-                timeout=TIMEOUT_SECONDS,
+                start_new_session=True,
             )
         except OSError as error:
             raise UserError(f"--peer_python={python} cannot be started ({error})") from None
+        try:
+            out, err = process.communicate(timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             raise UserError(
                 f"{program.name} took more than {TIMEOUT_SECONDS:.0f} s; give fewer --seconds"
             ) from None
+        finally:  # However this ends: the side ends too, with the workers that it started.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def _environment(self, action: str) -> dict[str, str]:
         tunables = [os.environ.get("GLIBC_TUNABLES"), HUGE_PAGES]
@@ -161,10 +152,10 @@ def check_agreement(
 
 
 def run_rounds(runner: Runner, programs: Sequence[Program], rounds: int) -> dict[str, list[Result]]:
-    """Time every side once a round, in an order that changes from round to round.
+    """Times every side once per round, in an order that changes from round to round.
 
     Returns:
-        The results of every side, one a round.
+        The results of every side, one per round.
     """
     results: dict[str, list[Result]] = {program.name: [] for program in programs}
     with progress(rounds * len(programs), "Timing", "measurements") as advance:

@@ -1,37 +1,18 @@
 """The benchmark from end to end on configs/tiny.py, and the check of its sides."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from configs import tiny
-from experiments.peers.flax_peer import FlaxPeer
-from experiments.peers.peer import PeerSide
+from experiments.speed import tasks
+from experiments.speed.ours import Decoding, Training
+from experiments.speed.peers.flax import FlaxPeer
+from experiments.speed.peers.peer import PeerSide
+from experiments.speed.side import TaskFolder, measure
 from vae_jax.data.store.reading import open_store
-from vae_jax.throughput import tasks
-from vae_jax.throughput.ours import Decoding, Training
-from vae_jax.throughput.side import TaskFolder, measure
 from vae_jax.types import UserError
-
-ROOT = Path(__file__).parents[2]
-
-
-def command(*arguments, expect=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.throughput", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def make_folder(path, what, **model):
@@ -43,10 +24,10 @@ def make_folder(path, what, **model):
     return TaskFolder(path)
 
 
-def test_against_plain_flax_from_the_command_line(tmp_path):
+def test_against_plain_flax_from_the_command_line(command, tmp_path):
     out = tmp_path / "result.json"
     shown = command(
-        "--config=configs/tiny.py", "--config.train.batch_size=4", "--against=flax",
+        "speed", "--config=configs/tiny.py", "--config.train.batch_size=4", "--against=flax",
         "--rounds=1", "--seconds=0.2", f"--json={out}",
     )  # fmt: skip
     result = json.loads(out.read_text())
@@ -60,7 +41,7 @@ def test_against_plain_flax_from_the_command_line(tmp_path):
     agreed = result["agreed"]
     assert agreed["flax"]["grad_norm"] == pytest.approx(agreed["ours"]["grad_norm"], rel=1e-4)
     assert result["machine"]["matmul_flop_per_second"]["float32"] > 1e8
-    for text in ("training, 16x16x3", "ours", "flax", "matrix products float32", "threads a side"):
+    for text in ("training, 16x16x3", "ours", "flax", "matrix products float32", "L2"):
         assert text in shown
 
 
@@ -106,8 +87,8 @@ def test_peers_decode_all_points_in_pieces(tmp_path):
     np.testing.assert_array_equal(np.concatenate(peer.pieces), z)
 
 
-def test_what_cannot_be_measured_is_said():
-    shown = command("--config=configs/tiny.py", "--against=jax", expect=2)
+def test_what_cannot_be_measured_is_said(command):
+    shown = command("speed", "--config=configs/tiny.py", "--against=jax", expect=2)
     assert "--against=jax is unknown; valid are flax" in shown and "Traceback" not in shown
     config = tiny.get_config()
     config.model.dropout = 0.1

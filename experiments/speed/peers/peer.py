@@ -1,6 +1,6 @@
 """What a library has to do to be a side of a comparison, and the rest of that side.
 
-Imported in the peers' own environments, so that nothing but NumPy is needed here.
+Peers import this in their own environments, so that nothing but NumPy is needed here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vae_jax.throughput import side
-from vae_jax.throughput.side import Task, TaskFolder
+from experiments.speed.side import Call, Result, Task, TaskFolder, run_side
 
 DECODING_BATCH = 256
 
@@ -88,10 +87,15 @@ class PeerSide:
             yield self._peer.decode(self._latents[start : start + DECODING_BATCH])
 
 
-def main(make: Callable[[Task, str], Peer]) -> None:
-    """The command line of a peer.
+def run_peer(call: Call, make: Callable[[Task, str], Peer]) -> Result:
+    """Lets a peer do what its side was called for.
 
     Args:
-        make: makes the peer from the task and the variant's name.
+        call: What the side is told.
+        make: Makes the peer from the task and the variant's word.
+
+    Returns:
+        The result of `side.run_side`.
     """
-    side.main(lambda folder, variant: PeerSide(folder, make(folder.task, variant)))
+    folder = TaskFolder(call.folder)
+    return run_side(call, PeerSide(folder, make(folder.task, call.variant)))

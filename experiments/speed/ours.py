@@ -1,4 +1,4 @@
-"""Our side of a comparison: exactly what `fit` and `decode` run. `python -m` starts it."""
+"""Our sides of training and decoding: exactly what `fit` and `decode` run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-# The loop is not used, but a user's first step waits for all that it imports.
-import vae_jax.train.trainer  # noqa: F401
+import vae_jax.train.trainer  # noqa: F401 (unused, but a user's first step waits for its imports)
+from experiments.speed.side import Call, Result, TaskFolder, peak_memory_mib, run_side
 from vae_jax import config as configs
+from vae_jax import run
 from vae_jax.data.batches import Batches, to_unit_range
 from vae_jax.data.feeds import ResidentFeed
-from vae_jax.run import decode
 from vae_jax.streams import step_key, stream_key
-from vae_jax.throughput import side
-from vae_jax.throughput.side import Side, TaskFolder
 from vae_jax.train.epoch import EpochMeans, Pace, make_run_steps, run_epoch
 from vae_jax.train.setup import Experiment, make_experiment
 from vae_jax.train.state import TrainState
@@ -93,11 +91,11 @@ class Decoding:
     def check(self) -> dict[str, float]:
         """Spread of the decoded pixels; writes the weights for the others."""
         self._folder.save_check(_by_path(self._variables["params"]), np.zeros((0,)))
-        return {"pixel_std": float(decode(self._model, self._variables, self._z).std())}
+        return {"pixel_std": float(run.decode(self._model, self._variables, self._z).std())}
 
     def step(self) -> int:
         """Decode all points."""
-        return len(decode(self._model, self._variables, self._z))
+        return len(run.decode(self._model, self._variables, self._z))
 
     def synchronize(self) -> None:
         """`decode` returns arrays on the host."""
@@ -122,11 +120,20 @@ def _by_path(params: Any) -> dict[str, np.ndarray]:
     return {"/".join(entry.key for entry in path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def build(folder: TaskFolder, variant: str) -> Side:
-    """The side for the folder's task."""
-    del variant
-    return Training(folder) if folder.task.what == "train" else Decoding(folder)
+def train(call: Call) -> Result:
+    """Side: training."""
+    return run_side(call, Training(TaskFolder(call.folder)))
 
 
-if __name__ == "__main__":
-    side.main(build)
+def decode(call: Call) -> Result:
+    """Side: decoding."""
+    return run_side(call, Decoding(TaskFolder(call.folder)))
+
+
+def whole_run(call: Call) -> Result:
+    """Side: the config's epochs of as many images as the variant says, the pool's in turn."""
+    folder = TaskFolder(call.folder)
+    config, images = configs.from_json(folder.task.config), folder.images()
+    split = ImageSet(images, np.arange(int(call.variant)) % len(images))
+    done = sum(training_calls(config, split, config.train.epochs))
+    return {"images": done, "seconds": call.since_start(), "peak_memory_mib": peak_memory_mib()}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vae_jax.throughput.summary import machine_lines, print_summary, summarize
+from experiments.speed.summary import machine_lines, print_summary, summarize
 
 MACHINE = {
     "words": "a computer",

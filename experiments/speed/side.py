@@ -1,6 +1,6 @@
-"""One side of a comparison: a process that is told by a folder what to do, and prints a result.
+"""One side of a comparison: a folder tells it what to compute, and how its speed is measured.
 
-Imported by every side in its own environment, so that nothing but NumPy is needed here.
+Every side imports this in its own environment, so that nothing but NumPy is needed here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,8 @@ import numpy as np
 RESULT = "RESULT "
 TASK_FILE = "task.json"
 WARM_UP_STEPS = 3
+
+Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,27 @@ class TaskFolder:
         np.save(self.path / "noise.npy", noise)
 
 
+@dataclass(frozen=True)
+class Call:
+    """What the process of a side is told.
+
+    Attributes:
+        folder: The folder of the task.
+        action: 'check' or 'time'.
+        started: When the process was started, in seconds as of `time.time`.
+        variant: The word of its `Program`.
+    """
+
+    folder: Path
+    action: str
+    started: float
+    variant: str
+
+    def since_start(self) -> float:
+        """Returns the seconds since the process was started, imports included."""
+        return time.time() - self.started
+
+
 class Side(Protocol):
     """An implementation of the task. Making one does not compute anything yet."""
 
@@ -145,31 +168,20 @@ def peak_memory_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def print_result(result: Mapping[str, Any]) -> None:
-    """Hand a result to the process that started this one."""
-    print(RESULT + json.dumps(dict(result)), flush=True)
+def run_side(call: Call, side: Side) -> Result:
+    """Lets a side do what it was called for.
 
-
-def main(build: Callable[[TaskFolder, str], Side]) -> None:
-    """The command line of a side: `FOLDER ACTION STARTED VARIANT`.
-
-    Args:
-        build: makes the side from its folder and the variant's name.
+    Returns:
+        The numbers to agree on; or, of a timing, `images_per_second`, `first_step_seconds` from
+        the start of the process, and `peak_memory_mib`.
     """
-    folder, action, started, variant = sys.argv[1:5]
-    task_folder = TaskFolder(folder)
-    side = build(task_folder, variant)
-    if action == "check":
-        print_result(side.check())
-        return
+    if call.action == "check":
+        return side.check()
     side.step()
     side.synchronize()
-    first_step = time.time() - float(started)
-    speed = measure(side, task_folder.task.seconds)
-    print_result(
-        {
-            "images_per_second": speed,
-            "first_step_seconds": first_step,
-            "peak_memory_mib": peak_memory_mib(),
-        }
-    )
+    first_step = call.since_start()
+    return {
+        "images_per_second": measure(side, TaskFolder(call.folder).task.seconds),
+        "first_step_seconds": first_step,
+        "peak_memory_mib": peak_memory_mib(),
+    }

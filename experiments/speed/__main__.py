@@ -1,6 +1,6 @@
 """Measure speed, alone or against other libraries, in alternated rounds of separate processes.
 
-    python -m experiments.throughput --config=configs/celeba.py \
+    python -m experiments.speed --config=configs/celeba.py \
         --against=flax,torch,torch_compile,keras --rounds=5 --json=celeba.json
 
 The peers need the extra `benchmark`, here or in the environment of --peer_python. Every side
@@ -17,6 +17,7 @@ first proves that it computes the same loss and gradient norm from the same weig
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,7 @@ from absl import flags
 
 from experiments import app
 from experiments.config_file import ConfigFlag
-from experiments.peers.programs import PEERS, PILLOW
-from vae_jax.throughput import compare, summary
-from vae_jax.throughput.report import report
-from vae_jax.throughput.sweep import compare_sweep
+from experiments.speed.programs import PEERS
 from vae_jax.types import UserError
 
 _CONFIG = ConfigFlag("Config file.", required=False)
@@ -48,39 +46,42 @@ _JSON = flags.DEFINE_string("json", None, "Write the result to this file too.")
 
 
 def main() -> None:
-    """Measure, show, and keep the result."""
-    result = _measure(_WHAT.value, _how())
+    """Measures, shows, and keeps the result."""
+    for name in _AGAINST.value:
+        if name not in PEERS:
+            raise UserError(f"--against={name} is unknown; valid are {', '.join(PEERS)}")
+    if _WHAT.value != "prepare" and not _CONFIG.given:
+        raise UserError(f"--what={_WHAT.value} needs --config")
+    end_on_sigterm()
+    result = _measure(_WHAT.value)
     if _JSON.value:
         Path(_JSON.value).write_text(json.dumps(result, indent=2) + "\n")
         print(f"wrote {_JSON.value}")
 
 
-def _how() -> compare.Comparison:
-    for name in _AGAINST.value:
-        if name not in PEERS:
-            raise UserError(f"--against={name} is unknown; valid are {', '.join(PEERS)}")
+def end_on_sigterm() -> None:
+    """Lets SIGTERM unwind this process as an error would, so that it ends its sides."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
+def _measure(what: str) -> dict[str, Any]:
+    from experiments.speed import compare, summary
+
     peers = [program for name in _AGAINST.value for program in PEERS[name]]
-    return compare.Comparison(peers, _ROUNDS.value, _SECONDS.value, _PYTHON.value, _REAL_DATA.value)
-
-
-def _measure(what: str, how: compare.Comparison) -> dict[str, Any]:
-    if what == "prepare":
-        result = compare.compare_preparation(PILLOW, how, _FILES.value)
-        summary.print_summary(result)
-        return result
-    if not _CONFIG.given:
-        raise UserError(f"--what={what} needs --config")
+    how = compare.Comparison(peers, _ROUNDS.value, _SECONDS.value, _PYTHON.value, _REAL_DATA.value)
     if what == "profile":
         result = compare.profile(_CONFIG.value, how)
         summary.print_profile(result)
-    elif what == "ablation":
-        result = compare_sweep(_CONFIG.value, how)
-        summary.print_summary(result)
     elif what == "report":
-        result = report(_CONFIG.value, how, summary.print_summary)
+        result = compare.report(_CONFIG.value, how, summary.print_summary)
         summary.print_report(result)
     else:
-        result = compare.compare(_CONFIG.value, what, how)
+        if what == "prepare":
+            result = compare.compare_preparation(how, _FILES.value)
+        elif what == "ablation":
+            result = compare.compare_sweep(_CONFIG.value, how)
+        else:
+            result = compare.compare(_CONFIG.value, what, how)
         summary.print_summary(result)
     return result
 

@@ -1,9 +1,9 @@
-"""Where the time of a training step goes: parts of the step, and every layer. `python -m`."""
+"""Where the time of a training step goes: parts of the step, and every layer."""
 
 from __future__ import annotations
 
+import math
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from experiments.speed.layers import Layer, model_layers
+from experiments.speed.side import Call, Result, TaskFolder
 from vae_jax import config as configs
 from vae_jax.data.batches import to_unit_range
 from vae_jax.models.convolution import conv, conv_transpose
 from vae_jax.streams import make_key
-from vae_jax.throughput.layers import Layer, model_layers
-from vae_jax.throughput.side import TaskFolder, print_result
 from vae_jax.train.setup import Experiment, make_experiment
 from vae_jax.train.state import TrainState
 from vae_jax.train.step import objective_terms
@@ -119,7 +119,7 @@ def profile_layers(config: ConfigDict) -> list[dict[str, Any]]:
     """Forward and gradients of every layer alone, in milliseconds for one batch.
 
     Returns:
-        One entry a layer with its `flop` for the batch and the `forward` and `gradients`, which
+        One entry per layer with its `flop` for the batch and the `forward` and `gradients`, which
         are those of kernel and input (kernel alone for the first layer).
     """
     rows, layers = [], model_layers(config)
@@ -142,7 +142,8 @@ def _layer_functions(config: ConfigDict, layer: Layer, first: bool) -> dict[str,
         "implementation": config.model.convolution,
     }
     if layer.kind == "dense":
-        inputs, kernel_shape = (int(layer.weights / _width(layer)),), (-1, _width(layer))
+        kernel_shape = (math.prod(layer.inputs), math.prod(layer.outputs))
+        inputs = kernel_shape[:1]
         apply = jnp.matmul
     elif layer.kind == "conv":
         inputs, kernel_shape = layer.inputs, (*size, *channels)
@@ -166,20 +167,9 @@ def _layer_functions(config: ConfigDict, layer: Layer, first: bool) -> dict[str,
     }
 
 
-def _width(layer: Layer) -> int:
-    width = 1
-    for length in layer.outputs:
-        width *= length
-    return width
-
-
-def main() -> None:
-    """`FOLDER time STARTED VARIANT`: profile the folder's config on its first batch."""
-    folder = TaskFolder(sys.argv[1])
+def run(call: Call) -> Result:
+    """Side: the profile of the folder's config on its first batch."""
+    folder = TaskFolder(call.folder)
     config = configs.from_json(folder.task.config)
     images = jnp.asarray(folder.images()[: config.train.batch_size])
-    print_result({"step": profile_step(config, images), "layers": profile_layers(config)})
-
-
-if __name__ == "__main__":
-    main()
+    return {"step": profile_step(config, images), "layers": profile_layers(config)}

@@ -1,0 +1,1 @@
+"""The benchmark: training, decoding and preparing images here and in other libraries."""
