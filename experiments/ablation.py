@@ -3,8 +3,10 @@
 python -m experiments.ablation --config=configs/ablation_faces.py --workdir=runs/ablation_faces \
     --config.sweep.kl_weight='(0.0, 0.5, 3.0)' --config.sweep.z_dim='(2, 64)'
 
-Leaves a run folder for each member in WORKDIR/members, and results.json, results.csv, report.html.
-The same command resumes, and adding a value trains only what is new.
+Leaves a run folder for each member in WORKDIR/members, and WORKDIR/ablation/index.html with its
+pictures, results.json and results.csv. The same command resumes, and adding a value trains only
+what is new. Differences between models need several seeds to be resolved:
+--config.sweep.seed='(0, 1, 2, 3, 4)'.
 With --coordinator=HOST:PORT --processes=N --process_id=I, or --distributed on a cluster, several
 processes train together; all of them see the workdir.
 Exit codes: 0 done, 2 a user's error, 143 after SIGTERM and 130 after SIGINT (checkpoints saved), 3
@@ -13,19 +15,24 @@ another process of the run is gone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from configs import default
-from experiments import app, cluster, command_line
+from experiments import app, as_typed, cluster, command_line
 from experiments.config_file import ConfigFlag
 
 _CONFIG = ConfigFlag("Config file with a section `sweep`.")
 _WORKDIR = command_line.workdir("sweep")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print members, groups, memory and time.")
-_MEASURE = flags.DEFINE_bool("measure", True, "Measure the members and write the report.")
+_MEASURE = flags.DEFINE_bool("measure", True, "Measure the members and write the page.")
+_CLASSIFIER = flags.DEFINE_string(
+    "classifier", None, "Run folder of a classifier, in whose features samples are compared too."
+)
+_OUT = command_line.out_folder(None, "the page; WORKDIR/ablation by default.")
 
 
 def main() -> int:
@@ -35,9 +42,9 @@ def main() -> int:
     from vae_jax.config import validate
     from vae_jax.data.splits import open_splits
     from vae_jax.devices import is_first
-    from vae_jax.evaluate.sweep_results import collect_results, write_results
-    from vae_jax.pages.members import draw_member
-    from vae_jax.report.ablation import write_report
+    from vae_jax.files import write_file
+    from vae_jax.report.page import write_study
+    from vae_jax.studies import ablation, sweep_results
     from vae_jax.train.sweep import describe_plan, fit_sweep, make_plan
 
     cluster.join()
@@ -46,20 +53,19 @@ def main() -> int:
         splits = open_splits(config.data)
         print(describe_plan(make_plan(config, workdir, splits), splits))
         return 0
-    result = fit_sweep(config, workdir)
-    if result.interrupted_by is not None:
+    trained = fit_sweep(config, workdir)
+    if trained.interrupted_by is not None:
         if is_first():
             print("stopped; the same command resumes")
-        return 128 + result.interrupted_by
+        return 128 + trained.interrupted_by
     if _MEASURE.value and is_first():
-        splits = open_splits(config.data)
-        results = collect_results(config, workdir, result, splits, draw_member)
-        results["differences_from_default"] = _differences(config)
-        for path in [
-            *write_results(workdir, results),
-            write_report([workdir], workdir / "report.html"),
-        ]:
-            print(f"wrote {path}")
+        splits, options = open_splits(config.data), sweep_results.Options(_CLASSIFIER.value)
+        result = sweep_results.measure(config, workdir, trained, splits, options)
+        result = replace(result, differences=_differences(config))
+        out = Path(_OUT.value or workdir / sweep_results.STUDY)
+        page = replace(ablation.page([result]), command=as_typed.command())
+        table = write_file(out / "results.csv", sweep_results.results_csv(result))
+        print(f"wrote {write_study(out, page, ablation.numbers([result]))[0]}\nwrote {table}")
     return 0
 
 

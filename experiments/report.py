@@ -1,26 +1,35 @@
-"""Build the report of one or several sweeps again, from their results alone.
+"""Make one page of one or several sweeps, from their results alone.
 
 python -m experiments.report --workdir=runs/ablation_faces --workdir=runs/ablation_mnist \
-    --out=report.html
+    --out=runs/report
+
+Sweeps whose configs agree in all but what is swept become one. Writes OUT/index.html, the pictures
+beside it and results.json.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from absl import flags
 
-from experiments import app, command_line
+from experiments import app, as_typed, command_line
 
 _WORKDIRS = flags.DEFINE_multi_string(
     "workdir", None, "Folder of a sweep; may be repeated.", required=True
 )
-_OUT = command_line.out_file("report.html", "the page.")
+_OUT = command_line.out_folder("runs/report", "the page and its pictures.")
 
 
 def main() -> None:
-    """Writes the report."""
-    from vae_jax.report.ablation import write_report
+    """Reads, merges, writes the page."""
+    from vae_jax.report.page import write_study
+    from vae_jax.studies import ablation
+    from vae_jax.studies.sweep_results import merge_results, read_results
 
-    print(f"wrote {write_report(_WORKDIRS.value, _OUT.value)}")
+    results = merge_results([read_results(workdir) for workdir in _WORKDIRS.value])
+    page = replace(ablation.page(results), command=as_typed.command())
+    print(f"wrote {write_study(_OUT.value, page, ablation.numbers(results))[0]}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ FLOORS = (
     {"run_folder"},
     {"latent", "run", "train"},
     {"evaluate", "filters", "interop"},
-    {"pages"},
+    {"pages", "studies"},
     {"experiments"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -23,14 +23,19 @@ def test_a_sweep_is_trained_measured_and_reported(command, tiny_store, tmp_path)
         "--config.train.epochs=1",
     )  # fmt: skip
     output = command("ablation", *arguments)
-    for text in ("2/2 members", "measured 2/2", "results.csv", "report.html"):
+    for text in ("2/2 members", "measured 2/2", "results.csv", "index.html"):
         assert text in output
-    results = json.loads((workdir / "results.json").read_text())
-    assert [row["beta"] for row in results["members"]] == [0.0, 9.0]
-    assert results["differences_from_default"]["train.epochs"] == "1"
+    content = json.loads((workdir / "ablation" / "results.json").read_text())
+    results = content["results"]
+    assert [row["test"]["beta"] for row in results["members"]] == [0.0, 9.0]
+    assert results["differences"]["train.epochs"] == "1"
+    assert content["command"].startswith("python -m experiments.ablation --config=")
     assert "2 members: 2 done" in command("ablation", *arguments)
-    out = tmp_path / "again.html"
+    out = tmp_path / "again"
     command("report", f"--workdir={workdir}", f"--out={out}")
-    assert out.read_text() == (workdir / "report.html").read_text()
+    again = json.loads((out / "results.json").read_text())["results"]
+    assert again["members"] == results["members"]
+    pictures = {path.name for path in out.glob("*.png")}
+    assert pictures == {path.name for path in (workdir / "ablation").glob("*.png")}
     bad = command("report", f"--workdir={tmp_path / 'none'}", f"--out={out}", expect=2)
-    assert "has no results.json" in bad and "Traceback" not in bad
+    assert "has no ablation/results.json" in bad and "Traceback" not in bad

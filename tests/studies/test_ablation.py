@@ -1,0 +1,231 @@
+"""The page of sweeps: verdicts that rest on seeds, merged sweeps, hostile texts shown as text."""
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import tiny
+from vae_jax.report.page import write_study
+from vae_jax.report.pictures import image_grid, save_png
+from vae_jax.studies import ablation
+from vae_jax.studies.ablation import choose, figures_table, make_cells, size_table, verdict_table
+from vae_jax.studies.sweep_results import (
+    MeasuredMember,
+    MeasuredSweep,
+    merge_results,
+    read_results,
+)
+from vae_jax.types import UserError
+
+VOID = {"meta", "img", "link", "br", "hr"}
+SEEDS = (0, 1, 2, 3, 4)
+
+
+def member(kl_weight, z_dim, seed, folder=Path("members"), **rest):
+    """A made-up member: samples are best at w = 1 whatever Z, PSNR rises with Z; noise by seed."""
+    noise = 0.002 * np.random.default_rng((seed, z_dim, int(kl_weight))).normal()
+    own = {
+        "beta": 3 * kl_weight, "recon": 100.0 + 5 * kl_weight + seed, "kl": 40.0 / (1 + kl_weight),
+        "elbo": -140.0 - kl_weight + seed, "kl_share": 0.01 * kl_weight + noise,
+        "active_units": z_dim, "psnr": 20.0 + z_dim + noise + 0.1 * seed,
+        "sliced_wasserstein": 0.05 + 0.02 * abs(kl_weight - 1) + noise + 0.004 * seed,
+        "sliced_wasserstein_floor": 0.02, "pixels_frechet": 1.0 + kl_weight + noise,
+    }  # fmt: skip
+    name = f"w{kl_weight:g}-z{z_dim}-lr0.001-s{seed}"
+    curve = {"epoch": [1, 2], "loss": [9.0, 8.0], "recon_nats": [130.0, 101.0], "kl": [50.0, None]}
+    made = MeasuredMember(
+        name, z_dim, kl_weight, 1e-3, seed, "finished", "", 10, 1.5, "ab" * 8, {"test": curve},
+        own, dict(own), [own["kl"] / z_dim] * z_dim, folder / name,
+    )  # fmt: skip
+    return replace(made, **rest)
+
+
+def sweep_of(members, **rest):
+    config = tiny.get_config()
+    config.sweep = ConfigDict(
+        {"kl_weight": (0.0, 1.0), "z_dim": (2, 8), "learning_rate": (), "seed": SEEDS,
+         "mode": "grid", "schedule": "in_turn", "same_batches": True, "memory_gib": 0.0}
+    )  # fmt: skip
+    images = {"train": 1000, "validation": 90, "test": 100, "compared": 50}
+    made = MeasuredSweep(
+        ("runs/it",), config, images, {"created": "2026-01-01"},
+        {"training": 75.0, "measuring": 3.0}, {}, tuple(members),
+    )  # fmt: skip
+    return replace(made, **rest)
+
+
+def grid(seeds=SEEDS, folder=Path("members")):
+    return [member(w, z, s, folder) for z in (2, 8) for w in (0.0, 1.0, 5.0) for s in seeds]
+
+
+def test_cells_average_their_seeds():
+    cells = make_cells([*grid(), member(9.0, 8, 0, status="diverged", test={}, validation={})])
+    assert [(c.z_dim, c.kl_weight, len(c.members)) for c in cells] == [
+        (z, w, 5) for z in (2, 8) for w in (0.0, 1.0, 5.0)
+    ]
+    recon = cells[0].interval("recon")
+    reach = 2.776 * np.sqrt(2.5 / 5)  # Student's t for 4 degrees of freedom
+    assert (recon.mean, recon.low) == pytest.approx((102.0, 102.0 - reach), abs=1e-3)
+    assert cells[0].interval("nothing") is None
+    table = figures_table(cells, ("beta", "recon"), "")
+    assert table.rows[0][2].endswith("102.0 ± 1.6 [100.0, 104.0]")
+
+
+def test_the_best_is_chosen_on_validation_and_shown_on_test():
+    members = grid()
+    for i, one in enumerate(members):  # On test, KL weight 0 looks better by luck.
+        if one.kl_weight == 0 and one.z_dim == 2:
+            members[i] = replace(
+                one, test=one.test | {"sliced_wasserstein": 0.001 + one.seed / 1e4}
+            )
+    cells = make_cells(members)
+    choice = choose(cells, "sliced_wasserstein")
+    assert (choice.split, choice.best.kl_weight) == ("validation", 1.0)
+    (row,) = [r for r in verdict_table(cells).rows if "sliced" in r[0]]
+    assert "w = 1" in row[1] and row[3] == "0.0200"
+    assert "Z = 2, w = 0" in row[4]  # Not worse on test, so not dismissed.
+    without = [replace(one, validation={}) for one in members]
+    choice = choose(make_cells(without), "sliced_wasserstein")
+    assert (choice.split, choice.best.kl_weight) == ("test", 0.0)
+
+
+def test_what_seeds_do_not_tell_apart_is_not_resolved():
+    cells = make_cells(grid())
+    choice = choose(cells, "sliced_wasserstein")
+    assert [(c.z_dim, c.kl_weight) for c in choice.unresolved] == [
+        (10 - choice.best.z_dim, 1.0)  # the other Z; other weights are clearly worse
+    ]
+    assert choose(cells, "psnr").best.z_dim == 8
+    table = size_table(cells)
+    by_size = {row[0]: row for row in table.rows}
+    other = by_size[f"Z = {10 - choice.best.z_dim}"]
+    assert other[table.header.index("sliced Wasserstein") + 1].endswith("not resolved")
+    assert by_size["Z = 2"][table.header.index("PSNR [dB]") + 1].endswith("worse")
+    one_seed = make_cells(grid(seeds=(0,)))
+    assert len(choose(one_seed, "psnr").unresolved) == 5
+    assert "one seed: not resolved" in str(size_table(one_seed).rows)
+
+
+def test_a_share_above_3_percent_counts_only_outside_its_interval():
+    sentence = ablation.share_sentence(make_cells(grid()))
+    assert "KL weight 5 is the smallest" in sentence and "not resolved" not in sentence
+    noisy = [
+        replace(m, test=m.test | {"kl_share": 0.035 + 0.02 * (m.seed - 2)})
+        for m in grid()
+        if m.kl_weight == 5
+    ]
+    assert "not resolved" in ablation.share_sentence(make_cells(noisy))
+    low = [m for m in grid() if m.kl_weight < 2]
+    assert "No KL weight gives all models" in ablation.share_sentence(make_cells(low))
+
+
+class Html(HTMLParser):
+    """Checks nesting and collects tags with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], ""
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The page of 2 x 3 x 2 members and one that diverged, with hostile names and reasons."""
+    tmp_path = tmp_path_factory.mktemp("sweep")
+    rows = grid(seeds=(0, 1), folder=tmp_path / "members")
+    for one in rows:
+        images = np.random.default_rng(0).uniform(size=(4, 16, 16, 3))
+        for kind in ("samples", "reconstructions"):
+            save_png(one.folder / f"{kind}.png", image_grid(images, 2), {})
+    reason = "<script>alert(1)</script> & not finite"
+    bad = member(
+        9.0, 8, 0, tmp_path / "members", status="diverged", reason=reason, test={}, validation={}
+    )
+    evil = {"data.path": "'\"><img src=http://evil.example/x.png>'"}
+    result = sweep_of([*rows, bad], differences=evil, workdirs=(str(tmp_path),))
+    out = tmp_path / "ablation"
+    write_study(out, ablation.page([result]), ablation.numbers([result]))
+    return tmp_path, result
+
+
+def test_the_page_shows_everything_and_hostile_text_as_text(written):
+    workdir, _ = written
+    html = Html((workdir / "ablation" / "index.html").read_text())
+    assert not {"script", "b"} & {tag for tag, _ in html.tags}
+    assert "<script>alert(1)</script> & not finite" in html.text and "evil.example" in html.text
+    images = [attributes for tag, attributes in html.tags if tag == "img"]
+    # 6 charts, samples and reconstructions of 2 x 3 cells, spectra and curves of 2 sizes.
+    assert len(images) == 6 + 6 + 6 + 2 + 2
+    for attributes in images:
+        assert (workdir / "ablation" / attributes["src"]).is_file() and attributes["alt"]
+
+
+def test_the_same_sweep_is_read_from_its_results(written):
+    workdir, result = written
+    (read,) = merge_results([read_results(workdir)])
+    assert read.members == result.members and read.differences == result.differences
+
+
+def test_a_picture_that_is_none_is_one_sentence(tmp_path):
+    one = member(1.0, 2, 0, tmp_path)
+    one.folder.mkdir()
+    (one.folder / "samples.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"samples.png is not a readable picture .*; draw it anew"):
+        ablation.page([sweep_of([one])])
+
+
+def test_sweeps_of_one_study_are_merged_and_others_are_not(tmp_path):
+    first = sweep_of([member(w, 2, s) for w in (1.0, 5.0) for s in SEEDS[:2]])
+    changed = member(5.0, 2, 1, step=99)
+    more = sweep_of([changed, member(7.0, 2, 0)], workdirs=("runs/more",))
+    more.config.loss.kl_weight = 7.0
+    other = sweep_of([member(1.0, 2, 0)], workdirs=("runs/other",))
+    other.config.train.epochs = 9
+    merged = merge_results([first, more, other])
+    assert [len(result.members) for result in merged] == [5, 1]
+    assert merged[0].seconds["training"] == 150.0 and merged[0].workdirs == ("runs/it", "runs/more")
+    assert [m.step for m in merged[0].members if m.name == changed.name] == [99]
+    page = ablation.page(merged)
+    names = [picture.name for section in page.sections for picture in section.pictures]
+    assert len(set(names)) == len(names)
+    write_study(tmp_path, page, ablation.numbers(merged))
+    assert len(json.loads((tmp_path / "results.json").read_text())["results"]["sweeps"]) == 2
+
+
+@pytest.mark.slow
+def test_a_real_browser_shows_it_without_an_error(written, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    assert browser, "this test needs Chromium or Chrome"
+    path = written[0] / "ablation" / "index.html"
+    options = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--enable-logging=stderr", "--window-size=500,3000", f"--user-data-dir={tmp_path / 'user'}",
+    ]  # fmt: skip
+    picture = tmp_path / "page.png"
+    done = subprocess.run(
+        [browser, *options, f"--screenshot={picture}", path.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and picture.stat().st_size > 20_000
+    assert "CONSOLE" not in done.stderr, done.stderr
