@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,11 +222,11 @@ def _check_across_fields(config: ConfigDict) -> None:
             f"config.train.batch_size, which is {config.train.batch_size}"
         )
     if is_classifier(config):
-        _check_stack("classifier", config.classifier)
+        _check_stack("classifier", config.classifier, shape)
     else:
         _check_kl_schedule(config.loss)
-        _check_stack("model.encoder", config.model.encoder)
-        _check_stack("model.decoder", config.model.decoder, extra=1)
+        _check_stack("model.encoder", config.model.encoder, shape)
+        _check_stack("model.decoder", config.model.decoder, shape, extra=1)
     if is_classifier(config) and config.data.condition == "none":
         raise UserError(
             "config.data.condition is 'none'; a classifier needs 'class' or 'attributes'"
@@ -296,7 +296,9 @@ def _changed_by_mirroring(data: ConfigDict) -> str:
     return ", ".join(sided)
 
 
-def _check_stack(section: str, stack: ConfigDict, extra: int = 0) -> None:
+def _check_stack(
+    section: str, stack: ConfigDict, image_shape: Sequence[int], extra: int = 0
+) -> None:
     """One entry for each layer; `extra` layers are not listed in `filters`."""
     layers = len(stack.filters) + extra
     for name in ("kernel_sizes", "strides", "padding"):
@@ -307,6 +309,12 @@ def _check_stack(section: str, stack: ConfigDict, extra: int = 0) -> None:
             )
     if not layers:
         raise UserError(f"config.{section}.filters is empty; give at least one layer")
+    for i, size in enumerate(stack.kernel_sizes):
+        if size > max(image_shape[:2]):
+            raise UserError(
+                f"config.{section}.kernel_sizes[{i}] is {size}, but the images have only "
+                f"{image_shape[0]}x{image_shape[1]} pixels"
+            )
 
 
 def to_json(config: ConfigDict) -> str:

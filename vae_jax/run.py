@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from vae_jax.data.batches import to_unit_range
 from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage
 from vae_jax.data.splits import condition_labels, first_images, open_splits
 from vae_jax.losses import Objective
+from vae_jax.memory import require_memory
 from vae_jax.models.classifier import Classifier, make_classifier
 from vae_jax.models.vae import VAE, logits_of, make_vae, posterior_of
 from vae_jax.run_folder import CHECKPOINTS, read_config
@@ -154,7 +156,12 @@ def prior_latents(seed: int, count: int, z_dim: int) -> np.ndarray:
 
     Returns:
         `[N, Z]` float32.
+
+    Raises:
+        UserError: the machine cannot hold them.
     """
+    what = f"{count:,} latent points of {z_dim} dimensions"
+    require_memory(2 * 4 * count * z_dim, what, "ask for fewer")
     key = make_key(seed)
     draw = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (z_dim,), jnp.float32))
     return np.asarray(draw(jnp.arange(count)))
@@ -204,7 +211,13 @@ def decode(
 
     Returns:
         `[N, H, W, C]` float32 in [0, 1].
+
+    Raises:
+        UserError: the machine cannot hold them.
     """
+    shape = "x".join(map(str, model.image_shape))
+    what = f"{len(z):,} images of {shape}"
+    require_memory(4 * len(z) * math.prod(model.image_shape), what, "ask for fewer")
     (images,) = in_batches(partial(_decode, model, variables), z, labels)
     return images
 

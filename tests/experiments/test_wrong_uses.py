@@ -55,6 +55,7 @@ WRONG_USES = [
     ("train", [TINY, WORKDIR, "--config.model.encoder.filters=8"], "must be a tuple such as"),
     ("train", [TINY, WORKDIR, "--config.train.epochs=-5"], "config.train.epochs is -5"),
     ("train", [TINY, WORKDIR, "--config.seed=" + "9" * 5000], "config.seed is '99"),
+    ("train", [TINY, WORKDIR, "--config.model.encoder.kernel_sizes=(100,100)"], "only 16x16"),
     ("train", ["--config=configs/ablation_faces.py", WORKDIR], "experiments.ablation"),
     ("ablation", ["--config=configs/ablation_faces.py", WORKDIR, "--config.sweep.kl_weight=0.5"],
      "with a comma after a single value"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
 from vae_jax.files import write_file
+from vae_jax.memory import require_memory
 
 # Pixels between the images of a grid, and the smallest height images are shown at.
 GAP = 2
@@ -43,7 +45,9 @@ def image_grid(images: np.ndarray, columns: int) -> Image.Image:
     pixels = pixels.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     count, height, width, _ = pixels.shape
     rows = -(-count // columns)
-    sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, np.uint8)
+    shape = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3)
+    require_memory(2 * math.prod(shape), f"a picture of {count:,} images", "show fewer")
+    sheet = np.full(shape, 255, np.uint8)
     for i, image in enumerate(pixels):
         top = GAP + (i // columns) * (height + GAP)
         left = GAP + (i % columns) * (width + GAP)

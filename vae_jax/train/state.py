@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vae_jax.memory import require_memory
 from vae_jax.models.vae import VAE
 from vae_jax.streams import stream_key
 
@@ -62,14 +63,23 @@ def init_variables(model: VAE, key: jax.Array, label_dim: int = 0) -> dict[str, 
 
     Returns:
         `{'params': ..., 'batch_stats': ...}`, both with subtrees `encoder` and `decoder`.
+
+    Raises:
+        UserError: the machine cannot hold a training of them.
     """
-    variables = _init_program(model, label_dim)(stream_key(key, "init"))
+    program, key = _init_program(model, label_dim), stream_key(key, "init")
+    shapes = jax.tree.leaves(program.eval_shape(key))
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
+    # A gradient and the optimiser's two moments for each parameter.
+    what = f"training {needed // 4:,} parameters"
+    require_memory(4 * needed, what, "lower config.model.z_dim or the filters")
+    variables = program(key)
     empty = {"encoder": {}, "decoder": {}}
     return {"params": variables["params"], "batch_stats": empty | variables.get("batch_stats", {})}
 
 
 @lru_cache(maxsize=32)
-def _init_program(model: VAE, label_dim: int) -> Callable[[jax.Array], Any]:
+def _init_program(model: VAE, label_dim: int) -> Any:
     images = np.zeros((1, *model.image_shape), np.float32)
     labels = np.zeros((1, label_dim), np.float32) if label_dim else None
     return jax.jit(lambda key: model.init(key, images, False, False, labels))
