@@ -119,7 +119,7 @@ def get_config() -> ConfigDict:
     # Devices; they change speed, and results by rounding alone.
     config.parallel = ConfigDict()
     config.parallel.data = 0  # that divide every batch among themselves; 0 for all that can
-    config.parallel.members = 0  # that divide the members of an ablation's group; 0 for all
+    config.parallel.members = 0  # that divide the members of a sweep's group; 0 for all
 
     config.eval = ConfigDict()
     config.eval.batch_size = 256

@@ -63,7 +63,7 @@ class Share(NamedTuple):
 
 
 def data_share(config: ConfigDict, devices: list[Device] | None = None) -> Share:
-    """The devices that divide every batch among themselves.
+    """Returns the devices that divide every batch among themselves.
 
     Rule for `config.parallel.data` 0: as many as there are, or the largest number below that
     divides both batch sizes (and micro-batches), since every device takes equally many images.
@@ -106,7 +106,7 @@ def data_share(config: ConfigDict, devices: list[Device] | None = None) -> Share
 
 
 def members_share(asked: int, members: int, devices: list[Device] | None = None) -> Share:
-    """The devices among which the members of a group that is trained together are divided.
+    """Returns the devices among which the members of a group are divided.
 
     Args:
         asked: `config.parallel.members`; 0 for all devices, but no more than members.
@@ -132,18 +132,18 @@ def members_share(asked: int, members: int, devices: list[Device] | None = None)
 
 
 def data_mesh(config: ConfigDict) -> Mesh | None:
-    """The mesh of a run of its own; None for a single device."""
+    """Makes the mesh of a run of its own; None for a single device."""
     return make_mesh(data_share(config).devices)
 
 
 def members_mesh(asked: int, members: int) -> Mesh | None:
-    """The mesh of groups of members; None for a single device."""
+    """Makes the mesh of groups of members; None for a single device."""
     devices = members_share(asked, members).devices
     return make_mesh(devices, len(devices))
 
 
 def _first_of_each(devices: list[Device], count: int) -> tuple[Device, ...]:
-    """The first `count` devices of every process, process by process."""
+    """Returns the first `count` devices of every process, process by process."""
     processes = sorted({device.process_index for device in devices})
     own = [[d for d in devices if d.process_index == process] for process in processes]
     return tuple(device for some in own for device in some[:count])
@@ -158,7 +158,7 @@ def _micro_batch_name(config: ConfigDict) -> str:
 
 
 def make_mesh(devices: Sequence[Device], members: int = 1) -> Mesh | None:
-    """A mesh of `members` rows over devices in their order; None for a single device."""
+    """Makes a mesh of `members` rows over devices in their order; None for a single device."""
     if len(devices) == 1:
         return None
     grid = np.array(devices).reshape(members, -1)
@@ -166,17 +166,17 @@ def make_mesh(devices: Sequence[Device], members: int = 1) -> Mesh | None:
 
 
 def axis_size(mesh: Mesh | None, axis: str) -> int:
-    """Devices along an axis; 1 without a mesh."""
+    """Returns the number of devices along an axis; 1 without a mesh."""
     return 1 if mesh is None else mesh.shape[axis]
 
 
 def in_mesh(mesh: Mesh | None) -> AbstractContextManager[Any]:
-    """Context in which programs are called (and so traced) for the devices of `mesh`."""
+    """Returns a context in which programs are called (and so traced) for a mesh."""
     return nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def place(tree: Any, mesh: Mesh | None, spec: PartitionSpec = WHOLE) -> Any:
-    """Put arrays on the devices of a mesh; those that are there already stay as they are.
+    """Puts arrays on the devices of a mesh; those that are there already stay as they are.
 
     Args:
         tree: arrays, equal in all processes. Python numbers are handed on.
@@ -210,7 +210,7 @@ def assemble(
     sharding: NamedSharding,
     read: Callable[[tuple[slice, ...]], np.ndarray],
 ) -> jax.Array:
-    """A global array of which this process reads and transfers only what its devices hold.
+    """Makes a global array of which this process reads and transfers what its devices hold.
 
     Args:
         shape: of the whole array.
@@ -232,7 +232,7 @@ def assemble(
 
 
 def host(tree: Any) -> Any:
-    """The arrays on the host, whole, in every process."""
+    """Brings arrays to the host, whole, in every process."""
 
     def one(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
@@ -246,12 +246,12 @@ def host(tree: Any) -> Any:
 
 
 def split(tree: Any) -> Any:
-    """Divide the leading axis of every array of a batch among the devices."""
+    """Divides the leading axis of every array of a batch among the devices."""
     return _constrained(tree, PartitionSpec(DATA))
 
 
 def whole(tree: Any) -> Any:
-    """Every device holds the whole of every array."""
+    """Gives every device the whole of every array."""
     return _constrained(tree, WHOLE)
 
 
@@ -262,7 +262,7 @@ def _constrained(tree: Any, spec: PartitionSpec) -> Any:
 
 
 def on_own_images(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A function of images `[B, ...]` and a kernel that every device applies to its own images.
+    """Makes a function of images `[B, ...]` and a kernel work on each device's own images.
 
     For operations that `jit` would not divide well by itself: the loops over chunks of images of
     `models.convolution` would gather the batch. Gradients of the kernel are summed over devices.
@@ -272,7 +272,7 @@ def on_own_images(function: Callable[..., jax.Array]) -> Callable[..., jax.Array
 
 
 def on_own_members(function: Callable[..., tuple[Any, Any]], in_specs: Any) -> Any:
-    """A function that every device applies to its own members; they share nothing.
+    """Makes a function work on each device's own members, which share nothing.
 
     Args:
         function: returns the members' carry, with a leading axis K, and metrics `[S, K]`.
@@ -313,7 +313,7 @@ def join(
     process_id: int | None,
     patience_seconds: int = 120,
 ) -> None:
-    """Become one of the processes of a run; call it before anything else of JAX.
+    """Joins the other processes of a run; call it before anything else of JAX.
 
     Args:
         coordinator: HOST:PORT of process 0; None to find it out from the environment that SLURM,
@@ -347,22 +347,22 @@ def join(
 
 
 def joined() -> bool:
-    """Whether `join` has succeeded."""
+    """Says whether `join` has succeeded."""
     return jax.distributed.is_initialized()
 
 
 def several() -> bool:
-    """Whether this process is one of several."""
+    """Says whether this process is one of several."""
     return jax.process_count() > 1
 
 
 def is_first() -> bool:
-    """Whether this process writes metrics, pictures and locks."""
+    """Says whether this process writes metrics, pictures and locks."""
     return jax.process_index() == 0
 
 
 def describe_loss(error: Exception) -> str | None:
-    """A sentence for an error that means that another process has gone; None for any other."""
+    """Explains an error that means that another process has gone; None for any other."""
     if not joined() or not any(word in str(error) for word in LOST):
         return None
     return (
@@ -373,17 +373,17 @@ def describe_loss(error: Exception) -> str | None:
 
 
 def least(value: int) -> int:
-    """The smallest of the values that the processes give."""
+    """Returns the smallest of the values that the processes give."""
     return int(multihost_utils.process_allgather(np.int32(value)).min()) if several() else value
 
 
 def greatest(value: int) -> int:
-    """The largest of the values that the processes give."""
+    """Returns the largest of the values that the processes give."""
     return int(multihost_utils.process_allgather(np.int32(value)).max()) if several() else value
 
 
 def on_first(function: Callable[[], T]) -> T:
-    """Call a function in process 0 alone; all others wait for what it returns, or raises.
+    """Calls a function in process 0 alone; all others wait for what it returns, or raises.
 
     Args:
         function: returns something that JSON holds, such as a number or None.
@@ -411,7 +411,7 @@ def on_first(function: Callable[[], T]) -> T:
 
 
 def first_before_others(function: Callable[[], T]) -> T:
-    """Call a function in process 0, and then in the others, which find its files ready."""
+    """Calls a function in process 0, and then in the others, which find its files ready."""
     results = []
     on_first(lambda: results.append(function()))
     return results[0] if results else function()
@@ -419,7 +419,7 @@ def first_before_others(function: Callable[[], T]) -> T:
 
 @contextmanager
 def held_by_first(context: AbstractContextManager[Any]) -> Iterator[None]:
-    """A context, such as a lock, that process 0 holds for all."""
+    """Holds a context, such as a lock, in process 0 for all."""
     with ExitStack() as stack:
         on_first(lambda: stack.enter_context(context))
         yield
@@ -427,7 +427,7 @@ def held_by_first(context: AbstractContextManager[Any]) -> Iterator[None]:
 
 @contextmanager
 def progress(total: int, label: str, unit: str = "", start: int = 0) -> Iterator[displays.Advance]:
-    """`vae_jax.progress.progress`, shown by process 0."""
+    """Shows `vae_jax.progress.progress` in process 0 alone."""
     if is_first():
         with displays.progress(total, label, unit, start) as advance:
             yield advance

@@ -42,7 +42,7 @@ class Objective:
 
 
 def check_same_shape(logits: jax.Array, targets: jax.Array) -> None:
-    """Raise ValueError unless both are `[B, H, W, C]` of one shape: nothing broadcasts silently."""
+    """Raises ValueError unless both are `[B, H, W, C]` of one shape: nothing may broadcast."""
     if logits.shape != targets.shape or logits.ndim != 4:
         raise ValueError(
             f"logits {logits.shape} and targets {targets.shape} must be one BHWC shape"
@@ -50,7 +50,7 @@ def check_same_shape(logits: jax.Array, targets: jax.Array) -> None:
 
 
 def bernoulli_nll(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross-entropy of grey levels under a Bernoulli decoder, summed over the image.
+    """Returns the cross-entropy of grey levels under a Bernoulli decoder, summed over the image.
 
     Args:
         logits: `[B, H, W, C]`.
@@ -64,7 +64,7 @@ def bernoulli_nll(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def squared_error(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Squared distance between sigmoid(logits) and the targets, summed over the image.
+    """Returns the squared distance between sigmoid(logits) and the targets, summed over the image.
 
     Args:
         logits: `[B, H, W, C]`.
@@ -78,7 +78,7 @@ def squared_error(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def gaussian_nll(logits: jax.Array, targets: jax.Array, variance: jax.Array | float) -> jax.Array:
-    """-log N(x; sigmoid(logits), variance I) with all constants: a density on [0, 1] pixels.
+    """Returns -log N(x; sigmoid(logits), variance I) with all constants, a density.
 
     Args:
         logits: `[B, H, W, C]`.
@@ -94,7 +94,7 @@ def gaussian_nll(logits: jax.Array, targets: jax.Array, variance: jax.Array | fl
 
 
 def optimal_variance(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """The maximum-likelihood variance of a shared Gaussian decoder: the batch's own mean error.
+    """Returns the maximum-likelihood variance of a Gaussian decoder: the batch's mean error.
 
     Rybkin, Daniilidis & Levine 2021, "Simple and Effective VAE Training with Calibrated Decoders".
 
@@ -112,7 +112,7 @@ def optimal_variance(logits: jax.Array, targets: jax.Array, weights: jax.Array) 
 
 
 def bernoulli_entropy(targets: jax.Array) -> jax.Array:
-    """Cross-entropy of the targets with themselves: the floor of `bernoulli_nll`.
+    """Returns the cross-entropy of the targets with themselves: the floor of `bernoulli_nll`.
 
     Args:
         targets: `[B, H, W, C]` in [0, 1].
@@ -127,7 +127,7 @@ def bernoulli_entropy(targets: jax.Array) -> jax.Array:
 
 
 def gaussian_kl_per_dimension(mean: jax.Array, log_var: jax.Array) -> jax.Array:
-    """KL(N(mean, exp(log_var)) || N(0, 1)) of every latent dimension.
+    """Returns KL(N(mean, exp(log_var)) || N(0, 1)) of every latent dimension.
 
     Kingma & Welling 2014, appendix B. `expm1` keeps precision where the posterior is the prior.
 
@@ -144,12 +144,12 @@ def gaussian_kl_per_dimension(mean: jax.Array, log_var: jax.Array) -> jax.Array:
 
 
 def gaussian_kl(mean: jax.Array, log_var: jax.Array) -> jax.Array:
-    """KL(N(mean, exp(log_var)) || N(0, I)), `[B, Z]` twice to `[B]`, nats per image."""
+    """Returns KL(N(mean, exp(log_var)) || N(0, I)) of `[B, Z]`: `[B]`, nats per image."""
     return jnp.sum(gaussian_kl_per_dimension(mean, log_var), axis=-1)
 
 
 def free_bits_kl(kl_per_dimension: jax.Array, floor: float, weights: jax.Array) -> jax.Array:
-    """KL whose batch mean counts at least `floor` nats in every dimension.
+    """Returns the KL whose batch mean counts at least `floor` nats in every dimension.
 
     Kingma et al. 2016, "Improving Variational Inference with Inverse Autoregressive Flow", eq. 15:
     sum_j max(floor, E_batch[KL_j]). A dimension below the floor counts the constant, without
@@ -157,7 +157,7 @@ def free_bits_kl(kl_per_dimension: jax.Array, floor: float, weights: jax.Array) 
 
     Args:
         kl_per_dimension: `[B, Z]`, nats.
-        floor: nats a dimension.
+        floor: nats per dimension.
         weights: `[B]`, 1 for images and 0 for padding.
 
     Returns:
@@ -169,7 +169,7 @@ def free_bits_kl(kl_per_dimension: jax.Array, floor: float, weights: jax.Array) 
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """Mean of `values` `[B]` over the images whose `weights` `[B]` are 1: a scalar."""
+    """Returns the mean of `values` `[B]` over the images whose `weights` `[B]` are 1: a scalar."""
     return jnp.sum(values * weights) / jnp.sum(weights)
 
 
@@ -179,7 +179,7 @@ def term_scales(
     image_shape: tuple[int, ...],
     z_dim: jax.Array | int,
 ) -> tuple[float, jax.Array | float]:
-    """The factors r and k of `loss = r R + k K` for one reduction.
+    """Returns the factors r and k of `loss = r R + k K` for one reduction.
 
     `sum`: R + w K. `channel_mean`: R / C + w K. `mean`: R / (HWC) + (2 w / Z) K, which is the
     Keras form with means everywhere and without the KL's 1/2.
@@ -209,7 +209,7 @@ def term_scales(
 def reconstruction_nll(
     objective: Objective, logits: jax.Array, targets: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """The reconstruction term R of `objective` for `[B, H, W, C]` logits and targets.
+    """Returns the reconstruction term R of `objective` for `[B, H, W, C]` logits and targets.
 
     Args:
         objective: which likelihood.

@@ -18,7 +18,7 @@ LEARNING_RATE_SCHEDULES = ("constant", "cosine")
 
 @lru_cache(maxsize=32)  # One object for equal numbers, so that programs are shared.
 def kl_schedule(name: str, steps: int, cycles: int, ramp: float) -> Schedule:
-    """Factor of the KL weight.
+    """Makes the schedule of the KL weight.
 
     `constant`: 1. `linear`: 0 to 1 over the first `steps` steps (Bowman et al. 2016; Sonderby et
     al. 2016, "Ladder Variational Autoencoders"). `cyclical`: `cycles` equal cycles within the
@@ -55,7 +55,7 @@ def kl_schedule(name: str, steps: int, cycles: int, ramp: float) -> Schedule:
 
 @lru_cache(maxsize=32)
 def learning_rate_schedule(name: str, warmup_steps: int, total_steps: int) -> Schedule:
-    """Factor of the learning rate: an optional linear warm-up, then constant or a cosine to 0.
+    """Makes the schedule of the learning rate: a linear warm-up, then constant or a cosine to 0.
 
     Args:
         name: one of `LEARNING_RATE_SCHEDULES`.

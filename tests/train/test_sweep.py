@@ -107,10 +107,11 @@ def test_members_added_later_follow_the_schedule_of_the_sweep(tiny_config, tmp_p
 def test_groups_fit_the_budget_and_mix_only_what_may_be_mixed(tiny_config):
     config = with_sweep(tiny_config, kl_weight=(0.0, 1.0, 2.0), z_dim=(2, 8))
     members = sweep_members(config)
-    each = member_memory(config, 8)
+    each = member_memory(members[0].config)
 
-    def sizes(schedule, budget=100 * each, position=lambda member: 0, members=members):
-        groups = make_groups(members, schedule, budget, position)
+    def sizes(schedule, budget=100 * each, ahead=(), members=members):
+        positions = {m.name: 5 * (m.name in ahead) for m in members}
+        groups = make_groups(members, schedule, budget, positions)
         assert {m.name for g in groups for m in g.members} == {m.name for m in members}
         assert all(group.memory <= budget for group in groups)
         return [len(group.members) for group in groups]
@@ -119,10 +120,12 @@ def test_groups_fit_the_budget_and_mix_only_what_may_be_mixed(tiny_config):
     assert sizes("together") == [6]
     assert sizes("together", budget=4 * each + 1) == [4, 2]
     assert sizes("mixed") == [3, 3]
-    (divided,) = make_groups(members, "together", 100 * each, lambda member: 0, device_count=4)
+    (divided,) = make_groups(
+        members, "together", 100 * each, dict.fromkeys([m.name for m in members], 0), device_count=4
+    )
     assert len(divided.members) == 6 and divided.memory == 2 * each  # 2 members on a device
     halfway = {members[0].name, members[5].name}
-    assert sizes("together", position=lambda m: 5 * (m.name in halfway)) == [2, 4]
+    assert sizes("together", ahead=halfway) == [2, 4]
     with pytest.raises(UserError, match="raise it, or lower config.train.batch_size"):
         sizes("together", budget=each - 1)
     config.loss.free_bits = 0.1
@@ -136,7 +139,10 @@ def test_auto_is_in_turn_on_a_cpu_only():
 
 
 def test_memory_counts_four_copies_of_the_state_and_every_output(tiny_config):
-    one, two = (member_memory(tiny_config, z) for z in (4, 5))
+    assert tiny_config.model.z_dim == 4
+    one = member_memory(tiny_config)
+    tiny_config.model.z_dim = 5
+    two = member_memory(tiny_config)
     # A dimension more: 2 columns of 4*4*8 weights with a bias each, a row of 4*4*8 weights.
     parameters = 2 * (4 * 4 * 8 + 1) + 4 * 4 * 8
     # Its outputs: mean and log_var twice (layer and encoder), z is no module's output.
@@ -144,7 +150,7 @@ def test_memory_counts_four_copies_of_the_state_and_every_output(tiny_config):
     assert values % (2 * tiny_config.train.batch_size) == 0
     assert 2 <= values / (2 * tiny_config.train.batch_size) <= 8
     tiny_config.train.batch_size *= 2
-    assert one < member_memory(tiny_config, 4) < 2 * one
+    assert two < member_memory(tiny_config) < 2 * two
 
 
 @pytest.fixture

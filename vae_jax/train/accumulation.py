@@ -16,7 +16,7 @@ Gradient = Callable[..., tuple[tuple[jax.Array, tuple[Any, Any]], Any]]
 
 
 def accumulated(gradient: Gradient, count: int, momentum: float) -> Gradient:
-    """The same gradient, one micro-batch after the other.
+    """Returns a function of the same gradient that takes one micro-batch after the other.
 
     Loss, metrics and gradient are the means over micro-batches weighted by their images: those of
     the whole batch, but for what is no mean over images. Batch norm normalises by the statistics
@@ -65,7 +65,7 @@ def accumulated(gradient: Gradient, count: int, momentum: float) -> Gradient:
 
 
 def pooled_running(moved: Any, shares: jax.Array, momentum: float) -> Any:
-    """The running statistics after a batch, from where each of its micro-batches moves them.
+    """Returns the running statistics after a batch from where each micro-batch moves them.
 
     The variance of a batch is the mean variance within its parts plus the variance of their means.
 
@@ -94,7 +94,7 @@ def pooled_running(moved: Any, shares: jax.Array, momentum: float) -> Any:
 
 
 def micro_batches(tree: Any, count: int) -> Any:
-    """`[B, ...]` to `[k, B / k, ...]`; micro-batch j has the images j, j + k, j + 2 k, ...
+    """Cuts `[B, ...]` to `[k, B / k, ...]`; micro-batch j has the images j, j + k, j + 2 k, ...
 
     So each device of a mesh cuts its own part of the batch, and no image travels.
     """

@@ -34,7 +34,7 @@ def classification_terms(
     weights: jax.Array,
     attributes: Sequence[str] = (),
 ) -> Metrics:
-    """Cross-entropy and accuracy, as means over the images of the batch.
+    """Returns cross-entropy and accuracy, as means over the images of the batch.
 
     Args:
         logits: `[B, L]`.
@@ -59,7 +59,7 @@ def classification_terms(
 
 
 def classifier_task(config: ConfigDict, splits: Splits) -> Task:
-    """The classifier of `config.classifier`.
+    """Makes the task of the classifier of `config.classifier`.
 
     Raises:
         UserError: the data has no such labels.
@@ -149,7 +149,7 @@ def _describe(row: Row) -> str:
 
 
 def accuracy_table(config: ConfigDict, row: Row, test: ImageSet) -> str:
-    """The test accuracy in words, beside the share of the commonest answer.
+    """Says the test accuracy in words, beside the share of the commonest answer.
 
     Args:
         config: of the classifier.
@@ -157,7 +157,7 @@ def accuracy_table(config: ConfigDict, row: Row, test: ImageSet) -> str:
         test: the split that was evaluated.
 
     Returns:
-        One line, and a line for each attribute.
+        One line, and one line for each attribute.
     """
     shares = np.asarray(condition_labels(config.data, test)).mean(axis=0)
     if config.data.condition == "class":

@@ -63,31 +63,31 @@ class Engine(Protocol):
     hyper: Hyper
 
     def pack(self, states: Sequence[TrainState]) -> TrainState:
-        """The states of the runs as one."""
+        """Returns the states of the runs as one."""
         ...
 
     def unpack(self, state: TrainState) -> list[TrainState]:
-        """The inverse of `pack`."""
+        """Undoes `pack`."""
         ...
 
     def each(self, tree: Any) -> list[Any]:
-        """The tree of each run, where Z does not matter."""
+        """Returns the tree of each run, where Z does not matter."""
         ...
 
     def each_metrics(self, metrics: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """The metrics `[steps]` of each run."""
+        """Returns the metrics `[steps]` of each run."""
         ...
 
     def over(self, function: Function) -> Function:
-        """A function of one run's trees as one of all."""
+        """Makes a function of all runs from one of a single run."""
         ...
 
     def program(self, step: Step) -> RunSteps:
-        """The jitted `run_steps` of a step over batches that all runs share."""
+        """Returns the jitted `run_steps` of a step over batches that all runs share."""
         ...
 
     def training(self, feed: Feed, order_seeds: Sequence[int]) -> Training:
-        """The training of the runs on the images of `feed`, each in its own order."""
+        """Returns what trains the runs on the images of `feed`, each in its own order."""
         ...
 
 
@@ -99,32 +99,32 @@ class Plain:
         self.evaluation_key = stream_key(task.run_key, "evaluation")
 
     def pack(self, states: Sequence[TrainState]) -> TrainState:
-        """The one state."""
+        """Returns the one state."""
         (state,) = states
         return state
 
     def unpack(self, state: TrainState) -> list[TrainState]:
-        """The one state."""
+        """Returns the one state."""
         return [state]
 
     def each(self, tree: Any) -> list[Any]:
-        """The one tree."""
+        """Returns the one tree."""
         return [tree]
 
     def each_metrics(self, metrics: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """The metrics of the one run."""
+        """Returns the metrics of the one run."""
         return [metrics]
 
     def over(self, function: Function) -> Function:
-        """The function itself."""
+        """Returns the function itself."""
         return function
 
     def program(self, step: Step) -> RunSteps:
-        """See `compiled_steps`."""
+        """Returns the compiled steps of one run."""
         return compiled_steps(step)
 
     def training(self, feed: Feed, order_seeds: Sequence[int]) -> Training:
-        """The batches in the order of the run's seed."""
+        """Takes the batches in the order of the run's seed."""
         (seed,) = order_seeds
         return Training(feed.reordered(seed), compiled_steps(self.task.train_step, donate=True))
 
@@ -163,34 +163,34 @@ class Mapped:
         return place(stacked, self._mesh, OWN)
 
     def unpack(self, state: TrainState) -> list[TrainState]:
-        """The states of the runs alone, on the host."""
+        """Returns the states that the runs would have alone, on the host."""
         return [
             unpad_latent(padded, jax.eval_shape(task.init_state), task.z_dim)
             for padded, task in zip(self.each(state), self._tasks, strict=True)
         ]
 
     def each(self, tree: Any) -> list[Any]:
-        """The runs' trees on the host, padded."""
+        """Returns the runs' trees on the host, padded."""
         arrays = host(tree)
         return [jax.tree.map(lambda leaf, k=k: leaf[k], arrays) for k in range(len(self._tasks))]
 
     def each_metrics(self, metrics: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """The metrics `[steps]` of each run from those of all, `[steps, K]`."""
+        """Cuts the metrics of all, `[steps, K]`, into those of each run."""
         return [
             {name: values[:, k] for name, values in metrics.items()}
             for k in range(len(self._tasks))
         ]
 
     def over(self, function: Function) -> Function:
-        """The function mapped over the leading axis K."""
+        """Maps the function over the leading axis K."""
         return jax.vmap(function)
 
     def program(self, step: Step) -> RunSteps:
-        """The `run_steps` mapped over the runs."""
+        """Returns the `run_steps` mapped over the runs."""
         return mapped_steps(step, SHARED)
 
     def training(self, feed: Feed, order_seeds: Sequence[int]) -> Training:
-        """The batches in one order that all runs share, or in the order of each."""
+        """Takes the batches in one order that all runs share, or in the order of each."""
         step = self.task.train_step
         if len(set(order_seeds)) == 1:
             return Training(feed.reordered(order_seeds[0]), mapped_steps(step, SHARED, donate=True))
@@ -200,12 +200,12 @@ class Mapped:
 
 
 def _filled(items: Sequence[Item], mesh: Mesh | None) -> list[Item]:
-    """The items, and copies of the last one up to a multiple of the devices of the members."""
+    """Returns the items, and copies of the last one up to a multiple of the devices."""
     return [*items, *[items[-1]] * (-len(items) % axis_size(mesh, MEMBERS))]
 
 
 def mapped_steps(step: Step, axes: Segment, donate: bool = False) -> RunSteps:
-    """The jitted `run_steps` of all members at once.
+    """Returns the jitted `run_steps` of all members at once.
 
     Args:
         step: of one member.
@@ -247,13 +247,13 @@ class OrderedFeed:
         self.mesh = feed.mesh
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
-        """Segments with rows `[K, S, B]`."""
+        """Yields segments with rows `[K, S, B]`."""
         for some in zip(*(feed.segments(epoch, start) for feed in self._feeds), strict=True):
             yield some[0]._replace(rows=jnp.stack([segment.rows for segment in some]))
 
 
 def pad_latent(tree: Any, shapes: Any, z_dim: int) -> Any:
-    """Insert zeros for the latent dimensions that a model lacks.
+    """Inserts zeros for the latent dimensions that a model lacks.
 
     They follow the dimensions it has: columns of the kernels and biases of mean and log_var, rows
     of the decoder's first kernel (before the rows of a condition). A member padded so and masked
@@ -281,7 +281,7 @@ def pad_latent(tree: Any, shapes: Any, z_dim: int) -> Any:
 
 
 def unpad_latent(tree: Any, shapes: Any, z_dim: int) -> Any:
-    """The inverse of `pad_latent`: `shapes` and `z_dim` are those of the smaller model."""
+    """Undoes `pad_latent`: `shapes` and `z_dim` are those of the smaller model."""
 
     def unpad(leaf: Any, wanted: Any) -> Any:
         if leaf.shape == wanted.shape:

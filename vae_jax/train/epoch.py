@@ -27,7 +27,7 @@ RunSteps = Callable[..., tuple[Any, dict[str, jax.Array]]]
 
 
 def make_run_steps(step: Step) -> RunSteps:
-    """Build the program that takes `count` steps over a segment; the caller applies `jit`.
+    """Builds the program that takes `count` steps over a segment; the caller applies `jit`.
 
     The count is traced: however an epoch is cut into calls, every step runs the same compiled
     code, so the cut does not change a bit of the result.
@@ -66,7 +66,7 @@ def make_run_steps(step: Step) -> RunSteps:
 
 
 def compiled_steps(step: Step, donate: bool = False) -> RunSteps:
-    """The jitted `run_steps` of a step; runs that share the step share what was compiled.
+    """Returns the jitted `run_steps` of a step; runs that share the step share what was compiled.
 
     Args:
         step: of `train.step` or `train.validation`.
@@ -84,18 +84,18 @@ def _compiled_steps(step: Step, donate: bool, length: int) -> RunSteps:
 
 
 class Pace:
-    """How many steps to ask of the device at once, from how long the last call took."""
+    """Decides how many steps to ask of the device at once, from how long the last call took."""
 
     def __init__(self) -> None:
         self._steps = 1
         self._calls = 0
 
     def count(self, remaining: int) -> int:
-        """Steps of the next call, at most `remaining`; the same in all processes."""
+        """Returns the steps of the next call, at most `remaining`; the same in all processes."""
         return devices.least(min(self._steps, remaining, MAX_STEPS_A_CALL))
 
     def record(self, steps: int, seconds: float) -> None:
-        """Adapt to a call of `steps` that took `seconds`."""
+        """Adapts to a call of `steps` that took `seconds`."""
         self._calls += 1
         if self._calls == 1:
             return  # The first call includes the compilation.
@@ -113,7 +113,7 @@ def run_epoch(
     epoch: int = 0,
     start: int = 0,
 ) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
-    """Run the batches of an epoch, a call at a time.
+    """Runs the batches of an epoch, one call of the program after the other.
 
     Args:
         program: jitted `run_steps`.
@@ -159,7 +159,7 @@ class EpochMeans:
         self._sums = dict(saved or {"images": 0.0, "skipped": 0.0})
 
     def add(self, metrics: dict[str, np.ndarray]) -> None:
-        """Add the metrics `[count]` of some steps, in their order."""
+        """Adds the metrics `[count]` of some steps, in their order."""
         names = [name for name in metrics if name not in ("images", "finite")]
         finite = metrics.get("finite", np.ones_like(metrics["images"], bool))
         for i, images in enumerate(metrics["images"].astype(np.float64)):
@@ -172,11 +172,11 @@ class EpochMeans:
                 self._sums[name] = self._sums.get(name, 0.0) + value
 
     def saved(self) -> dict[str, float]:
-        """The sums, to be kept in a checkpoint."""
+        """Returns the sums, to be kept in a checkpoint."""
         return dict(self._sums)
 
     def means(self) -> dict[str, float]:
-        """The mean of every metric, and the number of `images` and of `skipped` steps."""
+        """Returns the mean of every metric, and the numbers of `images` and `skipped` steps."""
         sums = dict(self._sums)
         images, skipped = sums.pop("images"), sums.pop("skipped")
         means = {name: total / images for name, total in sums.items()} if images else {}

@@ -31,7 +31,7 @@ class EvalCarry(NamedTuple):
 
 @lru_cache(maxsize=32)
 def make_eval_step(model: VAE, objective: Objective, stage: InputStage = CLEAN) -> Step:
-    """Build the pure evaluation step: full KL weight, no dropout, one seeded posterior sample.
+    """Builds the pure evaluation step: full KL weight, no dropout, one seeded posterior sample.
 
     For `optimal_sigma` it measures the squared error, of which `with_one_sigma` makes the objective
     of the whole split.
@@ -87,14 +87,14 @@ class StatisticsCarry(NamedTuple):
 
 
 def start_statistics(params: Any, batch_stats: Any) -> StatisticsCarry:
-    """The empty carry for a model with these parameters and this tree of statistics."""
+    """Returns the empty carry for a model with these parameters and this tree of statistics."""
     zeros = jax.tree.map(jnp.zeros_like, batch_stats)
     return StatisticsCarry(params, zeros, zeros, jnp.zeros((), jnp.int32))
 
 
 @lru_cache(maxsize=32)
 def make_statistics_step(model: VAE, stage: InputStage = CLEAN) -> Step:
-    """Build the step that measures batch statistics at fixed parameters.
+    """Builds the step that measures batch statistics at fixed parameters.
 
     Args:
         model: the module.
@@ -131,7 +131,7 @@ def make_statistics_step(model: VAE, stage: InputStage = CLEAN) -> Step:
 
 
 def pooled_statistics(carry: StatisticsCarry) -> Any:
-    """Mean and variance over all images of equally large batches.
+    """Returns mean and variance over all images of equally large batches.
 
     The variance is the mean variance within a batch plus the variance of the batches' means.
 

@@ -64,7 +64,7 @@ class StopSignals:
         self._noted = self._agreed = number
 
     def agree(self) -> None:
-        """Tell the other processes of a signal, and hear of theirs; all call this together."""
+        """Tells the other processes of a signal, and hears of theirs; all call this together."""
         self._agreed = devices.greatest(self._noted) or None
 
     def _note(self, number: int, frame: FrameType | None = None) -> None:

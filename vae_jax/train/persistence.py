@@ -1,4 +1,4 @@
-"""Between the state of a run and the items of a checkpoint."""
+"""Translates between the state of a run and the items of a checkpoint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Facts(NamedTuple):
     epoch_sums: dict[str, float]
 
     def untested(self, step: int, steps_per_epoch: int) -> bool:
-        """Whether the epoch that ends at `step` was stopped before its rows were complete."""
+        """Says whether the epoch that ends at `step` was stopped before its rows were complete."""
         return bool(self.epoch_sums) and step % steps_per_epoch == 0
 
 
@@ -40,7 +40,7 @@ def save(
     validation_loss: float,
     facts: Facts,
 ) -> None:
-    """Save a run: the networks with the statistics they are evaluated with, and the training.
+    """Saves a run: the networks with the statistics they are evaluated with, and the training.
 
     Args:
         checkpoints: of the run.
@@ -64,7 +64,7 @@ def _training_item(state: TrainState) -> dict[str, Any]:
 
 
 def restore(saved: SavedSteps, start: Experiment | Task) -> tuple[TrainState, Facts]:
-    """The state of the newest good checkpoint, or the one at step 0 if there is none.
+    """Returns the state of the newest good checkpoint, or the one at step 0 if there is none.
 
     Args:
         saved: checkpoints of the run.

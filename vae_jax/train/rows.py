@@ -10,7 +10,7 @@ from vae_jax.losses import MIN_OPTIMAL_VARIANCE, Objective, term_scales
 
 
 def schedule_length(config: ConfigDict) -> dict[str, int]:
-    """What a row of the training split says of a schedule: a run may have it stretched."""
+    """Returns what a training row says of a schedule, which a run may have had stretched."""
     if config.optimizer.schedule == "constant":
         return {}
     return {"schedule_epochs": config.optimizer.schedule_epochs}
@@ -19,7 +19,7 @@ def schedule_length(config: ConfigDict) -> dict[str, int]:
 def with_one_sigma(
     means: dict[str, float], objective: Objective, image_shape: tuple[int, int, int]
 ) -> dict[str, float]:
-    """The objective of a split from the means over its images, however they were in batches.
+    """Returns the objective of a split from the means over its images, however they were batched.
 
     Only `optimal_sigma` needs this: its variance is the mean error of the whole split.
 
@@ -49,7 +49,7 @@ def complete_row(
     z_dim: int,
     sampled: bool = True,
 ) -> dict[str, float]:
-    """Add what follows from the epoch's means.
+    """Adds what follows from the epoch's means.
 
     Args:
         means: of `EpochMeans`, with `loss == recon + kl_weighted`.

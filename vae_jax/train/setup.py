@@ -41,7 +41,7 @@ class Experiment(NamedTuple):
     stage: InputStage = CLEAN
 
     def init_state(self) -> TrainState:
-        """The state at step 0."""
+        """Makes the state at step 0."""
         return init_state(self.model, self.tx, self.run_key, self.label_dim)
 
 

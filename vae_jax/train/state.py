@@ -54,7 +54,7 @@ class TrainState:
 
 
 def init_variables(model: VAE, key: jax.Array, label_dim: int = 0) -> dict[str, Any]:
-    """Parameters and statistics of `model`, from the run key.
+    """Makes the parameters and statistics of `model` from the run key.
 
     Args:
         model: the module.
@@ -88,13 +88,13 @@ def _init_program(model: VAE, label_dim: int) -> Any:
 def init_state(
     model: VAE, tx: optax.GradientTransformation, key: jax.Array, label_dim: int = 0
 ) -> TrainState:
-    """The state at step 0; see `init_variables` for the arguments."""
+    """Makes the state at step 0; see `init_variables` for the arguments."""
     variables = init_variables(model, key, label_dim)
     return start_state(variables["params"], variables["batch_stats"], tx)
 
 
 def start_state(params: Any, batch_stats: Any, tx: optax.GradientTransformation) -> TrainState:
-    """The state at step 0 of networks with these parameters and statistics."""
+    """Makes the state at step 0 of networks with these parameters and statistics."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -109,7 +109,7 @@ def start_state(params: Any, batch_stats: Any, tx: optax.GradientTransformation)
 def make_optimizer(
     b1: float, b2: float, epsilon: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015) without its learning rate, which the step applies.
+    """Makes Adam (Kingma & Ba 2015) without its learning rate, which the step applies.
 
     Args:
         b1: decay of the first moment.

@@ -56,7 +56,7 @@ def objective_terms(
     kl_weight: jax.Array | float,
     z_mask: jax.Array | None = None,
 ) -> Metrics:
-    """The loss and its parts, as means over the images of the batch.
+    """Returns the loss and its parts, as means over the images of the batch.
 
     Args:
         objective: likelihood, reduction, free bits.
@@ -104,7 +104,7 @@ def make_update_step(
     accumulate: int = 1,
     norm_momentum: float = 0.0,
 ) -> Step:
-    """Build the pure step that follows the gradient of a loss, whatever is trained.
+    """Builds the pure step that follows the gradient of a loss, whatever is trained.
 
     A step whose loss or gradient is not finite leaves parameters, moments and statistics as they
     were, bit for bit, and is counted.
@@ -160,7 +160,7 @@ def make_train_step(
     stage: InputStage = CLEAN,
     accumulate: int = 1,
 ) -> Step:
-    """Build the pure training step of a VAE; the caller applies `jit`, `scan` or `vmap`.
+    """Builds the pure training step of a VAE; the caller applies `jit`, `scan` or `vmap`.
 
     Args:
         model: the module.

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from vae_jax import devices
 from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saving import SavedSteps
 from vae_jax.data.splits import Splits, condition_names, open_splits
+from vae_jax.files import json_bytes, write_file
 from vae_jax.models.vae import make_vae
 from vae_jax.run_folder import run_lock
 from vae_jax.streams import make_key
@@ -68,7 +69,7 @@ class Member(NamedTuple):
     config: ConfigDict
 
     def values(self) -> dict[str, Any]:
-        """KL weight, z_dim, learning rate and seed."""
+        """Returns KL weight, z_dim, learning rate and seed."""
         return {name: _value(self.config, name) for name in AXES}
 
 
@@ -87,7 +88,7 @@ class Group(NamedTuple):
 
 
 def sweep_members(config: ConfigDict) -> tuple[Member, ...]:
-    """The members of `config.sweep`, largest z_dim first, since it is the slowest to fail.
+    """Returns the members of `config.sweep`, largest z_dim first: what may fail fails early.
 
     In mode 'grid' they are all combinations of the fields' values; in mode 'list' the i-th member
     takes the i-th value of every field. A field without values takes the config's own.
@@ -110,7 +111,7 @@ def sweep_members(config: ConfigDict) -> tuple[Member, ...]:
         lengths = {name: len(values) for name, values in given.items()}
         if len(set(lengths.values())) > 1:
             raise UserError(
-                "config.sweep.mode is 'list', where every field gives one value a member, but "
+                "config.sweep.mode is 'list', where every field gives one value per member, but "
                 f"their lengths differ: {lengths}; repeat values, or leave a field empty"
             )
         combinations: Iterable[tuple[Any, ...]] = zip(*given.values(), strict=True)
@@ -141,7 +142,7 @@ def _member(config: ConfigDict, values: dict[str, Any]) -> Member:
 
 
 def _digits(value: float) -> str:
-    """As many digits as tell a value from every other one: 2 for 2.0, 0.05, 1e-300."""
+    """Writes enough digits to tell a value from every other one: 2 for 2.0, 0.05, 1e-300."""
     return repr(value).removesuffix(".0")
 
 
@@ -150,22 +151,21 @@ def _value(config: ConfigDict, axis: str) -> Any:
     return config[axis] if section is None else config[section][axis]
 
 
-def member_memory(config: ConfigDict, z_dim: int, label_dim: int = 0) -> int:
-    """Estimated bytes that the training of one member needs on the device.
+def member_memory(config: ConfigDict, label_dim: int = 0) -> int:
+    """Estimates the bytes that the training of one member needs on the device.
 
     4 copies of the parameters (with two moments and the gradient) and, for each image of a
-    micro-batch, 2 copies of every layer's output (itself and its gradient), all in float32.
-    Padding to a larger z_dim counts. The images and XLA's workspace are not included.
+    micro-batch, 2 copies of every layer's output (itself and its gradient), all in float32. The
+    images and XLA's workspace are not included.
 
     Args:
-        config: of the member.
-        z_dim: Z that it is padded to.
+        config: of the member; in a group, of that with the largest z_dim.
         label_dim: width of the condition.
 
     Returns:
         Bytes.
     """
-    model = make_vae(config.model, config.data.image_shape).clone(z_dim=z_dim)
+    model = make_vae(config.model, config.data.image_shape)
     batch = config.train.batch_size // config.train.accumulate
 
     def trace(key: jax.Array) -> Any:
@@ -182,7 +182,7 @@ def member_memory(config: ConfigDict, z_dim: int, label_dim: int = 0) -> int:
 
 
 def resolve_schedule(schedule: str, backend: str) -> tuple[str, str]:
-    """What 'auto' means on a machine, and why, in words.
+    """Says what 'auto' means on a machine, and why.
 
     Args:
         schedule: `config.sweep.schedule`.
@@ -202,11 +202,11 @@ def make_groups(
     members: Sequence[Member],
     schedule: str,
     budget: int,
-    position: Callable[[Member], float],
+    positions: Mapping[str, float],
     label_dim: int = 0,
     device_count: int = 1,
 ) -> tuple[Group, ...]:
-    """Divide members into groups that are trained one after the other.
+    """Divides members into groups that are trained one after the other.
 
     'in_turn': each member alone. 'together': as many members at once as fit the budget, padded to
     the largest z_dim among them. 'mixed': the same among members of equal z_dim, so that nothing
@@ -216,7 +216,7 @@ def make_groups(
         members: of the sweep, those that are not finished.
         schedule: see above.
         budget: bytes that a group may take on a device.
-        position: the step that a member is at.
+        positions: the step that each member is at, by name.
         label_dim: width of the condition.
         device_count: devices that the members of a group are divided among.
 
@@ -228,21 +228,21 @@ def make_groups(
             does not fit the budget alone.
     """
     if schedule == "in_turn":
-        return tuple(Group((m,), False, _own_memory(m, label_dim)) for m in members)
+        return tuple(Group((m,), False, member_memory(m.config, label_dim)) for m in members)
     alike: dict[tuple[int, float], list[Member]] = {}
     for member in members:
         z_dim, free_bits = member.config.model.z_dim, member.config.loss.free_bits
         # The floor of free bits counts for every dimension, so none may be padded.
         separate = z_dim if schedule == "mixed" or free_bits else 0
-        alike.setdefault((separate, position(member)), []).append(member)
+        alike.setdefault((separate, positions[member.name]), []).append(member)
     groups = []
     for some in alike.values():
-        widest = max(some, key=lambda member: member.config.model.z_dim)
-        each = _own_memory(widest, label_dim)
+        widest = max((member.config for member in some), key=lambda config: config.model.z_dim)
+        each = member_memory(widest, label_dim)
         fitting = budget // each
         if not fitting:
             raise UserError(
-                f"one member of z_dim {widest.config.model.z_dim} needs about {each / 2**30:.2f} "
+                f"one member of z_dim {widest.model.z_dim} needs about {each / 2**30:.2f} "
                 f"GiB, but config.sweep.memory_gib allows {budget / 2**30:.2f}; raise it, or "
                 "lower config.train.batch_size"
             )
@@ -251,10 +251,6 @@ def make_groups(
             chosen = tuple(some[start : start + fitting])
             groups.append(Group(chosen, True, each * -(-len(chosen) // device_count)))
     return tuple(groups)
-
-
-def _own_memory(member: Member, label_dim: int) -> int:
-    return member_memory(member.config, member.config.model.z_dim, label_dim)
 
 
 class Plan(NamedTuple):
@@ -280,12 +276,12 @@ class Plan(NamedTuple):
 
 
 def member_folder(workdir: str | Path, member: Member) -> Path:
-    """The run folder of a member."""
+    """Returns the run folder of a member."""
     return Path(workdir) / MEMBERS / member.name
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What is known of a member's training: status, reason, seconds; empty if nothing is."""
+    """Reads what is known of a member's training: status, reason, seconds; empty if nothing."""
     path = folder / RECORD
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -293,7 +289,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 def write_record(
     folder: Path, member: Member, outcome: Outcome, seconds: float, together: int
 ) -> None:
-    """Keep how a member's training ended.
+    """Keeps how a member's training ended.
 
     Args:
         folder: the member's.
@@ -308,14 +304,11 @@ def write_record(
         "seconds": read_record(folder).get("seconds", 0.0) + seconds,
         "together": together,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / (RECORD + ".tmp")
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
-    temporary.replace(folder / RECORD)
+    write_file(folder / RECORD, json_bytes(record))
 
 
 def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
-    """Which members a sweep has, which are done, and how the others are grouped.
+    """Finds out which members a sweep has, which are done, and how to group the others.
 
     Args:
         config: the whole config, with a section `sweep`.
@@ -336,13 +329,13 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
     config = configs.resolved(config, saved)  # One schedule, also for members that come later.
     members = sweep_members(config)
     steps = total_steps(config, splits)
-    outcomes, position = {}, {}
+    outcomes, positions = {}, {}
     for member in members:
         folder = member_folder(workdir, member)
         if (folder / folders.CONFIG_FILE).exists():
             configs.check_resumable(folders.read_config(folder), member.config)
         step, untested = _position(folder, steps // config.train.epochs)
-        position[member.name] = step - 0.5 * untested  # put together with its like only
+        positions[member.name] = step - 0.5 * untested  # put together with its like only
         record = read_record(folder)
         if step >= steps and not untested:
             outcomes[member.name] = Outcome("finished", "", step)
@@ -356,7 +349,7 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
         [member for member in members if member.name not in outcomes],
         schedule,
         int(config.sweep.memory_gib * 2**30) or devices.on_first(lambda: _memory_budget(backend)),
-        lambda member: position[member.name],
+        positions,
         len(condition_names(config.data, splits.train)),
         len(devices.members_share(config.parallel.members, len(members)).devices),
     )
@@ -364,7 +357,7 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
 
 
 def _position(folder: Path, steps_per_epoch: int) -> tuple[int, bool]:
-    """The last step of a member, and whether the epoch that ends there is still to be evaluated."""
+    """Returns a member's last step, and whether the epoch that ends there is still to be tested."""
     saved = SavedSteps(folder / folders.CHECKPOINTS)
     step = saved.latest_step()
     if step is None:
@@ -374,7 +367,7 @@ def _position(folder: Path, steps_per_epoch: int) -> tuple[int, bool]:
 
 
 def _plan_mesh(plan: Plan) -> Mesh | None:
-    """The devices that the members of each group, or the batches of one member, are divided among.
+    """Returns the devices that divide the members of each group, or the batches of one member.
 
     Returns:
         None for a single device.
@@ -387,7 +380,7 @@ def _plan_mesh(plan: Plan) -> Mesh | None:
 
 
 def _memory_budget(backend: str) -> int:
-    """Bytes that a group may take when `config.sweep.memory_gib` is 0."""
+    """Returns the bytes that a group may take when `config.sweep.memory_gib` is 0."""
     stats = jax.local_devices()[0].memory_stats() or {}
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return int(MEMORY_SHARE.get(backend, 0.5) * stats.get("bytes_limit", physical))
@@ -511,7 +504,7 @@ class _StepTime(NamedTuple):
 
 
 def _measure_group(group: Group, splits: Splits, feeds: Feeds) -> _StepTime:
-    """Time the training program of a group on its own batches.
+    """Times the training program of a group on its own batches.
 
     Args:
         group: whose program is timed.
@@ -546,7 +539,7 @@ def _measure_group(group: Group, splits: Splits, feeds: Feeds) -> _StepTime:
 
 
 def describe_plan(plan: Plan, splits: Splits) -> str:
-    """Members, groups, memory and estimated time, as text.
+    """Tells members, groups, memory and estimated time, as text.
 
     The time of a step is measured for the first group, which has the largest z_dim, and taken for
     all: an upper estimate of training alone.

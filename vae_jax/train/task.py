@@ -62,12 +62,12 @@ class Task(NamedTuple):
 
 
 def total_steps(config: ConfigDict, splits: Splits) -> int:
-    """Steps of a whole run."""
+    """Returns the steps of a whole run."""
     return -(-len(splits.train) // config.train.batch_size) * config.train.epochs
 
 
 def schedule_steps(config: ConfigDict, splits: Splits) -> int:
-    """Steps until a learning rate that falls has fallen: of the run as it was first planned.
+    """Returns the steps until a falling learning rate is 0: those of the run as first planned.
 
     Raises:
         UserError: a warm-up that is longer.
@@ -83,7 +83,7 @@ def schedule_steps(config: ConfigDict, splits: Splits) -> int:
 
 
 def vae_task(config: ConfigDict, splits: Splits) -> Task:
-    """A VAE with the objective of `config.loss`.
+    """Makes the task of a VAE with the objective of `config.loss`.
 
     Raises:
         UserError: the model does not fit the images, or the data has no such labels.
@@ -142,7 +142,7 @@ def _layers(model: VAE, label_dim: int) -> str:
 
 
 def layer_table(network: Any, *inputs: Any) -> str:
-    """The layers of a network with shapes and parameter counts (`nn.tabulate`)."""
+    """Tabulates the layers of a network with shapes and parameter counts."""
     console = {"width": 110, "force_terminal": sys.stdout.isatty()}
     return tabulate(network, make_key(0), depth=1, console_kwargs=console)(*inputs)
 
@@ -158,7 +158,7 @@ def _objective_line(config: ConfigDict) -> str:
 
 
 def run_summary(config: ConfigDict, task: Task, splits: Splits, workdir: str) -> str:
-    """Layers, data, task, devices and destinations of a run, as text printed before it starts."""
+    """Tells layers, data, task, devices and destinations of a run, before it starts."""
     size = "x".join(str(n) for n in config.data.image_shape)
     chosen = f"{len(splits.validation):,} validation" if splits.validation else "no validation"
     chosen_from, reason = data_share(config)

@@ -104,7 +104,7 @@ def fit(config: ConfigDict, workdir: str | Path, say: Say = print) -> FitResult:
 
 
 def resumed(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """The config as the run in `workdir` keeps it, see `config.resolved`.
+    """Returns the config as the run in `workdir` keeps it, see `config.resolved`.
 
     Raises:
         UserError: it would change the trajectory of the run that is there.
@@ -117,7 +117,7 @@ def resumed(config: ConfigDict, workdir: Path) -> ConfigDict:
 
 
 def make_task(config: ConfigDict, splits: Splits) -> Task:
-    """What a config trains."""
+    """Makes the task that a config trains."""
     return (classifier_task if configs.is_classifier(config) else vae_task)(config, splits)
 
 
@@ -220,7 +220,7 @@ class _Run:
             self.log.write(row)
 
     def line(self) -> str:
-        """The epoch in one line."""
+        """Tells the epoch in one line."""
         train = self.rows["train"]
         parts = [f"epoch {train['epoch']}/{self.config.train.epochs}  step {train['step']}"]
         parts += [f"{s} {self.task.describe(row)}" for s, row in self.rows.items() if "loss" in row]
@@ -253,16 +253,16 @@ class _Trainer:
 
     @property
     def step(self) -> int:
-        """That all runs are at."""
+        """The step that all runs are at."""
         return int(self.engine.each(self.state.step)[0])
 
     @property
     def last_step(self) -> int:
-        """Where the training ends."""
+        """The step at which the training ends."""
         return self.feed.steps_per_epoch * self.config.train.epochs
 
     def outcome(self, run: _Run) -> Outcome:
-        """How a run stands on disk."""
+        """Says how a run stands on disk."""
         step = run.checkpoints.latest_step() or 0
         if run.reason:
             return Outcome("diverged", run.reason, step)

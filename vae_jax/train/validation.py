@@ -35,12 +35,12 @@ class Feeds(NamedTuple):
 
 
 def order_seed(config: ConfigDict) -> int:
-    """The seed of the order of the images: that of the run, unless `train.order_seed` is set."""
+    """Returns the seed of the order of the images: `train.order_seed`, or that of the run."""
     return config.seed if config.train.order_seed < 0 else config.train.order_seed
 
 
 def make_feeds(config: ConfigDict, splits: Splits, mesh: Mesh | None = None) -> Feeds:
-    """The feeds of a run, by `config.data`, `config.train` and `config.eval`, on some devices."""
+    """Makes the feeds of a run by `config.data`, `train` and `eval`, on some devices."""
     data, batch_size = config.data, config.train.batch_size
 
     def feed(split: ImageSet, size: int, seed: int | None = None) -> Feed:
@@ -69,7 +69,7 @@ class Validator:
         self._measured: tuple[int, Any] = (-1, None)
 
     def batch_stats(self, state: TrainState) -> Any:
-        """The statistics to evaluate the runs with, a tree like `state.batch_stats`."""
+        """Returns the statistics to evaluate the runs with, a tree like `state.batch_stats`."""
         if self._statistics_program is None:
             return state.batch_stats
         engine, feed = self._engine, self._feeds.statistics
@@ -83,7 +83,7 @@ class Validator:
     def evaluate(
         self, state: TrainState, stopped: Callable[[], bool] = lambda: False
     ) -> list[dict[str, dict[str, float]]] | None:
-        """For each run the means of its metrics by split; None once `stopped()`, asked often."""
+        """Returns each run's means by held-out split; None once `stopped()`, asked often."""
         engine = self._engine
         variables = {"params": state.params, "batch_stats": self.batch_stats(state)}
         start = engine.over(lambda own: EvalCarry(own, jnp.zeros((), jnp.int32)))(variables)
