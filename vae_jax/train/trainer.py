@@ -248,6 +248,8 @@ class _Trainer:
             feeds.train, [order_seed(run.config) for run in runs]
         )
         self.state = engine.pack([run.state for run in runs])
+        for run in runs:
+            del run.state  # Its memory is used for the packed one, or free.
         self.validator = Validator(engine, feeds)
         self.pace = Pace()
 
