@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from vae_jax.schedules import KL_SCHEDULES, LEARNING_RATE_SCHEDULES
 from vae_jax.streams import MAX_SEED
 from vae_jax.types import UserError
 
+KINDS = ("run", "sweep", "classifier")
 # A config trains a classifier if it has the section `classifier`, in place of these of a VAE.
 VAE_SECTIONS = ("model", "loss")
 
@@ -64,8 +66,9 @@ def _layers(kind: type = int, low: float = 1, **rest: Any) -> Field:
     return Field(kind, low=low, many=True, **rest)
 
 
-COUNT = Field(int, low=1)
-COUNT_OR_NONE = Field(int, low=0)
+MAX_COUNT = 2**31 - 1
+COUNT = Field(int, low=1, high=MAX_COUNT)
+COUNT_OR_NONE = Field(int, low=0, high=MAX_COUNT)
 FRACTION = Field(float, low=0.0, high=1.0)
 SWEEP_MODES = ("grid", "list")
 SWEEP_SCHEDULES = ("auto", "in_turn", "together", "mixed")
@@ -178,6 +181,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+def kind_of(config: ConfigDict) -> str:
+    """Returns which of `KINDS` a config describes, and so what its folder holds."""
+    return next((kind for kind in ("sweep", "classifier") if kind in config), "run")
 
 
 def is_classifier(config: ConfigDict) -> bool:
@@ -324,7 +332,10 @@ def to_json(config: ConfigDict) -> str:
 
 def from_json(text: str) -> ConfigDict:
     """The config of a JSON text; lists become the tuples that they were."""
-    return ConfigDict(_lists_to_tuples(json.loads(text)))
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("no object in braces")
+    return ConfigDict(_lists_to_tuples(values))
 
 
 def _lists_to_tuples(value: Any) -> Any:
@@ -428,7 +439,7 @@ def _check_value(name: str, value: Any, field: Field) -> None:
     if field.choices and value not in field.choices:
         raise UserError(f"config.{name} is {value!r}; valid are {', '.join(field.choices)}")
     if field.kind in (int, float):
-        if not math.isfinite(value):
+        if not abs(value) <= sys.float_info.max:  # NaN, an infinity, or an int of 400 digits
             raise UserError(f"config.{name} is {value!r}, but must be finite")
         if not (field.low <= value <= field.high and value > field.above):
             lower = f"> {field.above:g}" if field.above > -math.inf else f">= {field.low:g}"

@@ -87,9 +87,7 @@ def open_run(
     Raises:
         UserError: no run folder, no good checkpoint, or a checkpoint that does not fit the config.
     """
-    config = read_config(workdir)
-    if configs.is_classifier(config):
-        raise UserError(f"{str(workdir)!r} holds a classifier, but a VAE is needed here")
+    config = read_config(workdir, "run")
     model = make_vae(config.model, config.data.image_shape)
     saved = SavedSteps(Path(workdir) / CHECKPOINTS)
     label_names = _label_names(saved, workdir, step)
@@ -113,9 +111,7 @@ def open_classifier(workdir: str | Path, step: int | None = None) -> Run[Classif
     Raises:
         UserError: no run folder of a classifier, or no good checkpoint.
     """
-    config = read_config(workdir)
-    if not configs.is_classifier(config):
-        raise UserError(f"{str(workdir)!r} holds a VAE, but a classifier is needed here")
+    config = read_config(workdir, "classifier")
     saved = SavedSteps(Path(workdir) / CHECKPOINTS)
     label_names = _label_names(saved, workdir, step)
     model = make_classifier(config.classifier, config.data.image_shape, len(label_names))
@@ -131,7 +127,13 @@ def _label_names(saved: SavedSteps, workdir: str | Path, step: int | None) -> tu
     newest = saved.latest_step() if step is None else step
     if newest is None:
         raise UserError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
-    return tuple(saved.read_metadata(newest)["label_names"])
+    names = saved.read_metadata(newest).get("label_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(
+            f"checkpoint step {newest} in {saved.directory} was altered: its label_names are "
+            f"{names!r}; name another --step"
+        )
+    return tuple(names)
 
 
 def network_shapes(model: VAE, label_dim: int) -> dict[str, Any]:

@@ -19,34 +19,59 @@ from ml_collections import ConfigDict
 
 from vae_jax import config as configs
 from vae_jax.devices import is_first
-from vae_jax.files import sync_directory
+from vae_jax.files import explained, reason_of, sync_directory
 from vae_jax.types import UserError
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+MEMBERS = "members"  # of a sweep: a run folder each
+ROW_HEAD = {"split": str, "epoch": int, "step": int}  # what every row begins with
 
 
-def read_config(workdir: str | Path) -> ConfigDict:
-    """The resolved config of a run.
+def read_config(workdir: str | Path, kind: str | None = None) -> ConfigDict:
+    """Returns the config of what lies in a folder, validated as for training.
+
+    Args:
+        workdir: The folder.
+        kind: One of `config.KINDS` that it has to hold; None for any.
 
     Raises:
-        UserError: the folder is not a run folder.
+        UserError: No config.json, one that is not valid (names file and field), or one of another
+            kind.
     """
     path = Path(workdir) / CONFIG_FILE
     if not path.exists():
         raise UserError(f"{str(workdir)!r} is not a run folder: it has no {CONFIG_FILE}")
     try:
-        return configs.from_json(path.read_text())
-    except ValueError as error:
+        config = configs.from_json(_read_text(path))
+        configs.validate(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore it from a copy") from None
+    found = configs.kind_of(config)
+    if kind not in (None, found):
+        members = f"{Path(workdir) / MEMBERS}/NAME"
+        remedy = f"name one of its runs, {members}" if found == "sweep" else "name another folder"
+        raise UserError(f"{str(workdir)!r} holds a {found}, but a {kind} is needed here: {remedy}")
+    return config
+
+
+def saved_config(workdir: str | Path, kind: str) -> ConfigDict | None:
+    """Returns the config that a folder was trained with so far, or None if nothing is there.
+
+    Raises:
+        UserError: See `read_config`; nothing is trained in a folder of another kind.
+    """
+    return read_config(workdir, kind) if (Path(workdir) / CONFIG_FILE).exists() else None
 
 
 def write_config(workdir: str | Path, config: ConfigDict) -> None:
-    """Write WORKDIR/config.json, all or nothing."""
+    """Writes WORKDIR/config.json, all or nothing."""
     path = Path(workdir) / CONFIG_FILE
     temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
+    with explained(path), temporary.open("w") as file:
         file.write(configs.to_json(config))
         file.flush()
         os.fsync(file.fileno())
@@ -54,19 +79,37 @@ def write_config(workdir: str | Path, config: ConfigDict) -> None:
 
 
 def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
-    """All complete rows of WORKDIR/metrics.jsonl, oldest first; none if there is no file."""
+    """Returns all complete rows of WORKDIR/metrics.jsonl, oldest first; none if there is no file.
+
+    Raises:
+        UserError: Not such a file; names the line.
+    """
     path = Path(workdir) / METRICS_FILE
     if not path.exists():
         return []
     # A row cut short by a crash was never acknowledged: its step is trained again.
-    complete = [line for line in path.read_text().split("\n")[:-1] if line]
-    rows = []
-    for number, line in enumerate(complete, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number} is not JSON ({error}); repair or remove it") from None
-    return rows
+    lines = _read_text(path).split("\n")[:-1]
+    return [_row(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line]
+
+
+def _row(place: str, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place} is not JSON ({error}); repair or remove it") from None
+    for name, kind in ROW_HEAD.items():
+        if not isinstance(row, dict) or type(row.get(name)) is not kind:
+            raise UserError(f"{place} is not a row with {name!r}; repair or remove it")
+    return row
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {reason_of(error)}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; restore it from a copy") from None
 
 
 class MetricsLog:
@@ -78,12 +121,20 @@ class MetricsLog:
         tensorboard: also write TensorBoard events.
 
     Raises:
-        UserError: tensorboard is asked for and tensorboardX is not installed.
+        UserError: there are rows, but the folder of checkpoints is gone; or tensorboard is asked
+            for and tensorboardX is not installed.
     """
 
     def __init__(self, workdir: str | Path, step: int, tensorboard: bool = False) -> None:
-        self._path = Path(workdir) / METRICS_FILE
-        kept = [row for row in read_rows(workdir) if row["step"] <= step]
+        self._path, rows = Path(workdir) / METRICS_FILE, read_rows(workdir)
+        checkpoints = Path(workdir) / CHECKPOINTS
+        if rows and not checkpoints.exists():
+            raise UserError(
+                f"{self._path} has rows up to step {rows[-1]['step']}, but {checkpoints} is gone: "
+                f"restore it from a copy, or remove {METRICS_FILE} to start again at step 0"
+            )
+        checkpoints.mkdir(parents=True, exist_ok=True)  # before the first row
+        kept = [row for row in rows if row["step"] <= step]
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("w") as file:
             file.writelines(_line(row) for row in kept)

@@ -166,9 +166,12 @@ class SavedSteps:
         arrays = {}
         for item in items:
             leaves = record["items"][item]
-            stored = [name for name, leaf in leaves.items() if 0 not in leaf["shape"]]
+            empty = {name: leaf for name, leaf in leaves.items() if 0 in leaf["shape"]}
+            stored = [name for name in leaves if name not in empty]
             try:
                 arrays[item] = read_item(self.directory, step, item, stored) if stored else {}
+                for name, leaf in empty.items():
+                    arrays[item][name] = np.zeros(leaf["shape"], jax.numpy.dtype(leaf["dtype"]))
             except MemoryError:
                 raise
             except Exception as error:
@@ -178,13 +181,14 @@ class SavedSteps:
                         f"({brief_reason(error)}); change its permissions"
                     ) from error
                 raise Damaged(f"item {item!r} cannot be read ({brief_reason(error)})") from error
-            for name, leaf in leaves.items():
-                if name not in arrays[item]:
-                    arrays[item][name] = np.zeros(leaf["shape"], jax.numpy.dtype(leaf["dtype"]))
-                if digests.digest(arrays[item][name]) != leaf["sha256"]:
+            for name, found in digests.describe_leaves(arrays[item]).items():
+                if any(leaves[name][fact] != value for fact, value in found.items()):
                     raise Damaged(
                         f"item {item!r}, leaf {name!r}: its SHA-256 differs from the one saved"
                     )
+            bad = digests.first_non_finite(arrays[item]) if item in FINITE_ITEMS else None
+            if bad is not None:  # Nobody saved it so.
+                raise Damaged(f"item {item!r}, leaf {bad!r} is not finite")
         return arrays
 
 

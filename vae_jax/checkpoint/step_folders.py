@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
 from vae_jax.checkpoint import digests
 from vae_jax.types import UserError
 
@@ -48,13 +50,16 @@ class StepFolders:
             UserError: no permission.
         """
         try:
-            return digests.unseal(self._record_path(step).read_bytes())
+            record = digests.unseal(self._record_path(step).read_bytes())
         except FileNotFoundError:
             raise Damaged("its record file is missing") from None
         except PermissionError as error:
             raise UserError(f"Checkpoint step {step} may not be read: {error}") from error
         except (OSError, ValueError, RecursionError) as error:
             raise Damaged(f"its record file cannot be used, {error}") from error
+        if not _is_record(record, step):
+            raise Damaged("its record file is not the record of this step")
+        return record
 
     def replace_record(self, step: int, sealed: dict[str, Any]) -> None:
         """Exchanges the record of a step by one rename."""
@@ -104,6 +109,22 @@ class StepFolders:
             for rest in rests:
                 shutil.rmtree(rest, ignore_errors=time.monotonic() < deadline)
             time.sleep(0.05)
+
+
+def _is_record(record: Any, step: int) -> bool:
+    """Whether a record has the parts of one; its digest says nothing if somebody sealed it anew."""
+    try:
+        loss = record["test_loss"]
+        leaves = [leaf for item in record["items"].values() for leaf in item.values()]
+        return (
+            record["step"] == step
+            and isinstance(record["metadata"], dict)
+            and (loss is None or math.isfinite(loss))
+            and all(jnp.dtype(leaf["dtype"]).name and leaf["sha256"] for leaf in leaves)
+            and all(type(n) is int and n >= 0 for leaf in leaves for n in leaf["shape"])
+        )
+    except (AttributeError, LookupError, TypeError, OverflowError):
+        return False
 
 
 def steps_to_keep(

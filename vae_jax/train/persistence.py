@@ -9,6 +9,7 @@ import jax
 
 from vae_jax.checkpoint.saving import Checkpoints, SavedSteps, network_items, network_variables
 from vae_jax.train.state import TrainState
+from vae_jax.types import UserError
 
 if TYPE_CHECKING:
     from vae_jax.train.setup import Experiment
@@ -82,6 +83,11 @@ def restore(saved: SavedSteps, start: Experiment | Task) -> tuple[TrainState, Fa
     items = network_items(shapes.params, shapes.batch_stats) | {"training": _training_item(shapes)}
     restored = saved.restore(items)
     training = restored.items.pop("training")
+    if restored.metadata.keys() != set(Facts._fields) or int(training["step"]) != restored.step:
+        raise UserError(
+            f"checkpoint step {restored.step} in {saved.directory} was altered: its facts or its "
+            "step are not those of a run; remove this step to resume from an older one"
+        )
     logging.info("restored step %d", restored.step)
     state = TrainState(params=network_variables(restored.items)["params"], **training)
     return state, Facts(**restored.metadata)

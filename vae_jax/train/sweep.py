@@ -49,7 +49,6 @@ STATE_COPIES = 4
 # Outputs of the layers that are kept forward, and their gradients on the way back.
 ACTIVATION_COPIES = 2
 
-MEMBERS = "members"
 RECORD = "member.json"
 # Of the memory that the machine or the device has, when config.sweep.memory_gib is 0.
 MEMORY_SHARE = {"cpu": 0.5, "gpu": 0.8, "tpu": 0.8}
@@ -277,7 +276,7 @@ class Plan(NamedTuple):
 
 def member_folder(workdir: str | Path, member: Member) -> Path:
     """Returns the run folder of a member."""
-    return Path(workdir) / MEMBERS / member.name
+    return Path(workdir) / folders.MEMBERS / member.name
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -323,17 +322,15 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
             another config.
     """
     configs.validate(config)
-    saved = None
-    if (Path(workdir) / folders.CONFIG_FILE).exists():
-        saved = folders.read_config(workdir)
+    saved = folders.saved_config(workdir, "sweep")
     config = configs.resolved(config, saved)  # One schedule, also for members that come later.
     members = sweep_members(config)
     steps = total_steps(config, splits)
     outcomes, positions = {}, {}
     for member in members:
         folder = member_folder(workdir, member)
-        if (folder / folders.CONFIG_FILE).exists():
-            configs.check_resumable(folders.read_config(folder), member.config)
+        if (own := folders.saved_config(folder, "run")) is not None:
+            configs.check_resumable(own, member.config)
         step, untested = _position(folder, steps // config.train.epochs)
         positions[member.name] = step - 0.5 * untested  # put together with its like only
         record = read_record(folder)
@@ -424,7 +421,8 @@ def fit_sweep(config: ConfigDict, workdir: str | Path, say: Say = print) -> Swee
     say = say if devices.is_first() else lambda text: None
     with devices.held_by_first(run_lock(workdir)), StopSignals() as stop:
         plan = make_plan(config, workdir, splits)
-        devices.on_first(lambda: folders.write_config(workdir, plan.config))
+        if plan.groups:  # A sweep with nothing to train keeps its config.
+            devices.on_first(lambda: folders.write_config(workdir, plan.config))
         mesh = _plan_mesh(plan)
         say(
             f"{len(plan.members)} members: {len(plan.outcomes)} done, the others "

@@ -107,11 +107,11 @@ def resumed(config: ConfigDict, workdir: Path) -> ConfigDict:
     """Returns the config as the run in `workdir` keeps it, see `config.resolved`.
 
     Raises:
-        UserError: it would change the trajectory of the run that is there.
+        UserError: it would change the trajectory of the run that is there, or something of another
+            kind is there.
     """
-    saved = None
-    if (workdir / folders.CONFIG_FILE).exists():
-        saved = folders.read_config(workdir)
+    saved = folders.saved_config(workdir, configs.kind_of(config))
+    if saved is not None:
         configs.check_resumable(saved, config)
     return configs.resolved(config, saved)
 
@@ -175,10 +175,11 @@ class _Run:
         )
         self.state, facts = persistence.restore(self.checkpoints, task)
         self.saved_sums = facts.epoch_sums
-        devices.on_first(lambda: folders.write_config(workdir, config))
-        step = int(self.state.step)
+        step, last = int(self.state.step), feeds.train.steps_per_epoch * config.train.epochs
         # Whether the epoch that ends here is still to be evaluated.
         self.untested = facts.untested(step, feeds.train.steps_per_epoch)
+        if self.untested or step < last:  # A finished run keeps its config.
+            devices.on_first(lambda: folders.write_config(workdir, config))
         self.log = open_log(workdir, step - self.untested, config.log.tensorboard)
         stack.callback(self.log.close)
         self.means, self.images_before = EpochMeans(), 0.0
