@@ -1,6 +1,7 @@
 """Checkpoints under flipped, lost and cut files, kills at any instant, and a full disk."""
 
 import inspect
+import json
 import os
 import random
 import resource
@@ -16,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax.checkpoint.saving import Checkpoints
+from vae_jax.checkpoint import digests
+from vae_jax.checkpoint.orbax_items import write_step
+from vae_jax.checkpoint.saving import Checkpoints, SavedSteps
 from vae_jax.types import UserError
 
 # On a slow machine an echo of a failed read (see orbax_items) may still arrive after its test.
@@ -49,6 +52,43 @@ def pristine(tmp_path_factory):
         for step in (4, 5):
             checkpoints.save(step, state(step), validation_loss=1 / step, metadata={"name": "run"})
     return folder
+
+
+@pytest.mark.parametrize(
+    ("edit", "seen"),
+    [
+        (lambda r: r.pop("items"), "is not the record"),
+        (lambda r: r.update(items=[1]), "is not the record"),
+        (lambda r: r.update(step=6), "is not the record"),
+        (lambda r: r.update(metadata="text"), "is not the record"),
+        (lambda r: r.update(validation_loss="low"), "is not the record"),
+        (lambda r: r["items"]["decoder"]["w"].update(dtype="banana"), "is not the record"),
+        (lambda r: r["items"]["decoder"]["w"].update(shape=[-3]), "is not the record"),
+        (lambda r: r["items"]["decoder"].update(w=7), "is not the record"),
+        (lambda r: r["items"]["decoder"].update(v=r["items"]["decoder"]["w"]), "does not fit"),
+    ],
+)
+def test_a_record_that_was_edited_and_sealed_anew_is_one_sentence(pristine, tmp_path, edit, seen):
+    folder = shutil.copytree(pristine, tmp_path / "steps")
+    path = folder / "5" / "record" / "metadata"
+    record = json.loads(path.read_text())["record"]
+    edit(record)
+    path.write_text(json.dumps(digests.seal(record)))
+    with pytest.raises(UserError, match=f"Checkpoint step 5 .*{seen}"):
+        SavedSteps(folder).restore(state(0), 5)
+
+
+@pytest.mark.parametrize("bad", [np.full(300, np.nan, np.float32), np.zeros(300, np.float64)])
+def test_arrays_that_were_exchanged_and_sealed_anew_are_refused(pristine, tmp_path, bad):
+    folder = shutil.copytree(pristine, tmp_path / "steps")
+    record = json.loads((folder / "5" / "record" / "metadata").read_text())["record"]
+    shutil.rmtree(folder / "5")
+    items = {name: digests.host_copies(item) for name, item in state(5).items()}
+    items["decoder"]["w"] = bad
+    record["items"]["decoder"]["w"]["sha256"] = digests.digest(bad)
+    write_step(folder, 5, items, digests.seal(record))
+    with pytest.raises(UserError, match="step 5 .*leaf 'w'.*(is not finite|differs)"):
+        SavedSteps(folder).restore(state(0), 5)
 
 
 def outcome(pristine, folder, damage):

@@ -98,7 +98,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(config, tmp_path):
 
 def test_the_wrong_kind_of_run_is_refused(config, tiny_config, tmp_path):
     write_config(tmp_path, tiny_config)
-    with pytest.raises(UserError, match="holds a VAE"):
+    with pytest.raises(UserError, match="holds a run, but a classifier"):
         open_classifier(tmp_path)
     config.data.condition, config.data.attributes = "none", ()
     with pytest.raises(UserError, match="'class' or 'attributes'"):

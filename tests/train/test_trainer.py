@@ -3,18 +3,23 @@
 import errno
 import json
 import os
+import shutil
 import signal
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from vae_jax.checkpoint.digests import seal
 from vae_jax.checkpoint.orbax_items import write_step
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.run import open_run
-from vae_jax.run_folder import read_rows
+from vae_jax.run_folder import read_rows, write_config
 from vae_jax.train import task
 from vae_jax.train.epoch import EpochMeans
+from vae_jax.train.sweep import fit_sweep
 from vae_jax.train.trainer import fit
 from vae_jax.train.validation import Validator
 from vae_jax.types import UserError
@@ -175,6 +180,49 @@ def test_more_epochs_train_on(uninterrupted, tiny_config, tmp_path, assert_same_
     tiny_config.train.epochs = 2
     assert fit(tiny_config, tmp_path, quiet).step == 10
     assert_same_run(tiny_config, reference, tmp_path)
+
+
+def test_a_finished_run_keeps_its_config(uninterrupted, tiny_config):
+    workdir, _, _, _ = uninterrupted
+    before, said = (workdir / "config.json").read_bytes(), []
+    tiny_config.train.epochs = 1
+    assert fit(tiny_config, workdir, said.append).step == 10
+    assert "finished already at step 10" in said[-1]
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_what_was_altered_or_lost_in_a_run_folder_is_named(uninterrupted, tiny_config, tmp_path):
+    workdir = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "5")
+    path = workdir / "checkpoints" / "10" / "record" / "metadata"
+    for facts, who, sentence in (
+        ({"label_names": 3}, open_run, "step 10 .* altered: its label_names are 3"),
+        ({"label_names": []}, partial(fit, tiny_config), "step 10 .* altered: its facts"),
+    ):
+        record = json.loads(path.read_text())["record"] | {"metadata": facts}
+        path.write_text(json.dumps(seal(record)))
+        with pytest.raises(UserError, match=sentence):
+            who(workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(UserError, match="rows up to step 10, but .*checkpoints is gone"):
+        fit(tiny_config, workdir, quiet)
+    assert len(read_rows(workdir)) == 4
+
+
+def test_runs_and_sweeps_leave_each_others_folders_alone(uninterrupted, tiny_config, tmp_path):
+    workdir, config, _, _ = uninterrupted
+    before = (workdir / "config.json").read_bytes()
+    with tiny_config.unlocked():
+        tiny_config.sweep = ConfigDict({"seed": (0, 1), "mode": "grid", "schedule": "in_turn",
+                                        "same_batches": False, "memory_gib": 0.0})  # fmt: skip
+    with pytest.raises(UserError, match="holds a run, but a sweep is needed here"):
+        fit_sweep(tiny_config, workdir, quiet)
+    assert (workdir / "config.json").read_bytes() == before
+    write_config(tmp_path, tiny_config)
+    for command in (partial(fit, config), open_run):
+        with pytest.raises(UserError, match="holds a sweep, but a run .*members/NAME"):
+            command(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["config.json"]
 
 
 def test_more_epochs_under_a_cosine_are_refused_until_it_is_stretched(tiny_config, tmp_path):

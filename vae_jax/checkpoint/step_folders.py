@@ -114,7 +114,7 @@ class StepFolders:
 def _is_record(record: Any, step: int) -> bool:
     """Whether a record has the parts of one; its digest says nothing if somebody sealed it anew."""
     try:
-        loss = record["test_loss"]
+        loss = record["validation_loss"]
         leaves = [leaf for item in record["items"].values() for leaf in item.values()]
         return (
             record["step"] == step
