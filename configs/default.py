@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     # prepared into PATH-SIZE beside it; mnist: folder with the four IDX files; cifar10: folder
     # with the six files of the binary version.
     config.data.path = "data/faces"
+    config.data.digest = ""  # SHA-256 of the images, which a run fills in; it refuses any others
     config.data.image_shape = (64, 64, 3)  # H, W, C
     config.data.generate_count = 8000  # faces only: how many to draw, all splits together
     config.data.generate_seed = 0  # faces only

@@ -77,6 +77,7 @@ FIELDS: dict[str, Field] = {
     "seed": Field(int, low=0, high=MAX_SEED),
     "data.name": _choice("faces", "celeba", "mnist", "cifar10", "folder"),
     "data.path": Field(str),
+    "data.digest": Field(str),
     "data.image_shape": _layers(high=4096),
     "data.generate_count": Field(int, low=10),
     "data.generate_seed": Field(int, low=0, high=MAX_SEED),
@@ -360,6 +361,13 @@ def check_resumable(saved: ConfigDict, config: ConfigDict) -> None:
         if name in RESUMABLE or name.split(".")[0] in RESUMABLE_SECTIONS:
             continue
         old, new = (flat.get(name, BEFORE.get(name, "absent")) for flat in (before, now))
+        if name == "data.digest" and "" in (old, new):
+            continue  # not known yet: `open_splits` will compare it
+        if name == "data.digest" and old != new:
+            raise UserError(
+                f"the images at {now['data.path']} are not those that this workdir was trained "
+                "on; set config.data.path to where those lie, or use another workdir"
+            )
         if old != new and not (isinstance(old, tuple) and list(old) == list(new)):
             raise UserError(
                 f"config.{name} is {new!r}, but this workdir was trained with {old!r}; "
@@ -368,7 +376,7 @@ def check_resumable(saved: ConfigDict, config: ConfigDict) -> None:
 
 
 def resolved(config: ConfigDict, saved: ConfigDict | None = None) -> ConfigDict:
-    """The config as its run keeps it: with the length of its schedule in numbers.
+    """The config as its run keeps it: with the digest of its data, and the schedule's length.
 
     Args:
         config: validated.
@@ -376,12 +384,15 @@ def resolved(config: ConfigDict, saved: ConfigDict | None = None) -> ConfigDict:
             `train.epochs` is now, unless `config` gives another length.
 
     Returns:
-        A copy whose `optimizer.schedule_epochs` is set where there is a schedule.
+        A copy whose `optimizer.schedule_epochs` is set where there is a schedule, and whose
+        `data.digest` is that of the images the run has started with.
 
     Raises:
         UserError: epochs after the end of the schedule, which would train nothing.
     """
     config = config.copy_and_resolve_references()
+    if saved is not None:
+        config.data.digest = config.data.digest or saved.data.digest
     optimizer, epochs = config.optimizer, config.train.epochs
     if optimizer.schedule == "constant":
         return config

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from jpeg_folders import write_images
 from stores import write_store
 
 from vae_jax.data.formats.idx import write_idx
@@ -38,6 +39,40 @@ def test_a_missing_path_is_named(tiny_config):
     tiny_config.data.path = "nowhere/at/all"
     with pytest.raises(UserError, match="config.data.path is 'nowhere/at/all'"):
         open_splits(tiny_config.data)
+
+
+def test_folders_whose_names_differ_after_a_dot_have_stores_of_their_own(tmp_path, tiny_config):
+    data = tiny_config.data
+    data.name = "folder"
+    digests = set()
+    for number in (1, 2):
+        write_images(tmp_path / f"set.v{number}", 3, first=number)
+        data.path = str(tmp_path / f"set.v{number}")
+        splits = open_splits(data)
+        assert set(splits.train.file_names) < {f"{number + i:06d}.jpg" for i in range(3)}
+        digests.add(splits.digest)
+    assert len(digests) == 2
+    assert {path.name for path in tmp_path.glob("*-16")} == {"set.v1-16", "set.v2-16"}
+    write_images(tmp_path / "set.v2", 1, first=9)
+    with pytest.raises(UserError, match="set.v2-16 holds a store of other files"):
+        open_splits(data)
+
+
+def test_other_data_than_a_run_was_trained_on_are_refused(tiny_config):
+    tiny_config.data.digest = open_splits(tiny_config.data).digest
+    open_splits(tiny_config.data)
+    tiny_config.data.digest = "0" * 64
+    with pytest.raises(UserError, match="not those that this run was trained on.*not 000000"):
+        open_splits(tiny_config.data)
+
+
+def test_a_path_in_a_circle_is_one_sentence(tmp_path, tiny_config):
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    tiny_config.data.path = str(tmp_path / "circle")
+    for name in ("celeba", "mnist", "cifar10"):
+        tiny_config.data.name = name
+        with pytest.raises(UserError, match="circle"):
+            open_splits(tiny_config.data)
 
 
 def test_attributes_as_condition(tiny_config):

@@ -11,12 +11,14 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from stores import write_store
 
 from vae_jax.checkpoint.digests import seal
 from vae_jax.checkpoint.orbax_items import write_step
 from vae_jax.checkpoint.saving import Checkpoints
+from vae_jax.data.splits import open_splits
 from vae_jax.run import open_run
-from vae_jax.run_folder import read_rows, write_config
+from vae_jax.run_folder import read_config, read_rows, write_config
 from vae_jax.train import task
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.sweep import fit_sweep
@@ -276,6 +278,20 @@ def test_networks_open_on_their_own(uninterrupted):
 def test_opening_nothing_says_so(tmp_path):
     with pytest.raises(UserError, match="is not a run folder"):
         open_run(tmp_path)
+
+
+def test_other_images_in_the_same_workdir_are_refused(uninterrupted, tmp_path):
+    """A run goes on where its images have been moved to, and not on others."""
+    workdir, config = shutil.copytree(uninterrupted[0], tmp_path / "run"), uninterrupted[1]
+    saved, other = read_config(workdir), config.copy_and_resolve_references()
+    moved = shutil.copytree(config.data.path, tmp_path / "moved")
+    other.data.path = str(moved)
+    assert open_splits(other.data).digest == saved.data.digest
+    fit(other, workdir, quiet)
+    write_store(tmp_path / "other", np.zeros((3, 16, 16, 3), np.uint8), [0, 0, 2])
+    other.data.path = str(tmp_path / "other")
+    with pytest.raises(UserError, match="other are not those that this run was trained on"):
+        fit(other, workdir, quiet)
 
 
 def test_another_objective_in_the_same_workdir_is_refused(uninterrupted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 
 from vae_jax.data.faces.files import write_faces
 from vae_jax.data.formats import celeba, cifar, folder, idx
-from vae_jax.data.store.reading import MANIFEST, open_store
+from vae_jax.data.store.reading import MANIFEST, Store, open_store
+from vae_jax.files import reason_of
 from vae_jax.types import ImageSet, UserError
 
 # Data sets that are read into memory from files of their own.
@@ -27,11 +29,13 @@ class Splits(NamedTuple):
         train: The images that weights are fitted to.
         validation: The images by which epochs, weights and models are chosen, or None.
         test: The images that results are reported on, and nothing is chosen by.
+        digest: SHA-256 of the data set that they were taken from.
     """
 
     train: ImageSet
     validation: ImageSet | None
     test: ImageSet
+    digest: str
 
 
 def open_splits(data: Mapping[str, Any]) -> Splits:
@@ -46,17 +50,20 @@ def open_splits(data: Mapping[str, Any]) -> Splits:
         of the training split, the same ones whatever the other counts are.
 
     Raises:
-        UserError: nothing usable at the path, or images of another shape than the config says.
+        UserError: nothing usable at the path, images of another shape than the config says, or
+            other data than those of `digest`.
     """
-    validation = None
-    if data["name"] in ARRAYS:
-        sets = ARRAYS[data["name"]](data["path"])
-        train, test = sets["train"], sets["test"]
-    else:
-        prepared = open_store(_prepared(data))
-        train, test = prepared.split("train"), prepared.split("test")
-        if prepared.split_sizes["validation"]:
-            validation = prepared.split("validation")
+    try:
+        train, validation, test, digest = _open(data)
+    except OSError as error:
+        raise UserError(
+            f"config.data.path is {data['path']!r}, which cannot be read: {reason_of(error)}"
+        ) from error
+    if data["digest"] not in ("", digest):
+        raise UserError(
+            f"the images at {data['path']} are not those that this run was trained on (SHA-256 "
+            f"{digest[:12]}, not {data['digest'][:12]}): set config.data.path to where those lie"
+        )
     for split in (train, test):
         if split.image_shape != tuple(data["image_shape"]):
             raise UserError(
@@ -75,7 +82,21 @@ def open_splits(data: Mapping[str, Any]) -> Splits:
         train, test = fixed_binarized(train, (seed, 0)), fixed_binarized(test, (seed, 1))
         if validation is not None:
             validation = fixed_binarized(validation, (seed, 2))
-    return Splits(train, validation, test)
+    return Splits(train, validation, test, digest)
+
+
+def _open(data: Mapping[str, Any]) -> Splits:
+    """Opens whole splits as the data set has them."""
+    if data["name"] in ARRAYS:
+        sets = ARRAYS[data["name"]](data["path"])
+        digest = hashlib.sha256()
+        for name in ("train", "test"):
+            digest.update(np.ascontiguousarray(sets[name].images))
+            digest.update(np.ascontiguousarray(sets[name].labels))
+        return Splits(sets["train"], None, sets["test"], digest.hexdigest())
+    prepared = _prepared(data)
+    validation = prepared.split("validation") if prepared.split_sizes["validation"] else None
+    return Splits(prepared.split("train"), validation, prepared.split("test"), prepared.digest)
 
 
 def _held_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
@@ -109,7 +130,7 @@ def fixed_binarized(split: ImageSet, seed: tuple[int, ...]) -> ImageSet:
     return replace(split, images=images, rows=np.arange(len(split)))
 
 
-def _prepared(data: Mapping[str, Any]) -> Path:
+def _prepared(data: Mapping[str, Any]) -> Store:
     path = Path(data["path"])
     height, width, channels = data["image_shape"]
     if height != width or channels != 3:
@@ -120,22 +141,19 @@ def _prepared(data: Mapping[str, Any]) -> Path:
     if data["name"] == "faces":
         home = path / f"{data['generate_count']}-seed{data['generate_seed']}"
         source, out = home / "jpeg", home / str(height)
-        if not (out / MANIFEST).exists():
-            write_faces(source, data["generate_count"], data["generate_seed"])
-            celeba.prepare(source, out, height)
-        return out
+        if (out / MANIFEST).exists():
+            return open_store(out)
+        write_faces(source, data["generate_count"], data["generate_seed"])
+        return celeba.prepare(source, out, height)
     if (path / MANIFEST).exists():
-        return path
+        return open_store(path)
     if not path.exists():
         raise UserError(
             f"config.data.path is {str(path)!r}, which does not exist; give a prepared store, "
             "a folder of images or a zip"
         )
-    out = path.with_name(f"{path.stem}-{height}")
-    if not (out / MANIFEST).exists():
-        prepare = celeba.prepare if data["name"] == "celeba" else folder.prepare
-        prepare(path, out, height)
-    return out
+    prepare = celeba.prepare if data["name"] == "celeba" else folder.prepare
+    return prepare(path, path.with_name(f"{path.name}-{height}"), height)
 
 
 def first_images(split: ImageSet, count: int, field: str) -> ImageSet:

@@ -418,6 +418,8 @@ def fit_sweep(config: ConfigDict, workdir: str | Path, say: Say = print) -> Swee
     workdir = Path(workdir)
     configs.validate(config)
     splits = devices.first_before_others(lambda: open_splits(config.data))
+    config = config.copy_and_resolve_references()
+    config.data.digest = splits.digest
     say = say if devices.is_first() else lambda text: None
     with devices.held_by_first(run_lock(workdir)), StopSignals() as stop:
         plan = make_plan(config, workdir, splits)

@@ -90,6 +90,7 @@ def fit(config: ConfigDict, workdir: str | Path, say: Say = print) -> FitResult:
         config = resumed(config, workdir)
         # Preparing data may take long and can be killed at any time, so signals end it as usual.
         splits = devices.first_before_others(lambda: open_splits(config.data))
+        config.data.digest = splits.digest
         with StopSignals() as stop:
             task = make_task(config, splits)
             feeds = make_feeds(config, splits, devices.data_mesh(config))

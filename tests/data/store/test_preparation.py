@@ -16,8 +16,10 @@ import pytest
 from jpeg_folders import SHAPES, by_pillow, contents, jpeg, spoil, write_images, write_tables
 
 from vae_jax.data.formats import celeba
+from vae_jax.data.formats import folder as folder_format
 from vae_jax.data.store import preparation
 from vae_jax.data.store.reading import open_store
+from vae_jax.data.store.writing import exclusive
 from vae_jax.types import UserError
 
 
@@ -71,10 +73,41 @@ def test_finished_store_is_opened_or_refused(tmp_path):
     before = (tmp_path / "s" / "images.npy").stat().st_mtime_ns
     celeba.prepare(raw, tmp_path / "s", 8)
     assert (tmp_path / "s" / "images.npy").stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="other files or settings.*'size': 8"):
+    with pytest.raises(UserError, match="other settings .size 8, now 16."):
         celeba.prepare(raw, tmp_path / "s", 16)
+    with pytest.raises(UserError, match="other settings .crop auto, now square, formats"):
+        folder_format.prepare(raw, tmp_path / "s", 8)
+
+
+def more_images(raw):
     write_images(raw, 1, first=6)
-    with pytest.raises(UserError, match="other files or settings"):
+
+
+def another_image_of_the_same_size(raw):
+    data = bytearray((raw / "000002.jpg").read_bytes())
+    data[-9] ^= 1
+    (raw / "000002.jpg").write_bytes(data)
+
+
+def a_table_that_was_not_there(raw):
+    write_tables(raw, range(1, 6))
+
+
+@pytest.mark.parametrize(
+    "change", [more_images, another_image_of_the_same_size, a_table_that_was_not_there]
+)
+def test_a_store_of_files_that_have_changed_is_refused(tmp_path, change):
+    raw = write_images(tmp_path / "raw", 5)
+    celeba.prepare(raw, tmp_path / "s", 8)
+    change(raw)
+    with pytest.raises(UserError, match="other files than .*raw has now.*give .*s itself"):
+        celeba.prepare(raw, tmp_path / "s", 8)
+
+
+def test_a_finished_store_is_opened_while_another_process_does_so(tmp_path):
+    raw = write_images(tmp_path / "raw", 5)
+    celeba.prepare(raw, tmp_path / "s", 8)
+    with exclusive(tmp_path / "s"):
         celeba.prepare(raw, tmp_path / "s", 8)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import warnings
 import zipfile
@@ -64,6 +65,24 @@ def test_missing_and_empty(tmp_path):
         list_source(tmp_path / "x", JPEG_NAMES, nested=False)
     with pytest.raises(UserError, match="holds no image files"):
         list_source(tmp_path, JPEG_NAMES, nested=False)
+
+
+def test_circles_and_pipes_are_one_sentence(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").symlink_to(tmp_path / "a" / "1.jpg")
+    with pytest.raises(UserError, match="1.jpg cannot be read: .*links lead in a circle"):
+        list_source(tmp_path / "a", JPEG_NAMES, nested=True)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is not a file or folder"):
+        list_source(tmp_path / "pipe", JPEG_NAMES, nested=True)
+
+
+def test_a_sparse_giant_is_refused_unread(tmp_path, little_memory):
+    with (tmp_path / "1.jpg").open("wb") as file:
+        file.truncate(2**40)
+    source = list_source(tmp_path, JPEG_NAMES, nested=True)
+    with pytest.raises(UserError, match="is larger than"):
+        read_all(source)
 
 
 @pytest.mark.parametrize("name", ["../1.jpg", "/1.jpg", "a/../../1.jpg", "a\\1.jpg", "c:1.jpg"])

@@ -74,6 +74,18 @@ def test_missing_or_truncated_file_is_named(directory, name):
         open_store(directory)
 
 
+def test_a_file_that_cannot_be_read_is_named(directory):
+    path = directory / "files.json"
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(UserError, match="files.json"):
+        open_store(directory)
+    (directory / "manifest.json").unlink()
+    (directory / "manifest.json").mkdir()
+    with pytest.raises(UserError, match="manifest.json"):
+        open_store(directory)
+
+
 def test_sizes_are_named(directory):
     data = (directory / "images.npy").read_bytes()
     (directory / "images.npy").write_bytes(data + b"x")

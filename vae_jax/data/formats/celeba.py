@@ -8,6 +8,8 @@ parent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,31 +65,24 @@ def prepare(
     Raises:
         UserError: names the file, and the line in a table.
     """
+    if partition not in PARTITIONS:
+        raise UserError(f"partition is '{partition}', expected one of {', '.join(PARTITIONS)}")
+    if train_count < 1 or test_count < 0:
+        raise UserError(f"train_count is {train_count} and test_count {test_count}: too small")
     files = list_source(source, JPEG_NAMES, nested=False)
-    annotations = _annotate(
-        files, Path(source), partition, train_count, test_count, on_bad_file == "skip"
+    folders = _folders_of_tables(files, Path(source))
+    tables = {stem: find_table(folders, stem) for stem in (PARTITION, ATTRIBUTES)}
+    rule = (partition, train_count, test_count)
+    return build_store(
+        files,
+        Path(out),
+        Job(str(files.root), files.is_zip, size, checked_crop(crop), ("JPEG",)),
+        lambda: _annotate(files, tables, rule, allow_absent=on_bad_file == "skip"),
+        BadFiles(on_bad_file, max_bad),
+        workers,
+        tables=[table for table in tables.values() if table is not None],
+        partition=rule,
     )
-    job = Job(str(files.root), files.is_zip, size, checked_crop(crop), ("JPEG",))
-    bad_files = BadFiles(on_bad_file, max_bad)
-    return build_store(files, Path(out), job, annotations, bad_files, workers)
-
-
-def _annotate(
-    files: Source,
-    source: Path,
-    partition: str,
-    train_count: int,
-    test_count: int,
-    allow_absent: bool,
-) -> Annotations:
-    names = [member.name for member in files.members]
-    folders = _folders_of_tables(files, source)
-    chosen = _split(names, folders, partition, train_count, test_count, allow_absent)
-    table = find_table(folders, ATTRIBUTES)
-    if table is None:
-        return chosen
-    labels, label_names = read_attributes(table, names, allow_absent)
-    return Annotations(chosen.splits, chosen.rule, labels, label_names)
 
 
 def _folders_of_tables(files: Source, source: Path) -> list[Path]:
@@ -99,33 +94,36 @@ def _folders_of_tables(files: Source, source: Path) -> list[Path]:
     return folders
 
 
-def _split(
-    names: list[str],
-    folders: list[Path],
-    partition: str,
-    train_count: int,
-    test_count: int,
+def _annotate(
+    files: Source,
+    tables: Mapping[str, Path | None],
+    rule: tuple[str, int, int],
     allow_absent: bool,
 ) -> Annotations:
-    if partition not in PARTITIONS:
-        raise UserError(f"partition is '{partition}', expected one of {', '.join(PARTITIONS)}")
-    if train_count < 1 or test_count < 0:
-        raise UserError(f"train_count is {train_count} and test_count {test_count}: too small")
-    table = find_table(folders, PARTITION)
-    if partition == "official" or (partition == "auto" and table is not None):
-        if table is None:
-            raise UserError(f"there is no {PARTITION}.txt or .csv in {folders[0]} or above")
-        return Annotations(read_partition(table, names, allow_absent), f"official, {table.name}")
+    """Reads the tables; `rule` is `prepare`'s partition, train_count and test_count."""
+    names = [member.name for member in files.members]
+    partition, train_count, test_count = rule
+    table = tables[PARTITION]
+    if partition == "official" and table is None:
+        raise UserError(f"there is no {PARTITION}.txt or .csv in {files.folder} or above")
     enough = len(names) >= train_count + test_count
     numbered = all(name.split(".")[0].isdecimal() for name in names)
-    if partition == "reference" or (partition == "auto" and enough and numbered):
-        if not (enough and numbered):
-            raise UserError(
-                f"the reference partition needs {train_count + test_count} files named by numbers, "
-                f"found {len(names)} files in {folders[0]}"
-            )
-        return _by_number(names, train_count, test_count)
-    return by_fraction(names)
+    if partition == "reference" and not (enough and numbered):
+        raise UserError(
+            f"the reference partition needs {train_count + test_count} files named by numbers, "
+            f"found {len(names)} files in {files.folder}"
+        )
+    if table is not None and partition in ("auto", "official"):
+        splits = read_partition(table, names, allow_absent)
+        found = Annotations(splits, f"official, {table.name}")
+    elif partition != "fraction" and enough and numbered:
+        found = _by_number(names, train_count, test_count)
+    else:
+        found = by_fraction(names)
+    if (table := tables[ATTRIBUTES]) is not None:
+        labels, label_names = read_attributes(table, names, allow_absent)
+        found = replace(found, labels=labels, label_names=label_names)
+    return found
 
 
 def _by_number(names: list[str], train_count: int, test_count: int) -> Annotations:

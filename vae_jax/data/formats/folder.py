@@ -31,10 +31,14 @@ def prepare(
     Files are named by their path below `source`; arguments and errors as in `celeba.prepare`.
     """
     files = list_source(source, IMAGE_NAMES, nested=True)
-    annotations = by_fraction([member.name for member in files.members])
-    job = Job(str(files.root), files.is_zip, size, checked_crop(crop), ("JPEG", "PNG"))
-    bad_files = BadFiles(on_bad_file, max_bad)
-    return build_store(files, Path(out), job, annotations, bad_files, workers)
+    return build_store(
+        files,
+        Path(out),
+        Job(str(files.root), files.is_zip, size, checked_crop(crop), ("JPEG", "PNG")),
+        lambda: by_fraction([member.name for member in files.members]),
+        BadFiles(on_bad_file, max_bad),
+        workers,
+    )
 
 
 def checked_crop(crop: Crop) -> Crop:

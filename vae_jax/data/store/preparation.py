@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from vae_jax.data.store.writing import (
     seal,
 )
 from vae_jax.data.workers import available_cores, in_processes
-from vae_jax.files import sync_directory, write_synced
+from vae_jax.files import reason_of, sync_directory, write_synced
 from vae_jax.progress import progress
 from vae_jax.types import UserError
 
@@ -103,25 +103,30 @@ def build_store(
     source: Source,
     out: Path,
     job: Job,
-    annotations: Annotations,
+    annotate: Callable[[], Annotations],
     bad_files: BadFiles,
     workers: int | None = None,
+    tables: Sequence[Path] = (),
+    partition: Sequence[str | int] = (),
 ) -> Store:
-    """Prepare `source` into a store at `out`, or go on with an interrupted preparation.
+    """Prepares `source` into a store at `out`, or goes on with an interrupted preparation.
 
-    The result depends on the files, `job` and `annotations` only: not on `workers`, nor on
-    interruptions. A finished store of the same work is opened; one of other work is refused.
+    The result depends on the files, `job` and the annotations only: not on `workers`, nor on
+    interruptions. A finished store is opened if it was made of the same files in the same way, as
+    their names, sizes and times tell, which takes seconds; otherwise it is refused.
 
     Args:
-        source: the files, N of them.
-        out: the store's directory.
-        job: how to decode a file.
-        annotations: splits and labels of the N files.
-        bad_files: what to do about files that cannot be used.
-        workers: number of processes; None: one a core.
+        source: The files, N of them.
+        out: The store's directory.
+        job: How to decode a file.
+        annotate: Returns the splits and labels of the N files; not called for a finished store.
+        bad_files: What to do about files that cannot be used.
+        workers: The number of processes; None: one per core.
+        tables: Further files on which the annotations depend.
+        partition: Whatever else they depend on.
 
     Raises:
-        UserError: bad files, `out` is taken, no room on the disk.
+        UserError: Bad files, `out` is taken, no room on the disk, files that have changed.
     """
     if not 1 <= job.size <= MAX_SIZE:
         raise UserError(f"size is {job.size}, expected 1 to {MAX_SIZE} pixels")
@@ -132,17 +137,41 @@ def build_store(
         "crop": job.crop if isinstance(job.crop, str) else list(job.crop),
         "filter": "Lanczos",
         "formats": list(job.formats),
+        "partition": list(partition),
         "pillow": PIL.__version__,
     }
     try:
+        listing = _listing_digest(source, tables)
+        if (out / MANIFEST).exists():
+            return _reopened(out, source, settings, listing)
         with exclusive(out):
             if move_into_place(out) or (out / MANIFEST).exists():
-                return _reopen(out, source, settings, annotations)
+                return _reopened(out, source, settings, listing)
             refuse_existing(out)
-            _write(source, out, job, settings, annotations, bad_files, workers)
+            _write(source, out, job, settings, listing, annotate(), bad_files, workers)
     except OSError as error:
-        raise UserError(f"{out} cannot be written: {error}") from error
+        raise UserError(f"{out} cannot be written: {reason_of(error)}") from error
     return open_store(out)
+
+
+def _reopened(out: Path, source: Source, settings: dict[str, Any], listing: str) -> Store:
+    store = open_store(out)
+    made = store.manifest["settings"]
+    remedy = "delete it to prepare it anew, or name another place"
+    if changed := _differences(made, {**settings, "pillow": made.get("pillow")}):
+        raise UserError(f"{out} holds a store with other settings ({changed}): {remedy}")
+    if store.manifest["source"].get("listing") != listing:
+        raise UserError(
+            f"{out} holds a store of other files than {source.root} has now (names, sizes or "
+            f"times differ): {remedy}, or give {out} itself as the data"
+        )
+    return store
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Returns in words which settings differ; empty for none."""
+    changed = [key for key in wanted if found.get(key) != wanted[key]]
+    return ", ".join(f"{key} {found.get(key)}, now {wanted[key]}" for key in changed)
 
 
 def _write(
@@ -150,6 +179,7 @@ def _write(
     out: Path,
     job: Job,
     settings: dict[str, Any],
+    listing: str,
     annotations: Annotations,
     bad_files: BadFiles,
     workers: int | None,
@@ -173,7 +203,7 @@ def _write(
     about_source = {
         "name": source.root.name,
         "files": len(members),
-        "listing": _listing_digest(source),
+        "listing": listing,
         "sha256": hashlib.sha256("".join(chunk.digest for chunk in done).encode()).hexdigest(),
         "partition": annotations.rule,
         "skipped": bad,
@@ -251,35 +281,13 @@ def _finished(
         before = dict(found["settings"])
     except (ValueError, TypeError, LookupError) as error:
         raise UserError(f"{path} is damaged ({error!r}): delete {partial}") from error
-    if before != json.loads(json.dumps(settings)):
-        changed = [key for key in settings if before.get(key) != settings[key]]
-        differences = ", ".join(f"{key} {before.get(key)}, now {settings[key]}" for key in changed)
+    if differences := _differences(before, settings):
         raise UserError(
             f"{partial} holds unfinished work with other settings ({differences}): "
             "use the same ones, or delete that directory"
         )
     same = (chunk.stamp == _stamp(files) for chunk, files in zip(done, chunks, strict=False))
     return done[: sum(itertools.takewhile(bool, same))]
-
-
-def _reopen(out: Path, source: Source, settings: dict[str, Any], annotations: Annotations) -> Store:
-    store = open_store(out)
-    made = {**store.manifest["settings"], "pillow": settings["pillow"]}
-    kept = _kept(source.members, store.manifest["source"]["skipped"])
-    labels = None if annotations.labels is None else annotations.labels[kept]
-    same = (
-        made == settings
-        and store.manifest["source"]["listing"] == _listing_digest(source)
-        and np.array_equal(store.splits, annotations.splits[kept])
-        and (store.labels is None) == (labels is None)
-        and (labels is None or store.labels is None or np.array_equal(store.labels, labels))
-    )
-    if not same:
-        raise UserError(
-            f"{out} holds a store of other files or settings ({store.manifest['settings']}): "
-            "delete it or name another directory"
-        )
-    return store
 
 
 def _kept(members: Sequence[Member], bad: Sequence[Sequence[str]]) -> np.ndarray:
@@ -293,7 +301,8 @@ def _stamp(members: Sequence[Member]) -> str:
     return hashlib.sha256(repr(members).encode()).hexdigest()
 
 
-def _listing_digest(source: Source) -> str:
-    """SHA-256 over names and sizes (and CRC-32 where known): the same on another machine."""
-    rows = [(m.name, m.size, m.stamp if source.is_zip else 0) for m in source.members]
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
+def _listing_digest(source: Source, tables: Sequence[Path]) -> str:
+    """Changes with the names, sizes and times of the files and tables (CRC-32 in an archive)."""
+    rows = [(member.name, member.size, member.stamp) for member in source.members]
+    about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in tables]
+    return hashlib.sha256(repr((rows, about)).encode()).hexdigest()

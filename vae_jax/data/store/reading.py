@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from vae_jax.files import reason_of
 from vae_jax.types import ImageSet, UserError
 
 MANIFEST = "manifest.json"
@@ -55,6 +56,12 @@ class Store:
     label_names: tuple[str, ...]
     file_names: tuple[str, ...]
     manifest: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over images, splits, labels and file names: what a model can learn from."""
+        files = sorted(self.manifest["files"].items())
+        return hashlib.sha256("".join(file["sha256"] for _, file in files).encode()).hexdigest()
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -101,13 +108,14 @@ def open_store(directory: str | Path, verify: bool = False) -> Store:
         UserError: a file is missing or differs from the manifest; names file, expected, found.
     """
     directory = Path(directory)
-    manifest = _read_manifest(directory)
     try:
-        return _open(directory, manifest, verify)
+        return _open(directory, _read_manifest(directory), verify)
     except (KeyError, TypeError, AttributeError, OverflowError, IndexError) as error:
         raise UserError(f"{directory / 'manifest.json'} is malformed ({error!r})") from error
     except OSError as error:
-        raise UserError(f"{directory} cannot be read: {error}") from error
+        raise UserError(
+            f"{error.filename or directory} cannot be read: {reason_of(error)}"
+        ) from error
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
@@ -159,8 +167,6 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def _open(directory: Path, manifest: dict[str, Any], verify: bool) -> Store:

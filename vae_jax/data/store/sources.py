@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from vae_jax.files import reason_of
 from vae_jax.types import UserError
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -69,14 +70,18 @@ def list_source(source: str | Path, suffixes: tuple[str, ...], nested: bool) -> 
         UserError: nothing there, no images, not a zip archive, or an unsafe member.
     """
     root = Path(source)
-    if root.is_file():
-        members, is_zip = _list_zip(root, suffixes, nested), True
-    elif root.is_dir():
-        is_zip = False
-        root = root if nested else _image_folder(root, suffixes)
-        members = list(_list_folder(root, suffixes, nested))
-    else:
-        raise UserError(f"{root} does not exist: expected a folder of images or a zip archive")
+    is_zip = root.is_file()
+    try:
+        if is_zip:
+            members = _list_zip(root, suffixes, nested)
+        elif root.is_dir():
+            root = root if nested else _image_folder(root, suffixes)
+            members = list(_list_folder(root, suffixes, nested))
+        else:
+            what = "is not a file or folder" if root.exists() else "does not exist"
+            raise UserError(f"{root} {what}: expected a folder of images or a zip archive")
+    except OSError as error:
+        raise UserError(f"{error.filename or root} cannot be read: {reason_of(error)}") from error
     if not members:
         raise UserError(f"{root} holds no image files (names ending in {', '.join(suffixes)})")
     members.sort()
@@ -97,6 +102,8 @@ def read_member(root: str, archive: BinaryIO | None, member: Member) -> bytes:
     Raises:
         UserError: unreadable, too large, or a damaged archive member.
     """
+    if member.size > MAX_FILE_BYTES:
+        raise UserError(f"is larger than {MAX_FILE_BYTES} bytes")
     try:
         if archive is not None:
             return _read_zip_member(archive, member)
