@@ -26,7 +26,7 @@ def config(tiny_store):
     """Attributes 'Red' and 'Blue' of the tiny store, which tint its images."""
     config = classifier_mnist.get_config()
     config.data.name, config.data.path = "celeba", str(tiny_store)
-    config.data.image_shape = (16, 16, 3)
+    config.data.image_shape, config.data.validation_count = (16, 16, 3), 0
     config.data.condition, config.data.attributes = "attributes", ("Red", "Blue")
     config.classifier.filters, config.classifier.strides = (4, 8), (2, 2)
     config.classifier.kernel_sizes, config.classifier.padding = (3, 3), ("same", "same")

@@ -51,7 +51,9 @@ def together(own_configs, feeds, poison=None):
     return engine, losses, state
 
 
-@pytest.mark.parametrize("reduction", ["channel_mean", "mean"])
+@pytest.mark.parametrize(
+    "reduction", [pytest.param("channel_mean", marks=pytest.mark.slow), "mean"]
+)
 def test_members_follow_their_solo_runs(tiny_config, reduction):
     """Different KL weight, learning rate, seed and z_dim; 1e-4 relative over 100 steps."""
     tiny_config.loss.reduction = reduction
