@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -47,84 +47,47 @@ class Training(NamedTuple):
     program: RunSteps
 
 
-class Engine(Protocol):
-    """What differs between one run and several; trees of several have a leading axis K.
+class Plain:
+    """The engine of one run.
 
     Attributes:
         task: whose model and steps serve all runs.
-        key: of the runs.
+        key: of the runs; like everything here, with a leading axis K in a `Mapped` engine.
         evaluation_key: of everything that is drawn when they are evaluated.
         hyper: traced hyperparameters.
     """
-
-    task: Task
-    key: jax.Array
-    evaluation_key: jax.Array
-    hyper: Hyper
-
-    def pack(self, states: Sequence[TrainState]) -> TrainState:
-        """Returns the states of the runs as one."""
-        ...
-
-    def unpack(self, state: TrainState) -> list[TrainState]:
-        """Undoes `pack`."""
-        ...
-
-    def each(self, tree: Any) -> list[Any]:
-        """Returns the tree of each run, where Z does not matter."""
-        ...
-
-    def each_metrics(self, metrics: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """Returns the metrics `[steps]` of each run."""
-        ...
-
-    def over(self, function: Function) -> Function:
-        """Makes a function of all runs from one of a single run."""
-        ...
-
-    def program(self, step: Step) -> RunSteps:
-        """Returns the jitted `run_steps` of a step over batches that all runs share."""
-        ...
-
-    def training(self, feed: Feed, order_seeds: Sequence[int]) -> Training:
-        """Returns what trains the runs on the images of `feed`, each in its own order."""
-        ...
-
-
-class Plain:
-    """The engine of one run."""
 
     def __init__(self, task: Task) -> None:
         self.task, self.key, self.hyper = task, task.run_key, task.hyper
         self.evaluation_key = stream_key(task.run_key, "evaluation")
 
     def pack(self, states: Sequence[TrainState]) -> TrainState:
-        """Returns the one state."""
+        """Returns the states of the runs as one: here the only one."""
         (state,) = states
         return state
 
     def unpack(self, state: TrainState) -> list[TrainState]:
-        """Returns the one state."""
+        """Undoes `pack`."""
         return [state]
 
     def each(self, tree: Any) -> list[Any]:
-        """Returns the one tree."""
+        """Returns the tree of each run, where Z does not matter."""
         return [tree]
 
     def each_metrics(self, metrics: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """Returns the metrics of the one run."""
+        """Returns the metrics `[steps]` of each run."""
         return [metrics]
 
     def over(self, function: Function) -> Function:
-        """Returns the function itself."""
+        """Makes a function of all runs' trees from one of a single run."""
         return function
 
     def program(self, step: Step) -> RunSteps:
-        """Returns the compiled steps of one run."""
+        """Returns the jitted `run_steps` of a step over batches that all runs share."""
         return compiled_steps(step)
 
     def training(self, feed: Feed, order_seeds: Sequence[int]) -> Training:
-        """Takes the batches in the order of the run's seed."""
+        """Returns what trains the runs on the images of `feed`, each in its own order."""
         (seed,) = order_seeds
         return Training(feed.reordered(seed), compiled_steps(self.task.train_step, donate=True))
 
@@ -197,6 +160,9 @@ class Mapped:
         # All of a Feed but another order, since its orders are given.
         ordered = cast(Feed, OrderedFeed(feed, order_seeds))
         return Training(ordered, mapped_steps(step, OWN_ORDER, donate=True))
+
+
+Engine = Plain | Mapped
 
 
 def _filled(items: Sequence[Item], mesh: Mesh | None) -> list[Item]:
