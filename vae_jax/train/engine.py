@@ -20,7 +20,6 @@ from jax.sharding import Mesh
 from vae_jax.data.feeds import Feed, ResidentFeed, Segment
 from vae_jax.devices import MEMBERS, OWN, WHOLE, axis_size, host, on_own_members, place
 from vae_jax.streams import stream_key
-from vae_jax.train import epoch
 from vae_jax.train.epoch import RunSteps, compiled_steps, make_run_steps
 from vae_jax.train.state import Hyper, TrainState
 from vae_jax.train.step import Step
@@ -170,6 +169,7 @@ def _filled(items: Sequence[Item], mesh: Mesh | None) -> list[Item]:
     return [*items, *[items[-1]] * (-len(items) % axis_size(mesh, MEMBERS))]
 
 
+@lru_cache(maxsize=32)
 def mapped_steps(step: Step, axes: Segment, donate: bool = False) -> RunSteps:
     """Returns the jitted `run_steps` of all members at once.
 
@@ -182,11 +182,6 @@ def mapped_steps(step: Step, axes: Segment, donate: bool = False) -> RunSteps:
         `run_steps(carry, segment, start, count, key, hyper) -> (carry, metrics)`, where carry, key
         and hyper have a leading axis K and each metric is `[steps, K]`.
     """
-    return _mapped_steps(step, axes, donate, epoch.MAX_STEPS_A_CALL)
-
-
-@lru_cache(maxsize=32)
-def _mapped_steps(step: Step, axes: Segment, donate: bool, length: int) -> RunSteps:
     mapped = jax.vmap(make_run_steps(step), (0, axes, None, None, 0, 0), (0, 1))
     segment = Segment(*cast(Any, [WHOLE if axis is None else OWN for axis in axes]))
     mapped = on_own_members(mapped, (OWN, segment, WHOLE, WHOLE, OWN, OWN))

@@ -65,6 +65,7 @@ def make_run_steps(step: Step) -> RunSteps:
     return run_steps
 
 
+@lru_cache(maxsize=32)
 def compiled_steps(step: Step, donate: bool = False) -> RunSteps:
     """Returns the jitted `run_steps` of a step; runs that share the step share what was compiled.
 
@@ -75,11 +76,6 @@ def compiled_steps(step: Step, donate: bool = False) -> RunSteps:
     Returns:
         See `make_run_steps`.
     """
-    return _compiled_steps(step, donate, MAX_STEPS_A_CALL)
-
-
-@lru_cache(maxsize=32)
-def _compiled_steps(step: Step, donate: bool, length: int) -> RunSteps:
     return jax.jit(make_run_steps(step), donate_argnums=(0,) if donate else ())
 
 
