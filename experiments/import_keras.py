@@ -38,7 +38,7 @@ def main() -> None:
         raise UserError("--config is missing: which config has the layers of the Keras model?")
     config = _CONFIG.value
 
-    from vae_jax.interop.keras_run import import_run
+    from vae_jax.interop.keras import import_run
 
     import_run(config, _ENCODER.value, _DECODER.value, _WORKDIR.value)
     print(f"made {_WORKDIR.value}: train, sample and encode take it")

@@ -11,8 +11,7 @@ import pytest
 
 from configs import tiny
 from vae_jax.checkpoint.saving import SavedSteps
-from vae_jax.interop.keras import from_arrays, load_keras, save_keras, to_arrays
-from vae_jax.interop.keras_run import import_run
+from vae_jax.interop.keras import from_arrays, import_run, load_keras, save_keras, to_arrays
 from vae_jax.models.vae import make_vae
 from vae_jax.run import decode, encode, open_run, prior_latents
 from vae_jax.run_folder import CHECKPOINTS
@@ -131,6 +130,54 @@ def test_what_does_not_fit_is_named(tmp_path, tiny_model, network, edit, message
         load_keras(*edited(tmp_path, network, edit), tiny_model)
 
 
+def stored_as(h5, **how):
+    """Writes a kernel of the right shape in another way than Keras does."""
+    value = h5["layers/conv2d_1/vars/0"][()]
+    del h5["layers/conv2d_1/vars/0"]
+    data = {} if "external" in how else {"data": value}
+    h5.create_dataset("layers/conv2d_1/vars/0", value.shape, value.dtype, **data, **how)
+
+
+def virtual(h5):
+    layout = h5py.VirtualLayout((3, 3, 4, 8), np.float32)
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (3, 3, 4, 8))
+    del h5["layers/conv2d_1/vars/0"]
+    h5.create_virtual_dataset("layers/conv2d_1/vars/0", layout)
+
+
+def linked(link):
+    def edit(h5):
+        del h5["layers/conv2d_1"]
+        h5["layers/conv2d_1"] = link
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda h5: stored_as(h5, external=[("/etc/passwd", 0, 1152)]), "in another file"),
+        (virtual, "vars/0 is put together from other data sets and is not read"),
+        (lambda h5: stored_as(h5, compression="lzf"), r"needs the HDF5 filters \[32000\]"),
+        (lambda h5: stored_as(h5, chunks=(9, 9, 99, 99), maxshape=(None,) * 4, compression=1),
+         "chunks of .9, 9, 99, 99., larger than itself"),
+        (linked(h5py.ExternalLink("other.h5", "/x")), "layers/conv2d_1 is a link to another place"),
+        (linked(h5py.SoftLink("/layers/conv2d")), "layers/conv2d_1 is a link to another place"),
+        (replace_kernel(np.zeros((3, 3, 4, 8), np.int32)), "holds int32 values"),
+        (replace_kernel(np.array(["text"], h5py.string_dtype())), r"weights of shape \(1,\)"),
+        (lambda h5: h5.move("layers/conv2d_1", f"layers/conv2d_{'9' * 5000}"), "1 Conv2D layers"),
+    ],
+)  # fmt: skip
+def test_data_sets_that_may_read_other_files_are_refused(tmp_path, tiny_model, edit, message):
+    with pytest.raises(UserError, match=message):
+        load_keras(*edited(tmp_path, 0, edit), tiny_model)
+
+
+def test_compressed_weights_are_read(tmp_path, tiny_model, tiny_weights):
+    files = edited(tmp_path, 0, lambda h5: stored_as(h5, compression="gzip", shuffle=True))
+    assert_equal(load_keras(*files, tiny_model), tiny_weights)
+
+
 def test_files_that_are_no_hdf5_are_named(tmp_path, tiny_model, tiny_weights):
     text, cut = tmp_path / "a.weights.h5", tmp_path / "b.weights.h5"
     text.write_text("<html>quota exceeded</html>")
@@ -142,6 +189,9 @@ def test_files_that_are_no_hdf5_are_named(tmp_path, tiny_model, tiny_weights):
         load_keras(TINY_FILES[0], tmp_path / "missing.weights.h5", tiny_model)
     with pytest.raises(UserError, match="dec.h5 must end in .weights.h5"):
         save_keras(tiny_weights, tmp_path / "enc.weights.h5", tmp_path / "dec.h5")
+    with pytest.raises(UserError, match="both be .*enc.weights.h5: name two files"):
+        save_keras(tiny_weights, *[tmp_path / "enc.weights.h5"] * 2)
+    assert not (tmp_path / "enc.weights.h5").exists()
 
 
 def test_a_missing_h5py_names_the_extra(monkeypatch, tiny_model):

@@ -6,7 +6,6 @@ The parameters are constants of the artifact. What its inputs and outputs mean i
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 from jax import export
 
 from vae_jax.checkpoint.saving import NETWORKS
+from vae_jax.files import json_bytes, write_files
 from vae_jax.models.vae import VAE, logits_of, posterior_of
 from vae_jax.run import Run
 from vae_jax.types import UserError
@@ -120,7 +120,7 @@ def meaning(run: Run[VAE], network: str, platforms: tuple[str, ...] = PLATFORMS)
 
 
 def write_artifact(run: Run[VAE], network: str, out: str | Path) -> list[Path]:
-    """Write OUT/NETWORK.jax and OUT/NETWORK.json, each all or nothing.
+    """Writes OUT/NETWORK.jax and OUT/NETWORK.json, both or none.
 
     Args:
         run: of `open_run`.
@@ -131,7 +131,8 @@ def write_artifact(run: Run[VAE], network: str, out: str | Path) -> list[Path]:
         The two paths.
 
     Raises:
-        UserError: the package that JAX writes artifacts with is missing.
+        UserError: the package that JAX writes artifacts with is missing, or a file cannot be
+            written.
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise UserError(
@@ -139,15 +140,5 @@ def write_artifact(run: Run[VAE], network: str, out: str | Path) -> list[Path]:
             "install the extra `export`"
         )
     artifact = bytes(export_network(run, network).serialize())
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(meaning(run, network), indent=2) + "\n"
-    contents = {
-        out / f"{network}{SUFFIX}": artifact,
-        out / f"{network}.json": text.encode(),
-    }
-    for path, content in contents.items():
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    return list(contents)
+    text = json_bytes(meaning(run, network))
+    return write_files(out, {f"{network}{SUFFIX}": artifact, f"{network}.json": text})
