@@ -2,57 +2,66 @@
 
 python -m experiments.evaluate --workdir=runs/faces
 python -m experiments.evaluate --workdir=runs/iwae_mnist --samples=5000 --count=1000
+python -m experiments.evaluate --workdir=runs/faces --classifier=runs/classifier_faces
 
-Writes WORKDIR/metrics.json and WORKDIR/evaluation.html, which needs no other file. Every figure
-follows from (checkpoint, seed, counts). FID needs activations of the Inception network, which is
-not part of this package: give your own with --inception=FILE.npz (arrays real and fake, [N, 2048]).
+Writes index.html, its pictures and results.json to WORKDIR/evaluation. Every figure follows from
+(checkpoint, seed, counts). FID needs activations of the Inception network, which is not part of
+this package: give your own with --inception=FILE.npz (arrays real and fake, [N, 2048]).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 from absl import flags
 
-from experiments import app
+from experiments import app, as_typed, command_line
 from experiments.run_flags import STEP, WORKDIR
-from vae_jax.pages.evaluation import Choices, write_evaluation_page
-from vae_jax.run import open_run, open_subject
 
 _SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
-_COUNT = flags.DEFINE_integer("count", 0, "Images, at most; 0 for all.", lower_bound=0)
-_SAMPLES = flags.DEFINE_integer("samples", 50, "Importance samples an image.", lower_bound=1)
-_GENERATED = flags.DEFINE_integer("generated", 1000, "Prior samples, at most.", lower_bound=8)
-_FEATURES = flags.DEFINE_string("features", "encoder_mean", "Space: encoder_mean or pixels_8x8.")
-_INCEPTION = flags.DEFINE_string("inception", None, "Your activations (.npz); adds fid.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of samples and choices.", lower_bound=0)
+_COUNT = command_line.count("count", 0, "Images, at most; 0 for all.", low=0)
+_SAMPLES = command_line.count("samples", 50, "Importance samples per image.")
+_GENERATED = command_line.count("generated", 1000, "Prior samples, at most.", low=8)
+_FEATURES = flags.DEFINE_list(
+    "features",
+    ["encoder_mean", "pixels_8x8"],
+    "Spaces in which samples are compared: encoder_mean, pixels_8x8, pixels, classifier.",
+)
+_CLASSIFIER = flags.DEFINE_string("classifier", "", "Run folder of a classifier: a fixed space.")
+_INCEPTION = flags.DEFINE_string("inception", "", "Your activations (.npz); adds fid.")
+_SEED = command_line.seed("Of samples and choices.")
 _BY = flags.DEFINE_enum("by", "mean", ["mean", "sample"], "What reconstructions decode.")
-_SHOWN = flags.DEFINE_integer("shown", 16, "Images in each picture.", lower_bound=1)
+_SHOWN = command_line.count("shown", 16, "Images in each picture.", high=1000)
 _REFERENCE = flags.DEFINE_bool("reference_choice", False, "Choose them as the reference does.")
-_OUT = flags.DEFINE_string("out", None, "Folder to write; WORKDIR by default.")
+_OUT = command_line.out_folder(None, "index.html; WORKDIR/evaluation by default.")
 
 
 def main() -> None:
-    """Measure, write, and print what was measured."""
-    run, out = open_run(WORKDIR.value, STEP.value), Path(_OUT.value or WORKDIR.value)
-    choices = Choices(
+    """Measures, writes the page, and prints its tables."""
+    from vae_jax.report.page import text_table, write_study
+    from vae_jax.run import open_run
+    from vae_jax.studies import evaluation
+
+    options = evaluation.Options(
+        split=_SPLIT.value,
+        count=_COUNT.value,
         seed=_SEED.value,
         importance_samples=_SAMPLES.value,
         generated=_GENERATED.value,
-        features=_FEATURES.value,
+        features=tuple(_FEATURES.value),
+        classifier=_CLASSIFIER.value,
         inception=_INCEPTION.value,
         decoded=_BY.value,
         shown=_SHOWN.value,
         reference_choice=_REFERENCE.value,
     )
-    subject = open_subject(run, _SPLIT.value, _COUNT.value)
-    metrics = write_evaluation_page(run, subject, _SPLIT.value, choices, out)
-    for name, value in metrics.items():
-        if isinstance(value, float | int):
-            print(f"{name:28} {value:.6g}")
-    for name, value in metrics.get("published_nll", {}).items():
-        print(f"published: {name}: {value:.2f} nats; here {-metrics['iw_bound']:.2f}")
-    print(f"wrote {out / 'metrics.json'}, {out / 'evaluation.html'}")
+    result = evaluation.measure(open_run(WORKDIR.value, STEP.value), options)
+    page = replace(evaluation.page(result), command=as_typed.command())
+    for section in page.sections:
+        for table in section.tables:
+            print(f"{section.heading}\n{text_table(table)}\n")
+    written = write_study(_OUT.value or f"{WORKDIR.value}/evaluation", page, result.numbers)
+    print(f"wrote {written[0]}")
 
 
 if __name__ == "__main__":

@@ -3,61 +3,59 @@
 python -m experiments.latent_space --workdir=runs/faces
 python -m experiments.latent_space --workdir=runs/faces --attributes=Smiling,Eyeglasses --strength=2
 
-Writes posterior.html, paths.html (which need no other file) and latent_space.json to
-WORKDIR/latent_space. Images come from the test split; everything follows from (checkpoint, seed).
+Writes index.html, its pictures and results.json to WORKDIR/posterior and to WORKDIR/paths. Images
+come from the test split; everything follows from (checkpoint, seed).
 """
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 from absl import flags
 
-from experiments import app
+from experiments import app, as_typed, command_line
 from experiments.run_flags import STEP, WORKDIR
-from vae_jax.evaluate.run_metrics import finite_or_none
-from vae_jax.pages.aggregate_posterior import posterior_page
-from vae_jax.pages.latent_study import latent_study
-from vae_jax.pages.paths import paths_page
-from vae_jax.report.plain_page import write_page
-from vae_jax.run import open_run, open_subject
 
 _SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
-_COUNT = flags.DEFINE_integer("count", 10_000, "Images, at most; 0 for all.", lower_bound=0)
-_SEED = flags.DEFINE_integer("seed", 0, "Of draws, choices and places.", lower_bound=0)
-_PAIRS = flags.DEFINE_integer("pairs", 32, "Pairs of images to interpolate.", lower_bound=1)
-_STEPS = flags.DEFINE_integer("steps", 10, "Points of a path.", lower_bound=3)
-_GRID = flags.DEFINE_integer("grid", 12, "Images a side of the manifold chart.", lower_bound=2)
+_COUNT = command_line.count("count", 10_000, "Images, at most; 0 for all.", low=0)
+_SEED = command_line.seed("Of draws, choices and places.")
+_PAIRS = command_line.count("pairs", 32, "Pairs of images to interpolate.")
+_STEPS = command_line.count("steps", 10, "Points of a path.", low=3, high=1000)
+_GRID = command_line.count("grid", 12, "Images per side of the manifold chart.", low=2, high=100)
 _ATTRIBUTES = flags.DEFINE_list("attributes", [], "Names to show; the clearest by default.")
 _JOINT = flags.DEFINE_bool("joint", False, "Separate attributes that occur together.")
 _STRENGTH = flags.DEFINE_float("strength", 2.0, "Largest multiple of an attribute's vector.")
-_OUT = flags.DEFINE_string("out", None, "Folder to write; WORKDIR/latent_space by default.")
+_OUT = command_line.out_folder(None, "with posterior/ and paths/ in it; WORKDIR by default.")
 
 
 def main() -> None:
-    """Compute both pages and write them."""
+    """Measures both, and writes both pages."""
+    from vae_jax.report.page import write_study
+    from vae_jax.run import open_run
+    from vae_jax.studies import paths, posterior
+
     run = open_run(WORKDIR.value, STEP.value)
-    subject = open_subject(run, _SPLIT.value, _COUNT.value)
-    study = latent_study(subject, _SEED.value)
-    posterior, summary = posterior_page(study, _GRID.value)
-    paths, figures = paths_page(
-        study, _PAIRS.value, _STEPS.value, tuple(_ATTRIBUTES.value), _JOINT.value, _STRENGTH.value
+    images = {"split": _SPLIT.value, "count": _COUNT.value, "seed": _SEED.value}
+    ways = paths.measure(
+        run,
+        paths.Options(
+            **images,
+            pairs=_PAIRS.value,
+            steps=_STEPS.value,
+            attributes=tuple(_ATTRIBUTES.value),
+            joint=_JOINT.value,
+            strength=_STRENGTH.value,
+        ),
     )
-    facts = run.provenance | {
-        "split": _SPLIT.value, "images": f"{len(subject.images):,}", "seed": str(_SEED.value),
-    }  # fmt: skip
-    out = Path(_OUT.value or Path(WORKDIR.value) / "latent_space")
-    out.mkdir(parents=True, exist_ok=True)
-    write_page(out / "posterior.html", "Aggregate posterior", facts, posterior)
-    write_page(out / "paths.html", "Paths through latent space", facts, paths)
-    result = finite_or_none({"facts": facts, "posterior": summary, "paths": figures})
-    (out / "latent_space.json").write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-    print(
-        f"KL {summary['kl']:.2f} nats, {summary['active_units']} of {summary['z_dim']} active, "
-        f"radius {summary['radius']['mean']:.2f} (N(0, I): {summary['radius_prior']['mean']:.2f})"
-    )
-    print(f"wrote {out / 'posterior.html'}, paths.html, latent_space.json")
+    shape = posterior.measure(run, posterior.Options(**images, grid=_GRID.value))
+    out = Path(_OUT.value or WORKDIR.value)
+    for name, page, numbers in (
+        ("posterior", posterior.page(shape), shape.numbers),
+        ("paths", paths.page(ways), ways.numbers),
+    ):
+        page = replace(page, command=as_typed.command())
+        print(f"{page.lead}\nwrote {write_study(out / name, page, numbers)[0]}")
 
 
 if __name__ == "__main__":

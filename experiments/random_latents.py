@@ -1,64 +1,65 @@
 """Decode random latent points of one run, or compare several: autoencoder against VAE.
 
-python -m experiments.random_latents --workdir=runs/ae --workdir=runs/faces --out=random_latents
+python -m experiments.random_latents --workdir=runs/faces
+python -m experiments.random_latents --workdir=runs/autoencoder --workdir=runs/vae --out=random
 
-The reference test (components uniform in (0, b), nine values of b, 100 points each), the symmetric
-cube, N(0, I), spheres, and a Gaussian and a Gaussian mixture fitted to the aggregate posterior of
-the training images. Writes OUT/index.html, a picture for each run, and OUT/random_latents.json.
+The reference test (components uniform in (0, b), nine values of b), the symmetric cube, N(0, I),
+spheres, and a Gaussian and a Gaussian mixture fitted to the aggregate posterior of the training
+images; 1,000 points per row where there are 2,000 real images to compare with, and three seeds.
+Writes index.html, its pictures and results.json to WORKDIR/random_latents or to OUT.
 """
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 from absl import flags
 
-from experiments import app
-from vae_jax.pages.random_latents import measure_rows
-from vae_jax.report.evaluation import embedded
-from vae_jax.report.pictures import save_png
-from vae_jax.report.plain_page import Section, text_table, write_page
-from vae_jax.report.random_latents import labelled_sheet, radius_chart, rows_table
-from vae_jax.run import open_run, open_subject
+from experiments import app, as_typed, command_line
+from vae_jax.types import UserError
 
-_WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder of a run; give it again for more.")
-_OUT = flags.DEFINE_string("out", "random_latents", "Folder to write.")
-_POINTS = flags.DEFINE_integer("points", 100, "Points a row.", lower_bound=8)
-_COLUMNS = flags.DEFINE_integer("columns", 10, "Images of a row that are shown.", lower_bound=1)
+_WORKDIR = flags.DEFINE_multi_string(
+    "workdir", None, "Folder of a run; give it again for more.", required=True
+)
+_OUT = command_line.out_folder(None, "index.html; needed for several runs.")
+_POINTS = command_line.count("points", 1000, "Points per row, at most.", low=8)
+_SEEDS = command_line.count("seeds", 3, "Seeds that mean and deviation are taken over.", high=100)
+_COLUMNS = command_line.count("columns", 10, "Images of a row that are shown.", high=1000)
 _SPLIT = flags.DEFINE_string("split", "test", "Real images to compare with: test or train.")
 _FIT_SPLIT = flags.DEFINE_string("fit_split", "train", "Images that densities are fitted to.")
-_FIT_COUNT = flags.DEFINE_integer("fit_count", 10_000, "How many of them.", lower_bound=20)
-_SEED = flags.DEFINE_integer("seed", 0, "Of points and distances.", lower_bound=0)
+_FIT_COUNT = command_line.count("fit_count", 10_000, "How many of them.", low=20)
+_SEED = command_line.seed("First seed of points and distances.")
 
 
 def main() -> None:
-    """Measure every row of every run, then write the page."""
+    """Measures every run, then writes the page."""
     names = _run_names(_WORKDIR.value)
-    figures, floors, sections, facts, out = {}, {}, [], {}, Path(_OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, workdir in names.items():
-        run = open_run(workdir)
-        subject = open_subject(run, _SPLIT.value)
-        fit_to = open_subject(run, _FIT_SPLIT.value, _FIT_COUNT.value)
-        weight = run.config.loss.kl_weight
-        found = measure_rows(name, subject, fit_to, weight, _POINTS.value, _SEED.value)
-        figures[name], floors[name] = found.figures, found.floor
-        sheet = labelled_sheet(found.shown, _COLUMNS.value)
-        save_png(out / f"{name}.png", sheet, run.provenance | {"seed": str(_SEED.value)})
-        sections.append(Section(name, found.text, picture=embedded(sheet)))
-        facts |= {f"{name}, {key}": value for key, value in run.provenance.items()}
-    chart = radius_chart(figures, floors)
-    save_png(out / "radius.png", chart, facts)
-    header, table = rows_table(figures, floors)
-    summary = [
-        Section("Quality against radius", picture=embedded(chart)),
-        Section("In numbers", header=header, rows=table),
-    ]
-    write_page(out / "index.html", "Decoded random points", facts, summary + sections)
-    result = {"facts": facts, "points": _POINTS.value, "floors": floors, "rows": figures}
-    (out / "random_latents.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{text_table(header, table)}\nwrote {out / 'index.html'}, random_latents.json, PNGs")
+    if len(names) > 1 and not _OUT.value:
+        raise UserError("several runs have no folder in common: give one with --out=FOLDER")
+
+    from vae_jax.report.page import text_table, write_study
+    from vae_jax.run import open_run
+    from vae_jax.studies import random_latents
+
+    options = random_latents.Options(
+        points=_POINTS.value,
+        seeds=_SEEDS.value,
+        seed=_SEED.value,
+        columns=_COLUMNS.value,
+        split=_SPLIT.value,
+        fit_split=_FIT_SPLIT.value,
+        fit_count=_FIT_COUNT.value,
+    )
+    runs = {name: open_run(workdir) for name, workdir in names.items()}
+    results = {name: random_latents.measure(run, options) for name, run in runs.items()}
+    page = replace(random_latents.page(results), command=as_typed.command())
+    numbers = {name: result.numbers for name, result in results.items()}
+    for section in page.sections:
+        for table in section.tables:
+            print(f"{section.heading}\n{text_table(table)}\n")
+    out = _OUT.value or f"{_WORKDIR.value[0]}/random_latents"
+    print(f"wrote {write_study(out, page, numbers)[0]}")
 
 
 def _run_names(workdirs: list[str]) -> dict[str, str]:
@@ -71,5 +72,4 @@ def _run_names(workdirs: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
     app.run(main)

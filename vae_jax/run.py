@@ -27,6 +27,7 @@ from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage
 from vae_jax.data.splits import condition_labels, first_images, open_splits
 from vae_jax.losses import Objective
 from vae_jax.memory import require_memory
+from vae_jax.metrics.densities import normal
 from vae_jax.models.classifier import Classifier, make_classifier
 from vae_jax.models.vae import VAE, logits_of, make_vae, posterior_of
 from vae_jax.run_folder import CHECKPOINTS, read_config
@@ -164,9 +165,7 @@ def prior_latents(seed: int, count: int, z_dim: int) -> np.ndarray:
     """
     what = f"{count:,} latent points of {z_dim} dimensions"
     require_memory(2 * 4 * count * z_dim, what, "ask for fewer")
-    key = make_key(seed)
-    draw = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (z_dim,), jnp.float32))
-    return np.asarray(draw(jnp.arange(count)))
+    return np.asarray(normal(make_key(seed), count, z_dim))
 
 
 def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
@@ -415,6 +414,20 @@ def reconstructions(
         z = z + np.exp(seen.log_var[chosen] / 2) * np.asarray(noise)
     labels = None if subject.labels is None else subject.labels[chosen]
     return decode(subject.model, subject.variables, z, labels)
+
+
+def decode_points(subject: Subject, z: np.ndarray) -> np.ndarray:
+    """Returns images of latent points, all under the condition of the subject's first image.
+
+    Args:
+        subject: The model.
+        z: `[N, Z]`.
+
+    Returns:
+        `[N, H, W, C]` float32 in [0, 1].
+    """
+    labels = None if subject.labels is None else np.tile(subject.labels[:1], (len(z), 1))
+    return decode(subject.model, subject.variables, z.astype(np.float32), labels)
 
 
 def chosen_images(count: int, among: int, seed: int, reference: bool = False) -> np.ndarray:

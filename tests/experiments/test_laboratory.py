@@ -1,8 +1,10 @@
 """The laboratory's command lines on one tiny run, in processes of their own."""
 
+import html
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,39 +45,53 @@ def workdir(tmp_path_factory, tiny_store):
 KEYS = {
     "elbo", "elbo_standard_error", "iw_bound", "iw_bound_standard_error", "iw_samples", "kl",
     "recon_nats", "active_units", "mse", "psnr", "ssim", "sliced_wasserstein",
-    "sliced_wasserstein_floor", "precision", "recall", "density", "coverage", "frechet_distance",
-    "feature_space", "checkpoint_step", "config_digest", "split", "seed", "images",
+    "sliced_wasserstein_floor", "sliced_wasserstein_contrast", "spaces", "seed", "images",
 }  # fmt: skip
 
 
-def test_evaluate_writes_metrics_and_a_page_that_stands_alone(command, workdir):
+def results_of(folder):
+    """The numbers of a page, every picture of which lies beside it, and what is said of them."""
+    written = json.loads((folder / "results.json").read_text())
+    page = (folder / "index.html").read_text()
+    sources = re.findall(r'src="([^"]+)"', page)
+    assert sources and all((folder / name).is_file() for name in sources)
+    assert "http" not in page and written["command"] in html.unescape(page)
+    return written["results"], written["facts"]
+
+
+def test_evaluate_writes_numbers_and_a_page(command, workdir):
     arguments = (f"--workdir={workdir}", "--split=train", "--samples=6", "--shown=4")
-    command("evaluate", *arguments)
-    text = (workdir / "metrics.json").read_text()
-    metrics = json.loads(text)
-    assert metrics.keys() >= KEYS and "fid" not in metrics
-    assert metrics["images"] == 37 and metrics["split"] == "train"
-    assert metrics["elbo"] == pytest.approx(-(metrics["recon_nats"] + metrics["kl"]))
-    assert metrics["iw_bound"] > metrics["elbo"] and metrics["generated"] == 18
-    page = (workdir / "evaluation.html").read_text()
-    assert page.count('src="data:image/png;base64,') == page.count("<img") == 2
-    assert "http" not in page
-    command("evaluate", *arguments)
-    assert (workdir / "metrics.json").read_text() == text
+    printed = command("evaluate", *arguments, "--features=pixels_8x8,pixels")
+    folder = workdir / "evaluation"
+    found, facts = results_of(folder)
+    assert found.keys() >= KEYS and "fid" not in found
+    assert found["images"] == 37 and facts["split"] == "train"
+    assert found["elbo"] == pytest.approx(-(found["recon_nats"] + found["kl"]))
+    assert found["iw_bound"] > found["elbo"] and found["generated"] == 18
+    assert list(found["spaces"]) == ["pixels_8x8", "pixels"]
+    assert found["spaces"]["pixels"]["floor"]["recall"] > found["spaces"]["pixels"]["recall"]
+    assert "ELBO, nats per image" in printed and "evaluation/index.html" in printed
+    assert (workdir / "index.html").read_text().count("evaluation/index.html") == 1
+    text = (folder / "results.json").read_text()
+    command("evaluate", *arguments, "--features=pixels_8x8,pixels")
+    assert (folder / "results.json").read_text() == text
 
 
 def test_random_latents_compares_runs(command, workdir, tmp_path):
     command(
         "random_latents", f"--workdir={workdir}", f"--workdir={workdir}", "--split=train",
-        "--points=8", "--columns=3", f"--out={tmp_path}",
+        "--points=8", "--seeds=2", "--columns=3", f"--out={tmp_path}",
     )  # fmt: skip
-    result = json.loads((tmp_path / "random_latents.json").read_text())
-    assert list(result["rows"]) == ["run", "run-2"]
-    assert result["rows"]["run"] == result["rows"]["run-2"]
-    assert len(result["rows"]["run"]) == 26 and result["floors"]["run"]["sliced_wasserstein"] > 0
-    assert (tmp_path / "run.png").exists() and (tmp_path / "index.html").exists()
-    message = command("random_latents", f"--workdir={workdir}", "--points=8", expect=2)
-    assert message.strip().splitlines()[-1].startswith("error: --points is 8")
+    found, facts = results_of(tmp_path)
+    assert list(found) == ["run", "run-2"] and found["run"] == found["run-2"]
+    one = found["run"]
+    assert len(one["rows"]) == 26 and one["points"] == 8 and one["seeds"] == [0, 1]
+    assert one["floor"]["sliced_wasserstein"] > 0 and one["floor"]["sliced_wasserstein_std"] > 0
+    assert facts["run, points per row"] == "8"
+    message = command("random_latents", f"--workdir={workdir}", expect=2)
+    assert "error: Judging random points needs 16 real images" in message
+    message = command("random_latents", f"--workdir={workdir}", f"--workdir={workdir}", expect=2)
+    assert "--out=FOLDER" in message
 
 
 def test_latent_space_pages(command, workdir, tmp_path):
@@ -83,15 +99,14 @@ def test_latent_space_pages(command, workdir, tmp_path):
         "latent_space", f"--workdir={workdir}", "--split=train", "--pairs=2", "--steps=4",
         "--grid=3", "--attributes=Red", f"--out={tmp_path}",
     )  # fmt: skip
-    result = json.loads((tmp_path / "latent_space.json").read_text())
-    assert result["posterior"]["images"] == 37
+    shape, _ = results_of(tmp_path / "posterior")
+    assert shape["images"] == 37
+    ways, _ = results_of(tmp_path / "paths")
     # A cross-fade is even: length 1, no second difference.
-    fade = result["paths"]["between_images"]["cross-fade"]
+    fade = ways["between_images"]["cross-fade"]
     assert fade["path_length"] == pytest.approx(1, abs=1e-4) and fade["second_difference"] < 1e-3
-    assert set(result["paths"]["attributes"]) == {"Red", "Green", "Blue"}
-    assert set(result["paths"]["change_by_block"]) == {"1", "2", "4"}
-    for page in ("posterior.html", "paths.html"):
-        assert "data:image/png" in (tmp_path / page).read_text()
+    assert set(ways["attributes"]) == {"Red", "Green", "Blue"}
+    assert set(ways["change_by_block"]) == {"1", "2", "4"}
     message = command(
         "latent_space", f"--workdir={workdir}", "--split=train", "--attributes=Hat", expect=2
     )

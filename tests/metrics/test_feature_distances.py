@@ -1,5 +1,6 @@
 """Manifold metrics against naive loops, Frechet distance against closed forms."""
 
+import jax
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -114,3 +115,21 @@ def test_bad_features_are_refused(sets):
         mm.frechet_distance(real, np.full_like(fake, np.nan))
     with pytest.raises(UserError, match="two images"):
         mm.frechet_distance(real, fake[:1])
+
+
+def test_small_pixels_are_averages():
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    small = mm.small_pixels(images).reshape(3, 8, 8, 3)
+    assert small.min() >= 0 and small.max() <= 1
+    np.testing.assert_allclose(small.mean((1, 2)), images.mean((1, 2)) / 255, atol=0.02)
+    resized = jax.image.resize(images / np.float32(255), (3, 8, 8, 3), "linear", antialias=True)
+    np.testing.assert_allclose(small, resized, atol=1e-6)
+    flat = np.full((2, 16, 20, 1), 51, np.uint8)
+    np.testing.assert_allclose(mm.small_pixels(flat), 0.2, rtol=1e-5)
+
+
+def test_pixels_in_bytes_and_floats_are_alike():
+    images = np.random.default_rng(1).integers(0, 256, (2, 3, 4, 1)).astype(np.uint8)
+    found = mm.pixels(images)
+    assert found.shape == (2, 12) and found[1, 4] == np.float32(images[1, 1, 0, 0] / 255)
+    np.testing.assert_array_equal(found, mm.pixels((images / 255).astype(np.float32)))

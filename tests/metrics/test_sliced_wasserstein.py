@@ -62,7 +62,8 @@ def test_distance_agrees_with_a_naive_version():
 
 def test_patches_are_windows_of_the_level_normalised_per_channel():
     batch = images(5, 14, 3) * np.array([1, 2, 3], np.float32)
-    points = sw._gather(batch, KEY, 0, True, 6, 2)
+    pixels = sw._gather(batch, KEY, 0, True, 6, 2)
+    points = sw._descriptors_in_units(pixels, pixels)
     assert points.shape == (30, 147)
     by_channel = points.reshape(-1, 3).astype(np.float64)
     np.testing.assert_allclose(by_channel.mean(axis=0), 0, atol=1e-5)
@@ -130,6 +131,23 @@ def test_floor_halves_are_disjoint(monkeypatch):
 def test_flat_images_do_not_turn_rounding_into_contrast():
     flat = np.full((17, 28, 28, 1), 0.3, np.float32)
     assert sw.sliced_wasserstein(flat, flat + np.float32(0.1), KEY, **FAST)["mean"] < 0.05
+
+
+def test_lost_contrast_counts_only_where_it_is_kept():
+    real = images(60, channels=3)
+    pale = 0.5 + 0.5 * (images(60, channels=3, seed=1) - 0.5)  # half the contrast
+    same = sw.sliced_wasserstein(real, images(60, channels=3, seed=1), KEY, **FAST)
+    found = sw.sliced_wasserstein(real, pale, KEY, **FAST)
+    assert found["mean"] == pytest.approx(same["mean"], rel=0.01)
+    assert found["contrast_mean"] > 4 * same["contrast_mean"]
+    # Projections of real patches with deviation s, and of the same with s / 2: E|n| s / 2 apart.
+    level = found["contrast_levels"]["28x28"]
+    pixels = sw._gather(real, sw.jax.random.split(KEY, 4)[0], 0, False, 32, 16)
+    patches = sw._descriptors_in_units(pixels, pixels)
+    spread = np.sqrt(np.mean(patches.astype(np.float64) ** 2))
+    assert level == pytest.approx(0.5 * np.sqrt(2 / np.pi) * spread, rel=0.1)
+    brighter = sw.sliced_wasserstein(real, real + np.float32(0.1), KEY, **FAST)
+    assert brighter["mean"] < 1e-3 < 0.1 < brighter["contrast_levels"]["14x14"]
 
 
 def test_bad_sets_are_refused():

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.report.pictures import GAP, image_grid, paired_rows, save_png, sharpened, to_uint8
+from vae_jax.report.pictures import (
+    GAP,
+    LABEL_WIDTH,
+    image_grid,
+    labelled_sheet,
+    paired_rows,
+    save_png,
+    sharpened,
+    to_uint8,
+)
 
 
 def test_floats_are_rounded_not_truncated():
@@ -53,3 +62,15 @@ def test_sharpening_steepens_edges_and_keeps_the_raw_picture():
     edge = Image.fromarray(np.where(before > 128, 180, 80).astype(np.uint8)).resize((64, 64))
     assert np.asarray(sharpened(edge)).std() > np.asarray(edge).std()
     np.testing.assert_array_equal(np.asarray(picture), before)
+
+
+def test_a_sheet_has_a_row_a_name_and_cuts_it_to_the_columns():
+    dark, light = np.zeros((5, 64, 64, 1)), np.ones((5, 64, 64, 1), np.float32)
+    sheet = labelled_sheet([("dark", dark), ("light", light)], 3)
+    width = LABEL_WIDTH
+    strip = 3 * 66 + 2
+    assert sheet.size == (width + strip, 2 * 68)
+    pixels = np.asarray(sheet.convert("L"))
+    assert (pixels[2:66, width + 2 : width + 66] == 0).all()
+    assert (pixels[70:134, width:] == 255).all()
+    assert pixels[20:48, :width].min() < 100 and pixels[88:116, :width].min() < 100  # names

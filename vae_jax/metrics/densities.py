@@ -1,20 +1,26 @@
-"""Densities to draw latent points from: reference distributions and a fitted Gaussian.
+"""Densities to draw latent points from: reference distributions, fitted Gaussians and mixtures.
 
 Row i of every sampler depends on (key, i) alone: asking for more points leaves the first ones as
-they were. Gaussian mixtures are in `mixture.py`.
+they were. A density fitted to the aggregate posterior after training gives better samples than the
+prior (Ghosh et al., "From variational to deterministic autoencoders", ICLR 2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vae_jax.progress import track
 from vae_jax.types import UserError
+
+HIGHEST = jax.lax.Precision.HIGHEST
+KMEANS_STEPS = 10
 
 
 def _rows(key: jax.Array, count: int, draw: Callable[[jax.Array], jax.Array]) -> jax.Array:
@@ -24,13 +30,13 @@ def _rows(key: jax.Array, count: int, draw: Callable[[jax.Array], jax.Array]) ->
 
 @partial(jax.jit, static_argnames=("count", "z_dim"))
 def uniform_orthant(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Array:
-    """Components uniform in (0, b): one orthant only, at a radius of about `b sqrt(Z / 3)`.
+    """Draws components uniform in (0, b): one orthant only, at a radius of about `b sqrt(Z / 3)`.
 
     Args:
-        key: typed random key.
-        count: number of points.
+        key: Typed random key.
+        count: Number of points.
         z_dim: Z.
-        b: upper end.
+        b: Upper end.
 
     Returns:
         `[count, Z]`.
@@ -40,13 +46,13 @@ def uniform_orthant(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Arr
 
 @partial(jax.jit, static_argnames=("count", "z_dim"))
 def uniform_cube(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Array:
-    """Components uniform in (-b, b): the whole cube, at a radius of about `b sqrt(Z / 3)`.
+    """Draws components uniform in (-b, b): the whole cube, at a radius of about `b sqrt(Z / 3)`.
 
     Args:
-        key: typed random key.
-        count: number of points.
+        key: Typed random key.
+        count: Number of points.
         z_dim: Z.
-        b: half the side.
+        b: Half the side.
 
     Returns:
         `[count, Z]`.
@@ -54,13 +60,12 @@ def uniform_cube(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Array:
     return _rows(key, count, lambda k: b * jax.random.uniform(k, (z_dim,), jnp.float32, -1.0))
 
 
-@partial(jax.jit, static_argnames=("count", "z_dim"))
 def normal(key: jax.Array, count: int, z_dim: int) -> jax.Array:
-    """Points of the prior N(0, I).
+    """Draws points of the prior N(0, I).
 
     Args:
-        key: typed random key.
-        count: number of points.
+        key: Typed random key.
+        count: Number of points.
         z_dim: Z.
 
     Returns:
@@ -71,13 +76,13 @@ def normal(key: jax.Array, count: int, z_dim: int) -> jax.Array:
 
 @partial(jax.jit, static_argnames=("count", "z_dim"))
 def sphere(key: jax.Array, count: int, z_dim: int, radius: float) -> jax.Array:
-    """Points spread evenly over the sphere of one radius: image quality against distance.
+    """Draws points spread evenly over the sphere of one radius.
 
     Args:
-        key: typed random key.
-        count: number of points.
+        key: Typed random key.
+        count: Number of points.
         z_dim: Z.
-        radius: distance from the origin.
+        radius: Distance from the origin.
 
     Returns:
         `[count, Z]`.
@@ -92,7 +97,7 @@ def sphere(key: jax.Array, count: int, z_dim: int, radius: float) -> jax.Array:
 
 
 class Gaussian(NamedTuple):
-    """Gaussian with full covariance `cholesky @ cholesky.T`.
+    """A Gaussian with full covariance `cholesky @ cholesky.T`.
 
     Attributes:
         mean: `[Z]`.
@@ -103,7 +108,7 @@ class Gaussian(NamedTuple):
     cholesky: jax.Array
 
 
-def check_points(points: np.ndarray) -> np.ndarray:
+def _check_points(points: np.ndarray) -> np.ndarray:
     """Latent points `[N, Z]` on the host, or a `UserError` if they cannot carry a density."""
     points = np.asarray(points)
     if points.ndim != 2 or len(points) < 2:
@@ -113,7 +118,7 @@ def check_points(points: np.ndarray) -> np.ndarray:
     return points
 
 
-def host_moments(points: np.ndarray, regularisation: float) -> tuple[np.ndarray, np.ndarray]:
+def _host_moments(points: np.ndarray, regularisation: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean `[Z]` and Cholesky factor `[Z, Z]` of the covariance, in float64 on the host."""
     exact = points.astype(np.float64)
     mean = exact.mean(axis=0)
@@ -127,33 +132,33 @@ def host_moments(points: np.ndarray, regularisation: float) -> tuple[np.ndarray,
 
 
 def fit_gaussian(points: np.ndarray, regularisation: float = 1e-6) -> Gaussian:
-    """Gaussian of highest likelihood.
+    """Fits the Gaussian of highest likelihood.
 
     Fit it to draws of the aggregate posterior (`posterior.sample`), not to posterior means: those
     lack the posterior's own variance.
 
     Args:
         points: `[N, Z]`.
-        regularisation: added to each variance, as a share of the average variance, so that dead
+        regularisation: Added to each variance, as a share of the average variance, so that dead
             or too many dimensions stay invertible.
 
     Returns:
         `Gaussian` in the dtype of `points`.
 
     Raises:
-        UserError: fewer than two points, points that are all equal, or NaN or infinite values.
+        UserError: Fewer than two points, points that are all equal, or NaN or infinite values.
     """
-    points = check_points(points)
-    moments = host_moments(points, regularisation)
+    points = _check_points(points)
+    moments = _host_moments(points, regularisation)
     return Gaussian(*(jnp.asarray(part.astype(points.dtype)) for part in moments))
 
 
 @jax.jit
 def gaussian_log_prob(gaussian: Gaussian, points: jax.Array) -> jax.Array:
-    """Log density of each point.
+    """Returns the log density of each point.
 
     Args:
-        gaussian: the density.
+        gaussian: The density.
         points: `[N, Z]`.
 
     Returns:
@@ -168,12 +173,12 @@ def gaussian_log_prob(gaussian: Gaussian, points: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnames="count")
 def gaussian_sample(gaussian: Gaussian, key: jax.Array, count: int) -> jax.Array:
-    """Draw points.
+    """Draws points.
 
     Args:
-        gaussian: the density.
-        key: typed random key.
-        count: number of points.
+        gaussian: The density.
+        key: Typed random key.
+        count: Number of points.
 
     Returns:
         `[count, Z]`.
@@ -182,7 +187,283 @@ def gaussian_sample(gaussian: Gaussian, key: jax.Array, count: int) -> jax.Array
     def draw(index: jax.Array) -> jax.Array:
         mean, cholesky = gaussian
         noise = jax.random.normal(jax.random.fold_in(key, index), mean.shape, mean.dtype)
-        return mean + jnp.dot(cholesky, noise, precision=jax.lax.Precision.HIGHEST)
+        return mean + jnp.dot(cholesky, noise, precision=HIGHEST)
 
     # One row at a time, for the same reason as in `sphere`.
     return jax.lax.map(draw, jnp.arange(count))
+
+
+class Mixture(NamedTuple):
+    """A mixture of K Gaussians with full covariances.
+
+    Attributes:
+        log_weights: `[K]`, logarithms of the shares.
+        means: `[K, Z]`.
+        choleskys: `[K, Z, Z]`, lower triangular.
+    """
+
+    log_weights: jax.Array
+    means: jax.Array
+    choleskys: jax.Array
+
+
+def _joint_log_prob(mixture: Mixture, points: jax.Array) -> jax.Array:
+    """`[K, N]`: log of weight times density. One component at a time keeps memory at [N, Z]."""
+
+    def component(parts: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        log_weight, mean, cholesky = parts
+        return log_weight + gaussian_log_prob(Gaussian(mean, cholesky), points)
+
+    return jax.lax.map(component, tuple(mixture))
+
+
+@jax.jit
+def mixture_log_prob(mixture: Mixture, points: jax.Array) -> jax.Array:
+    """Returns the log density of each point.
+
+    Args:
+        mixture: The density.
+        points: `[N, Z]`.
+
+    Returns:
+        `[N]` in nats.
+    """
+    return jax.scipy.special.logsumexp(_joint_log_prob(mixture, points), axis=0)
+
+
+@partial(jax.jit, static_argnames="count")
+def mixture_sample(mixture: Mixture, key: jax.Array, count: int) -> jax.Array:
+    """Draws points; row i depends on (key, i) alone.
+
+    Args:
+        mixture: The density.
+        key: Typed random key.
+        count: Number of points.
+
+    Returns:
+        `[count, Z]`.
+    """
+
+    def draw(index: jax.Array) -> jax.Array:
+        component_key, noise_key = jax.random.split(jax.random.fold_in(key, index))
+        chosen = jax.random.categorical(component_key, mixture.log_weights)
+        mean = mixture.means[chosen]
+        noise = jax.random.normal(noise_key, mean.shape, mean.dtype)
+        return mean + jnp.dot(mixture.choleskys[chosen], noise, precision=HIGHEST)
+
+    return jax.lax.map(draw, jnp.arange(count))
+
+
+# Fitting a mixture by expectation maximisation. Points are whitened before, so that float32
+# suffices and the regularisation means the same for every latent space; the mixture that is
+# returned lives in the original coordinates.
+
+
+class MixtureChoice(NamedTuple):
+    """The mixture chosen by held-out likelihood.
+
+    Attributes:
+        mixture: Fitted to the points that were not held out.
+        components: Its number of components.
+        held_out: Mean held-out log-likelihood in nats per point, for each number tried.
+    """
+
+    mixture: Mixture
+    components: int
+    held_out: dict[int, float]
+
+
+def _update(points: jax.Array, shares: jax.Array, regularisation: float) -> Mixture:
+    """M step: weights, means and covariances from shares `[K, N]`."""
+    counts = jnp.sum(shares, axis=1) + 10 * jnp.finfo(points.dtype).eps
+    means = jnp.dot(shares, points, precision=HIGHEST) / counts[:, None]
+    diagonal = regularisation * jnp.eye(points.shape[1], dtype=points.dtype)
+
+    def cholesky(parts: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        share, mean, count = parts
+        scaled = (points - mean[None, :]) * jnp.sqrt(share / count)[:, None]
+        return jnp.linalg.cholesky(jnp.dot(scaled.T, scaled, precision=HIGHEST) + diagonal)
+
+    choleskys = jax.lax.map(cholesky, (shares, means, counts))
+    return Mixture(jnp.log(counts / jnp.sum(counts)), means, choleskys)
+
+
+def _group(points: jax.Array, key: jax.Array, components: int) -> jax.Array:
+    """k-means with k-means++ seeding (Arthur, Vassilvitskii 2007); memberships `[K, N]`, 0 or 1."""
+
+    def squares(centres: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda c: jnp.sum(jnp.square(points - c[None, :]), axis=1), centres)
+
+    def add(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        centres, nearest = state
+        centre = points[jax.random.categorical(jax.random.fold_in(key, i), jnp.log(nearest))]
+        return centres.at[i].set(centre), jnp.minimum(nearest, squares(centre[None])[0])
+
+    def memberships(centres: jax.Array) -> jax.Array:
+        nearest = jnp.argmin(squares(centres), axis=0)
+        return jax.nn.one_hot(nearest, components, axis=0, dtype=points.dtype)
+
+    def move(_: int, centres: jax.Array) -> jax.Array:
+        groups = memberships(centres)
+        sizes = jnp.sum(groups, axis=1)[:, None]
+        moved = jnp.dot(groups, points, precision=HIGHEST) / jnp.maximum(sizes, 1)
+        return jnp.where(sizes > 0, moved, centres)
+
+    centres = jnp.zeros((components, points.shape[1]), points.dtype)
+    # Equal and finite at first: the first centre is any point.
+    far = jnp.full(len(points), jnp.finfo(points.dtype).max, points.dtype)
+    centres, _ = jax.lax.fori_loop(0, components, add, (centres, far))
+    return memberships(jax.lax.fori_loop(0, KMEANS_STEPS, move, centres))
+
+
+def _start(white: jax.Array, groups: jax.Array, regularisation: float) -> Mixture:
+    """Weights and means of the groups with one pooled covariance.
+
+    A covariance of its own for each group would overfit small groups before the first step.
+    """
+    start = _update(white, groups, regularisation)
+    rest = white - jnp.dot(groups.T, start.means, precision=HIGHEST)
+    pooled = jnp.dot(rest.T, rest, precision=HIGHEST) / len(white)
+    cholesky = jnp.linalg.cholesky(pooled + regularisation * jnp.eye(len(pooled)))
+    return start._replace(choleskys=jnp.broadcast_to(cholesky[None], start.choleskys.shape))
+
+
+@partial(jax.jit, static_argnames="components")
+def _maximise(
+    scaled: jax.Array,
+    points: jax.Array,
+    key: jax.Array,
+    components: int,
+    iterations: int,
+    tolerance: float,
+    regularisation: float,
+) -> tuple[Mixture, jax.Array]:
+    """Expectation maximisation on whitened `points`; also the last mean log-likelihood.
+
+    The groups to start from are found in `scaled`, the points in their original proportions:
+    whitening hides clusters, because it shrinks the directions that keep them apart.
+    """
+
+    def keep_going(state: tuple[Mixture, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        _, before, now, step = state
+        return (step < iterations) & (now - before > tolerance)
+
+    def iterate(
+        state: tuple[Mixture, jax.Array, jax.Array, jax.Array],
+    ) -> tuple[Mixture, jax.Array, jax.Array, jax.Array]:
+        mixture, _, before, step = state
+        joint = _joint_log_prob(mixture, points)
+        total = jax.scipy.special.logsumexp(joint, axis=0)
+        shares = jnp.exp(joint - total[None, :])
+        return _update(points, shares, regularisation), before, jnp.mean(total), step + 1
+
+    low = jnp.asarray(-jnp.inf, points.dtype)
+    lowest = jnp.asarray(jnp.finfo(points.dtype).min, points.dtype)
+    start = _start(points, _group(scaled, key, components), regularisation)
+    mixture, _, _, _ = jax.lax.while_loop(keep_going, iterate, (start, low, lowest, jnp.int32(0)))
+    return mixture, jnp.mean(mixture_log_prob(mixture, points))
+
+
+def fit_mixture(
+    points: np.ndarray,
+    components: int,
+    key: jax.Array,
+    *,
+    restarts: int = 3,
+    iterations: int = 200,
+    tolerance: float = 1e-3,
+    regularisation: float = 1e-4,
+) -> Mixture:
+    """Fits a Gaussian mixture; the best of several seedings by training likelihood.
+
+    Args:
+        points: `[N, Z]`, as a rule draws of the aggregate posterior (`posterior.sample`).
+        components: K.
+        key: Typed random key for the seedings; the same key gives the same mixture.
+        restarts: Number of seedings.
+        iterations: Most steps for one seeding.
+        tolerance: Stop when a step gains fewer nats per point.
+        regularisation: Added to each variance in whitened coordinates, where the points have
+            variance 1 in every direction.
+
+    Returns:
+        `Mixture` in the dtype of `points`.
+
+    Raises:
+        UserError: Fewer points than components, bad counts, NaN values, or no seeding converged.
+    """
+    points = _check_points(points)
+    if not 1 <= components <= len(points) or restarts < 1:
+        raise UserError(
+            f"A mixture needs 1 to {len(points)} components (as many as points) and 1 restart or "
+            f"more, but got {components} components and {restarts} restarts"
+        )
+    mean, cholesky = _host_moments(points, 1e-6)
+    white = np.linalg.solve(cholesky, (points - mean[None, :]).T).T.astype(points.dtype)
+    scaled = (points - mean[None, :]) * math.sqrt(len(cholesky) / np.sum(cholesky**2))
+    both = jnp.asarray(scaled.astype(points.dtype)), jnp.asarray(white)
+    best, best_score = None, -np.inf
+    for restart in range(restarts):
+        restart_key = jax.random.fold_in(key, restart)
+        fitted, score = _maximise(
+            *both, restart_key, components, iterations, tolerance, regularisation
+        )
+        if float(score) > best_score:  # False for NaN: a seeding that broke down never wins.
+            best, best_score = fitted, float(score)
+    if best is None:
+        raise UserError(
+            f"No mixture of {components} components could be fitted to {len(points)} points: use "
+            "fewer components or a larger regularisation"
+        )
+    means = np.asarray(best.means, np.float64) @ cholesky.T + mean[None, :]
+    choleskys = cholesky[None] @ np.asarray(best.choleskys, np.float64)
+    parts = (np.asarray(best.log_weights), means, choleskys)
+    return Mixture(*(jnp.asarray(part.astype(points.dtype)) for part in parts))
+
+
+def choose_mixture(
+    points: np.ndarray,
+    key: jax.Array,
+    components: Sequence[int] = (1, 2, 5, 10),
+    *,
+    held_out: float = 0.2,
+    **options: Any,
+) -> MixtureChoice:
+    """Fits mixtures of several sizes and chooses one by held-out log-likelihood.
+
+    The smallest that is within one standard error of the best (of the difference, point by point)
+    is chosen: larger ones gain nothing that this many points could show.
+
+    Args:
+        points: `[N, Z]`.
+        key: Typed random key for the split and the seedings.
+        components: The numbers of components to try.
+        held_out: Share of the points that only judge.
+        **options: As for `fit_mixture`.
+
+    Returns:
+        `MixtureChoice`.
+
+    Raises:
+        UserError: Nothing to try, a share outside (0, 1), or as for `fit_mixture`.
+    """
+    points = _check_points(points)
+    kept = len(points) - round(held_out * len(points))
+    if not components or not 0 < kept < len(points):
+        raise UserError(
+            f"Choosing a mixture needs a list of sizes (got {tuple(components)}) and a held-out "
+            f"share that leaves points on both sides (got {held_out} of {len(points)})"
+        )
+    split_key, fit_key = jax.random.split(key)
+    order = np.asarray(jax.random.permutation(split_key, len(points)))
+    training, judging = points[order[:kept]], jnp.asarray(points[order[kept:]])
+    fitted, log_probs = {}, {}
+    for size in track(components, len(components), "Fitting mixtures", "sizes"):
+        fitted[size] = fit_mixture(training, size, fit_key, **options)
+        log_probs[size] = np.asarray(mixture_log_prob(fitted[size], judging), np.float64)
+    scores = {size: float(each.mean()) for size, each in log_probs.items()}
+    best = max(scores, key=scores.__getitem__)
+    deficits = {size: log_probs[best] - each for size, each in log_probs.items()}
+    allowed = {size: each.std() / math.sqrt(len(each)) for size, each in deficits.items()}
+    chosen = min(size for size in scores if deficits[size].mean() <= allowed[size])
+    return MixtureChoice(fitted[chosen], chosen, scores)

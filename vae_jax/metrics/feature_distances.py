@@ -1,19 +1,59 @@
 """Two sets of feature vectors compared: precision, recall, density, coverage, Frechet distance.
 
 The caller names the feature space (pixels, latent codes, a classifier's penultimate layer): values
-from different spaces cannot be compared. Everything runs in float64 on the host, where differences
-of large squares cost no accuracy.
+from different spaces cannot be compared, and models only in a space that is the same for all of
+them. Everything runs in float64 on the host, where differences of large squares cost no accuracy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
 from vae_jax.types import UserError
 
 CHUNK = 1024
+SMALL = 8  # pixels
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """Returns images `[N, H, W, C]`, uint8 or in [0, 1], as `[N, H W C]` in [0, 1]: all there is.
+
+    Neighbours among pixels are alike in layout and brightness; detail hardly counts.
+    """
+    scale = 255.0 if images.dtype == np.uint8 else 1.0
+    return images.reshape(len(images), -1) / np.float32(scale)
+
+
+def small_pixels(images: np.ndarray) -> np.ndarray:
+    """Returns images averaged down to 8 x 8 pixels, `[N, 64 C]` in [0, 1]: colour and layout.
+
+    Args:
+        images: `[N, H, W, C]`, uint8 or float in [0, 1].
+    """
+    rows, columns = (
+        np.asarray(jax.image.resize(np.eye(size, dtype=np.float32), (SMALL, size), "linear", True))
+        for size in images.shape[1:3]
+    )
+    flat = pixels(images).reshape(images.shape)
+    small = np.einsum("ph,nhwc->npwc", rows, flat, optimize=True)
+    return np.einsum("qw,npwc->npqc", columns, small, optimize=True).reshape(len(images), -1)
+
+
+def compare_features(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
+    """Returns every figure of this module, for sets of equal counts.
+
+    Args:
+        real: `[N, F]` features of real images.
+        fake: `[N, F]` features of generated images.
+
+    Returns:
+        `precision`, `recall` (k = 3), `density`, `coverage` (k = 5) and `frechet_distance`.
+    """
+    shares = precision_recall(real, fake) | density_coverage(real, fake)
+    return shares | {"frechet_distance": frechet_distance(real, fake)}
 
 
 def _as_features(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,8 +69,8 @@ def _as_features(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.nda
     return real - centre, fake - centre
 
 
-def _distance_chunks(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Squared Euclidean distances `[CHUNK, M]` of some rows at a time to all columns."""
+def distance_chunks(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields squared Euclidean distances `[CHUNK, M]` of some rows at a time to all columns."""
     column_squares = np.sum(columns**2, axis=1)[None, :]
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
@@ -57,7 +97,7 @@ def neighbour_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
             f"but there are {len(features)} images"
         )
     radii = np.empty(len(features))
-    for rows, squares in _distance_chunks(features, features):
+    for rows, squares in distance_chunks(features, features):
         squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = -1.0  # The point.
         radii[rows] = np.partition(squares, neighbours, axis=1)[:, neighbours]
     return radii
@@ -89,7 +129,7 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, neighbours: int = 3) ->
     fake_radii = neighbour_radii(fake, neighbours)[None, :]
     fake_inside = np.zeros(len(fake), bool)
     real_inside = np.zeros(len(real), bool)
-    for rows, squares in _distance_chunks(real, fake):
+    for rows, squares in distance_chunks(real, fake):
         fake_inside |= np.any(squares <= real_radii[rows], axis=0)
         real_inside[rows] = np.any(squares <= fake_radii, axis=1)
     return {"precision": float(fake_inside.mean()), "recall": float(real_inside.mean())}
@@ -119,7 +159,7 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, neighbours: int = 5) ->
     real, fake = _as_features(real, fake)
     radii = neighbour_radii(real, neighbours)[:, None]
     hits, covered = 0, 0
-    for rows, squares in _distance_chunks(real, fake):
+    for rows, squares in distance_chunks(real, fake):
         inside = squares <= radii[rows]
         hits += int(inside.sum())
         covered += int(inside.any(axis=1).sum())

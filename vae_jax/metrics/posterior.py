@@ -1,23 +1,28 @@
 """Statistics of the aggregate posterior q(z) = mean over images of q(z|x).
 
-Inputs are the posterior means and log variances of a whole data split. Moments are taken in
-float64 on the host.
+Inputs are the posterior means and log variances `[N, Z]` of a whole data split. Moments, radii and
+distances are taken in float64 on the host.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special, stats
 
-from vae_jax.metrics import divergence, radius
 from vae_jax.metrics.densities import normal
+from vae_jax.metrics.feature_distances import distance_chunks
 from vae_jax.types import UserError
 
 ACTIVE_VARIANCE = 0.01
 MMD_POINTS = 2048
+IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+DECOMPOSED = 1024  # images of the minibatch that estimates q(z)
 QQ_PROBABILITIES = tuple(round(0.01 * percent, 2) for percent in range(1, 100))
 
 
@@ -26,7 +31,7 @@ class ActiveUnits(NamedTuple):
 
     Attributes:
         mask: `[Z]` bool.
-        number: of active dimensions.
+        number: Of active dimensions.
     """
 
     mask: np.ndarray
@@ -63,12 +68,12 @@ def _codes(mean: np.ndarray, log_var: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 @jax.jit
 def sample(mean: jax.Array, log_var: jax.Array, key: jax.Array) -> jax.Array:
-    """One draw of q(z|x) for each image: points of the aggregate posterior.
+    """Draws one point of q(z|x) for each image: points of the aggregate posterior.
 
     Args:
         mean: `[N, Z]`.
         log_var: `[N, Z]`.
-        key: typed random key; row i depends on (key, i) alone.
+        key: Typed random key; row i depends on (key, i) alone.
 
     Returns:
         `[N, Z]`.
@@ -82,7 +87,7 @@ def sample(mean: jax.Array, log_var: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def kl_per_dimension(mean: np.ndarray, log_var: np.ndarray) -> np.ndarray:
-    """Mean over images of KL(q(z_d|x) || N(0, 1)).
+    """Returns the mean over images of KL(q(z_d|x) || N(0, 1)).
 
     Args:
         mean: `[N, Z]`.
@@ -91,12 +96,15 @@ def kl_per_dimension(mean: np.ndarray, log_var: np.ndarray) -> np.ndarray:
     Returns:
         `[Z]` in nats; its sum is the KL term in nats per image.
     """
-    mean, log_var = _codes(mean, log_var)
-    return np.mean(0.5 * (mean**2 + (np.expm1(log_var) - log_var)), axis=0)
+    return np.mean(_kl_terms(*_codes(mean, log_var)), axis=0)
+
+
+def _kl_terms(mean: np.ndarray, log_var: np.ndarray) -> np.ndarray:
+    return 0.5 * (mean**2 + (np.expm1(log_var) - log_var))
 
 
 def active_units(mean: np.ndarray, threshold: float = ACTIVE_VARIANCE) -> ActiveUnits:
-    """Dimensions whose posterior mean varies over images: `Var_x E[z_d|x] > threshold`.
+    """Finds dimensions whose posterior mean varies over images: `Var_x E[z_d|x] > threshold`.
 
     Args:
         mean: `[N, Z]`.
@@ -113,7 +121,7 @@ def active_units(mean: np.ndarray, threshold: float = ACTIVE_VARIANCE) -> Active
 
 
 def moments(mean: np.ndarray, log_var: np.ndarray) -> Moments:
-    """Offset and covariances, `Cov(z) = Cov_x(E[z|x]) + E_x[diag Var(z|x)]`.
+    """Returns offset and covariances, `Cov(z) = Cov_x(E[z|x]) + E_x[diag Var(z|x)]`.
 
     Args:
         mean: `[N, Z]`.
@@ -131,78 +139,236 @@ def moments(mean: np.ndarray, log_var: np.ndarray) -> Moments:
 
 
 def spectrum(covariance: np.ndarray) -> np.ndarray:
-    """Eigenvalues of a covariance `[Z, Z]`, largest first, `[Z]`."""
+    """Returns the eigenvalues of a covariance `[Z, Z]`, largest first, `[Z]`."""
     return np.linalg.eigvalsh(covariance)[::-1]
 
 
-def skewness_kurtosis(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Skewness and excess kurtosis of each component; both 0 for a Gaussian.
+# The radius |z|, which follows the chi law with Z degrees of freedom under N(0, I): `stats.chi(Z)`.
+
+
+def log10_probability_within(radius: float, z_dim: int) -> float:
+    """Returns log10 P(|z| < radius) for z ~ N(0, I), also where the probability underflows.
+
+    `P(a, x) = x^a e^-x / Gamma(a + 1) 1F1(1, a + 1, x)` with `a = Z / 2`, `x = radius^2 / 2`.
+
+    Args:
+        radius: Distance from the origin, in (0, 30].
+        z_dim: Z.
+
+    Returns:
+        The decimal logarithm: -188.3 for radius 1 in 200 dimensions.
+    """
+    a, x = z_dim / 2, radius**2 / 2
+    log = a * math.log(x) - x - special.gammaln(a + 1) + math.log(special.hyp1f1(1, a + 1, x))
+    return min(float(log), 0.0) / math.log(10)
+
+
+def radius_summary(points: np.ndarray) -> dict[str, float]:
+    """Returns `mean` and `std` of |z|, and its Kolmogorov-Smirnov distance to the chi law.
 
     Args:
         points: `[N, Z]`.
 
     Returns:
-        `[Z]` and `[Z]`, from central moments without small-sample correction; 0 for components
-        that do not vary.
+        `ks_distance` is about `0.87 / sqrt(N)` on average if the points do follow N(0, I).
+    """
+    radii = np.linalg.norm(np.asarray(points, np.float64), axis=1)
+    law = stats.chi(points.shape[1])
+    distance = cast(Any, stats.ks_1samp(radii, law.cdf, method="asymp")).statistic
+    return {"mean": float(radii.mean()), "std": float(radii.std()), "ks_distance": float(distance)}
+
+
+def mahalanobis_quantiles(points: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns Q-Q arrays that show whether points are Gaussian, whatever their mean and covariance.
+
+    Squared Mahalanobis distances from the points' own mean, against the chi-square law with Z
+    degrees of freedom (the rank of the covariance, if that is smaller): a straight line of slope 1
+    for a Gaussian, up to order Z / N, because mean and covariance are estimated.
+
+    Args:
+        points: `[N, Z]`, N well above Z.
+        probabilities: `[Q]` in (0, 1).
+
+    Returns:
+        `probabilities`, `chi_square` and `observed`, each `[Q]`.
     """
     points = np.asarray(points, np.float64)
     centred = points - points.mean(axis=0, keepdims=True)
-    variance = np.mean(centred**2, axis=0)
-    scale = np.sqrt(np.where(variance > 0, variance, 1))
-    unit = centred / scale[None, :]
-    kurtosis = np.where(variance > 0, np.mean(unit**4, axis=0) - 3, 0)
-    return np.mean(unit**3, axis=0), kurtosis
-
-
-def _radius_summary(points: np.ndarray) -> dict[str, float]:
-    radii = np.linalg.norm(np.asarray(points, np.float64), axis=1)
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(points))
+    varying = values > 1e-10 * values[-1]  # The others carry no distance, only rounding.
+    white = centred @ (vectors[:, varying] / np.sqrt(values[varying])[None, :])
     return {
-        "mean": float(radii.mean()),
-        "std": float(radii.std()),
-        "ks_distance": radius.radius_distance(radii, points.shape[1]),
+        "probabilities": np.asarray(probabilities, np.float64),
+        "chi_square": stats.chi2.ppf(probabilities, white.shape[1]),
+        "observed": np.quantile(np.sum(white**2, axis=1), probabilities),
     }
 
 
+# How far the aggregate posterior is from the prior.
+
+
+def _log_normal(z: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
+    """Log density of N(mean, exp(log_var)), element by element."""
+    square = jnp.square(z - mean) * jnp.exp(-log_var)
+    return -0.5 * (square + log_var + math.log(2 * math.pi))
+
+
+def _log_aggregate(
+    z: jax.Array, mean: jax.Array, log_var: jax.Array, own: float, other: float
+) -> tuple[jax.Array, jax.Array]:
+    """log q(z) `[M]` and sum over d of log q(z_d) `[M]`; row i is drawn from posterior i."""
+
+    def point(i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        log_density = _log_normal(jnp.broadcast_to(z[i], mean.shape), mean, log_var)  # [M, Z]
+        weights = jnp.where(jnp.arange(len(mean)) == i, own, other)
+        joint = jax.scipy.special.logsumexp(weights + jnp.sum(log_density, axis=1))
+        marginals = jax.scipy.special.logsumexp(weights[:, None] + log_density, axis=0)
+        return joint, jnp.sum(marginals)
+
+    return jax.lax.map(point, jnp.arange(len(z)))
+
+
+@partial(jax.jit, static_argnames="rows")
+def _kl_parts(
+    mean: jax.Array, log_var: jax.Array, key: jax.Array, own: float, other: float, rows: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The three terms of `kl_decomposition`, each `[rows]`, for a random minibatch."""
+    choice_key, noise_key = jax.random.split(key)
+    chosen = jax.random.choice(choice_key, len(mean), (rows,), replace=False)
+    mean, log_var = mean[chosen], log_var[chosen]
+    z = mean + jnp.exp(log_var / 2) * jax.random.normal(noise_key, mean.shape, mean.dtype)
+    log_joint, log_marginals = _log_aggregate(z, mean, log_var, own, other)
+    log_posterior = jnp.sum(_log_normal(z, mean, log_var), axis=1)
+    log_prior = jnp.sum(_log_normal(z, jnp.zeros_like(z), jnp.zeros_like(z)), axis=1)
+    return log_posterior - log_joint, log_joint - log_marginals, log_marginals - log_prior
+
+
+def kl_decomposition(
+    mean: np.ndarray, log_var: np.ndarray, key: jax.Array, *, batch: int = DECOMPOSED
+) -> dict[str, float]:
+    """Splits the mean KL into mutual information, total correlation and dimension-wise KL.
+
+    `KL = I(x; z) + KL(q(z) || prod_d q(z_d)) + sum_d KL(q(z_d) || N(0, 1))`, with q(z) estimated
+    from a minibatch of M of the N posteriors by stratified importance weights (Chen et al. 2018):
+    a point's own posterior has weight 1 / N and the rest is shared among the others, which is exact
+    for M = N.
+
+    The estimated mutual information of N images is at most log N. Where the mean KL is well above
+    that, as for faces, q(z) is a set of N separate bumps, the information sits at its bound, and
+    the total correlation measures the bumps too: neither says anything about the model then.
+
+    Args:
+        mean: `[N, Z]` posterior means.
+        log_var: `[N, Z]` logarithms of the posterior variances.
+        key: Typed random key for the minibatch and its draws.
+        batch: M; all N if there are fewer.
+
+    Returns:
+        `mutual_information`, `total_correlation`, `dimension_kl` in nats per image, each with its
+        `_standard_error`, and `mutual_information_bound`, log N.
+
+    Raises:
+        UserError: Fewer than two images.
+
+    References:
+        Chen et al., "Isolating sources of disentanglement in VAEs", NeurIPS 2018.
+    """
+    count, rows = len(mean), min(len(mean), batch)
+    if rows < 2:
+        raise UserError("The KL decomposition needs at least two images in a batch")
+    own, other = -math.log(count), math.log((count - 1) / (count * (rows - 1)))
+    terms = _kl_parts(jnp.asarray(mean), jnp.asarray(log_var), key, own, other, rows)
+    result = {"mutual_information_bound": math.log(count)}
+    names = ("mutual_information", "total_correlation", "dimension_kl")
+    for name, term in zip(names, (np.asarray(term, np.float64) for term in terms), strict=True):
+        result[name] = float(term.mean())
+        result[f"{name}_standard_error"] = float(term.std(ddof=1) / math.sqrt(rows))
+    return result
+
+
+def _kernel_sum(x: np.ndarray, y: np.ndarray, same: bool) -> float:
+    """Sum of IMQ kernels over all pairs and scales, without each point's pair with itself."""
+    base, total = 2.0 * x.shape[1], 0.0
+    for rows, squares in distance_chunks(x, y):
+        if same:  # An infinite distance is a kernel of 0.
+            squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = np.inf
+        for scale in IMQ_SCALES:
+            total += float(np.sum(scale * base / (scale * base + squares)))
+    return total
+
+
+def mmd_imq(x: np.ndarray, y: np.ndarray) -> float:
+    """Returns the unbiased squared maximum mean discrepancy with inverse multiquadratic kernels.
+
+    `k(x, y) = sum_s C_s / (C_s + |x - y|^2)` with `C_s = 2 Z s` for the prior N(0, I) and scales
+    s = 0.1, 0.2, 0.5, 1, 2, 5, 10, in float64 on the host.
+
+    Args:
+        x: `[N, Z]` draws of the aggregate posterior.
+        y: `[M, Z]` draws of the prior.
+
+    Returns:
+        The U-statistic: 0 on average for equal distributions, where it may be negative; at most 14.
+
+    Raises:
+        ValueError: Unequal Z.
+        UserError: Fewer than two points in a set.
+
+    References:
+        Gretton et al., "A kernel two-sample test", JMLR 2012; Tolstikhin et al., "Wasserstein
+        auto-encoders", ICLR 2018.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"Points must be [N, Z] and [M, Z], but got {x.shape} and {y.shape}.")
+    n, m = len(x), len(y)
+    if min(n, m) < 2:
+        raise UserError("MMD needs at least two points in each set")
+    within = _kernel_sum(x, x, True) / (n * (n - 1)) + _kernel_sum(y, y, True) / (m * (m - 1))
+    return within - 2 * _kernel_sum(x, y, False) / (n * m)
+
+
 def summary(mean: np.ndarray, log_var: np.ndarray, key: jax.Array) -> dict[str, object]:
-    """Everything above as plain numbers and lists, ready for JSON.
+    """Returns everything above as plain numbers and lists.
 
     Args:
         mean: `[N, Z]`.
         log_var: `[N, Z]`.
-        key: typed random key for one draw of each posterior and the subsets that estimate the
+        key: Typed random key for one draw of each posterior and the subsets that estimate the
             KL decomposition and MMD.
 
     Returns:
-        `images`, `z_dim`, `kl`, `kl_per_dimension`, `active_units`, `active_mask`, `offset`,
-        `offset_norm`, `variance_of_means` and `mean_variance` (`[Z]` each), `spectrum` of the
-        aggregate posterior, `spectrum_of_means`, `radius_of_means`, `radius` and `radius_prior`
-        (mean, std, Kolmogorov-Smirnov distance to the chi law), `skewness`, `excess_kurtosis`,
-        `mahalanobis` (Q-Q arrays), `kl_decomposition` (nats per image), `mmd` to the prior and
-        `mmd_points`, the number of points it used.
+        `images`, `z_dim`, `kl` and its `kl_standard_error`, `kl_per_dimension`, `active_units`,
+        `active_mask`, `offset`, `offset_norm`, `variance_of_means` and `mean_variance` (`[Z]`
+        each), `spectrum` of the aggregate posterior, `spectrum_of_means`, `radius_of_means`,
+        `radius` and `radius_prior` (see `radius_summary`), `skewness`, `excess_kurtosis`,
+        `mahalanobis` (Q-Q arrays), `kl_decomposition` (nats per image), `mmd` to the prior,
+        `mmd_floor`, that of the prior to itself, and `mmd_points`, the number of points they used.
 
     Raises:
-        ValueError: unequal shapes.
-        UserError: fewer than two images, NaN or infinite values.
+        ValueError: Unequal shapes.
+        UserError: Fewer than two images, NaN or infinite values.
     """
     exact_mean, exact_log_var = _codes(mean, log_var)
     count, z_dim = exact_mean.shape
     sample_key, prior_key, subset_key, decomposition_key = jax.random.split(key, 4)
     on_device = jnp.asarray(mean), jnp.asarray(log_var)
-    z = np.asarray(sample(*on_device, sample_key))
-    kl = kl_per_dimension(exact_mean, exact_log_var)
+    z = np.asarray(sample(*on_device, sample_key), np.float64)
+    terms = _kl_terms(exact_mean, exact_log_var)
+    each = terms.sum(axis=1)
     active = active_units(exact_mean)
     offset, mean_covariance, covariance = moments(exact_mean, exact_log_var)
-    skewness, kurtosis = skewness_kurtosis(z)
-    prior_mean, prior_std = radius.chi_moments(z_dim)
+    law = stats.chi(z_dim)
     points = min(count, MMD_POINTS)
     subset = np.asarray(jax.random.choice(subset_key, count, (points,), replace=False))
-    prior = normal(prior_key, points, z_dim)
-    qq = radius.mahalanobis_quantiles(z, np.array(QQ_PROBABILITIES))
+    prior, other = np.split(np.asarray(normal(prior_key, 2 * points, z_dim)), 2)
+    qq = mahalanobis_quantiles(z, np.array(QQ_PROBABILITIES))
     return {
         "images": count,
         "z_dim": z_dim,
-        "kl": float(kl.sum()),
-        "kl_per_dimension": kl.tolist(),
+        "kl": float(each.mean()),
+        "kl_standard_error": float(each.std(ddof=1) / math.sqrt(count)),
+        "kl_per_dimension": terms.mean(axis=0).tolist(),
         "active_units": active.number,
         "active_mask": active.mask.tolist(),
         "offset": offset.tolist(),
@@ -211,13 +377,14 @@ def summary(mean: np.ndarray, log_var: np.ndarray, key: jax.Array) -> dict[str, 
         "mean_variance": np.exp(exact_log_var).mean(axis=0).tolist(),
         "spectrum": spectrum(covariance).tolist(),
         "spectrum_of_means": spectrum(mean_covariance).tolist(),
-        "radius_of_means": _radius_summary(exact_mean),
-        "radius": _radius_summary(z),
-        "radius_prior": {"mean": prior_mean, "std": prior_std, "ks_distance": 0.0},
-        "skewness": skewness.tolist(),
-        "excess_kurtosis": kurtosis.tolist(),
+        "radius_of_means": radius_summary(exact_mean),
+        "radius": radius_summary(z),
+        "radius_prior": {"mean": float(law.mean()), "std": float(law.std())},
+        "skewness": stats.skew(z).tolist(),
+        "excess_kurtosis": stats.kurtosis(z).tolist(),
         "mahalanobis": {name: values.tolist() for name, values in qq.items()},
-        "kl_decomposition": divergence.kl_decomposition(*on_device, decomposition_key),
-        "mmd": divergence.mmd_imq(z[subset], prior),
+        "kl_decomposition": kl_decomposition(mean, log_var, decomposition_key),
+        "mmd": mmd_imq(z[subset], prior),
+        "mmd_floor": mmd_imq(other, prior),
         "mmd_points": points,
     }

@@ -1,10 +1,13 @@
 """Sliced Wasserstein distance between Laplacian-pyramid patches: needs no trained network.
 
 Karras, Aila, Laine, Lehtinen, "Progressive growing of GANs", ICLR 2018, section 5 and appendix:
-7 x 7 patches, 128 an image and pyramid level, each set normalised per channel, 512 random
+7 x 7 patches, 128 per image and pyramid level, each set normalised per channel, 512 random
 directions; a level's distance is the mean over directions of the one-dimensional Wasserstein-1
 distance. The paper's tables show these values times 1,000. Coarse levels judge large structure,
 the finest one detail; blurred images lose most on the finest.
+
+That normalisation hides how bright and how rich in contrast a set is: images that are all too pale
+lie at distance 0. So the distance is also given with both sets in the units of the real one.
 """
 
 from __future__ import annotations
@@ -113,7 +116,7 @@ def _descriptors(
 def _gather(
     images: np.ndarray, key: jax.Array, level: int, last: bool, patches: int, batch: int
 ) -> np.ndarray:
-    """Normalised descriptors `[N * patches, 49 C]` float32 of one level, a batch at a time."""
+    """Pixels `[N * patches * 49, C]` float32 of the patches of one level, a batch at a time."""
     count, channels = len(images), images.shape[-1]
     result = np.empty((count, patches, PATCH, PATCH, channels), np.float32)
     for start in range(0, count, batch):
@@ -123,13 +126,15 @@ def _gather(
             part = np.concatenate([part, np.zeros((batch - size, *part.shape[1:]), part.dtype)])
         cut = _descriptors(part, key, start, level=level, last=last, patches=patches)
         result[start : start + size] = np.asarray(cut)[:size]
-    pixels = result.reshape(-1, channels)
-    for channel in range(channels):
-        column = pixels[:, channel]
-        deviation = max(float(column.std(dtype=np.float64)), SMALLEST_DEVIATION)
-        column -= np.float32(column.mean(dtype=np.float64))
-        column /= np.float32(deviation)
-    return result.reshape(count * patches, -1)
+    return result.reshape(-1, channels)
+
+
+def _descriptors_in_units(pixels: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Patches `[N, 49 C]` with each channel in deviations of the set `of` from its mean."""
+    mean, deviation = of.mean(axis=0, dtype=np.float64), of.std(axis=0, dtype=np.float64)
+    scaled = pixels - mean.astype(np.float32)[None]
+    scaled /= np.maximum(deviation, SMALLEST_DEVIATION).astype(np.float32)[None]
+    return scaled.reshape(-1, PATCH * PATCH * pixels.shape[1])
 
 
 def _distance(real: np.ndarray, fake: np.ndarray, directions: np.ndarray) -> float:
@@ -151,10 +156,20 @@ def _subsample(images: np.ndarray, count: int, key: jax.Array) -> np.ndarray:
 
 
 class SetDistance(TypedDict):
-    """Distance of two image sets by level of the pyramid, and the mean over the levels."""
+    """Distance of two image sets by level of the pyramid, and the mean over the levels.
+
+    Attributes:
+        levels: With each set normalised by itself, as published.
+        mean: Over these levels.
+        contrast_levels: With both sets in deviations of the real one, which keeps differences of
+            brightness and contrast.
+        contrast_mean: Over these levels.
+    """
 
     levels: dict[str, float]
     mean: float
+    contrast_levels: dict[str, float]
+    contrast_mean: float
 
 
 def sliced_wasserstein(
@@ -172,8 +187,8 @@ def sliced_wasserstein(
     Both sets are cut at the same random places, so a set is at distance 0 from itself. If the
     counts differ, the larger set is reduced to a random subset of the smaller one's size. The
     distance of two finite samples of one distribution is not 0 and falls with the count: compare
-    values at equal counts, and with `sliced_wasserstein_floor`. Needs `2 * N * patches * 49 * C`
-    floats of host memory (1.5 GB for 10,000 RGB images), whatever the image size.
+    values at equal counts, and with `sliced_wasserstein_floor`. Needs `4 * N * patches * 49 * C`
+    floats of host memory (3 GB for 10,000 RGB images), whatever the image size.
 
     Args:
         real: `[N, H, W, C]` uint8, or float in [0, 1].
@@ -185,7 +200,7 @@ def sliced_wasserstein(
         batch: images on the device at a time; does not change the result.
 
     Returns:
-        `{"levels": {"96x96": ..., "48x48": ..., ...}, "mean": mean over the levels}`.
+        `SetDistance`; levels are named by their size, such as "48x48".
 
     Raises:
         UserError: images of different shape, or none.
@@ -200,6 +215,7 @@ def sliced_wasserstein(
     features = PATCH * PATCH * real.shape[-1]
     shapes = pyramid_shapes(real.shape[1], real.shape[2], minimum)
     levels: dict[str, float] = {}
+    contrast: dict[str, float] = {}
     with progress(len(shapes), "Sliced Wasserstein", "levels") as advance:
         for level, (height, width) in enumerate(shapes):
             last = level == len(shapes) - 1
@@ -209,9 +225,15 @@ def sliced_wasserstein(
             ours, theirs = (
                 _gather(images, place_key, level, last, patches, batch) for images in (real, fake)
             )
-            levels[f"{height}x{width}"] = _distance(ours, theirs, drawn)
+            reference = _descriptors_in_units(ours, ours)
+            for found, units in ((levels, theirs), (contrast, ours)):
+                judged = _descriptors_in_units(theirs, units)
+                found[f"{height}x{width}"] = _distance(reference, judged, drawn)
             advance()
-    return SetDistance(levels=levels, mean=float(np.mean(list(levels.values()))))
+    means = (float(np.mean(list(found.values()))) for found in (levels, contrast))
+    return SetDistance(
+        levels=levels, mean=next(means), contrast_levels=contrast, contrast_mean=next(means)
+    )
 
 
 def sliced_wasserstein_floor(real: np.ndarray, key: jax.Array, **options: int) -> SetDistance:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from vae_jax.files import write_file
@@ -17,6 +17,7 @@ from vae_jax.memory import require_memory
 # Pixels between the images of a grid, and the smallest height images are shown at.
 GAP = 2
 MIN_SHOWN_HEIGHT = 64
+LABEL_WIDTH = 150  # of the names beside the rows of a sheet
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -73,6 +74,24 @@ def paired_rows(rows: list[np.ndarray], columns: int) -> np.ndarray:
     ]
     stacked = np.stack([row.reshape(-1, columns, *row.shape[1:]) for row in padded], axis=1)
     return stacked.reshape(-1, *rows[0].shape[1:])
+
+
+def labelled_sheet(rows: Sequence[tuple[str, np.ndarray]], columns: int) -> Image.Image:
+    """Returns rows of images with their names at the left, as an RGB picture.
+
+    Args:
+        rows: Name and images `[N, H, W, C]` of each, of which the first `columns` are shown.
+        columns: Images per row.
+    """
+    strips = [image_grid(images[:columns], columns) for _, images in rows]
+    height = sum(strip.height for strip in strips)
+    sheet = Image.new("RGB", (LABEL_WIDTH + strips[0].width, height), "white")
+    pen, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(size=13), 0
+    for (name, _), strip in zip(rows, strips, strict=True):
+        sheet.paste(strip, (LABEL_WIDTH, top))
+        pen.text((4, top + strip.height / 2), name, fill="#222222", font=font, anchor="lm")
+        top += strip.height
+    return sheet
 
 
 def sharpened(picture: Image.Image) -> Image.Image:

@@ -17,22 +17,26 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from scipy import stats
 
 from vae_jax import config as configs
 from vae_jax.data.splits import Splits, condition_labels, piece_of
-from vae_jax.evaluate.feature_spaces import small_pixels
 from vae_jax.evaluate.recognition import classifier_features
 from vae_jax.files import json_bytes, write_file
 from vae_jax.metrics import posterior
-from vae_jax.metrics.feature_distances import density_coverage, frechet_distance, precision_recall
+from vae_jax.metrics.feature_distances import (
+    density_coverage,
+    frechet_distance,
+    precision_recall,
+    small_pixels,
+)
 from vae_jax.metrics.image_quality import psnr
-from vae_jax.metrics.radius import chi_moments
 from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein
 from vae_jax.models.vae import VAE
 from vae_jax.report.page import RESULTS
@@ -192,9 +196,7 @@ def measure(
         UserError: A run that cannot be opened, or a classifier of other images.
     """
     began, workdir = time.monotonic(), Path(workdir)
-    spaces: dict[str, Space] = {
-        "pixels": lambda images: small_pixels(cast(Any, None), images, None)
-    }
+    spaces: dict[str, Space] = {"pixels": small_pixels}
     if options.classifier:
         judge = open_classifier(options.classifier)
         if judge.model.image_shape != tuple(config.data.image_shape):
@@ -378,13 +380,13 @@ def posterior_figures(mean: np.ndarray, log_var: np.ndarray, seed: int) -> Figur
     moments = posterior.moments(mean, log_var)
     spectrum = posterior.spectrum(moments.covariance)
     radii = np.linalg.norm(z, axis=1)
-    prior_mean, prior_std = chi_moments(mean.shape[1])
+    prior = stats.chi(mean.shape[1])
     return {
         "active_units": posterior.active_units(mean).number,
         "radius_mean": float(radii.mean()),
         "radius_std": float(radii.std()),
-        "radius_prior_mean": prior_mean,
-        "radius_prior_std": prior_std,
+        "radius_prior_mean": float(prior.mean()),
+        "radius_prior_std": float(prior.std()),
         "offset_norm": float(np.linalg.norm(moments.offset)),
         "covariance_largest": float(spectrum[0]),
         "covariance_median": float(np.median(spectrum)),

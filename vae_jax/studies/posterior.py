@@ -1,0 +1,384 @@
+"""The aggregate posterior of a trained model: its figures, its shape, and the plane of its images.
+
+q(z), the mean over images of q(z|x), is where a decoder has been trained; N(0, I) is where samples
+are drawn. The page shows how far the two are apart, and in which directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+from scipy import stats
+
+from vae_jax.metrics import posterior
+from vae_jax.models.vae import VAE
+from vae_jax.report.charts import COLOURS, drawn, new_chart
+from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.report.pictures import image_grid
+from vae_jax.run import Run, decode_points, encode_subject, open_subject
+from vae_jax.streams import make_key
+from vae_jax.studies.paths import halves, label_table, separation
+from vae_jax.types import ImageSet
+
+EXTENT = 2.5  # standard deviations that even steps of the manifold chart reach
+NEAR_BOUND = 0.1  # nats below which an estimate is said to sit at its bound
+BINS = 40
+BLUE, RED, GREEN = COLOURS[:3]
+GREY = "#bbbbbb"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is looked at.
+
+    Attributes:
+        split: Images whose codes are taken: 'test' or 'train'.
+        count: How many, at most; 0 for all.
+        seed: Of draws and choices.
+        grid: Images per side of the manifold charts.
+    """
+
+    split: str = "test"
+    count: int = 10_000
+    seed: int = 0
+    grid: int = 12
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found.
+
+    Attributes:
+        facts: Checkpoint, split and seed.
+        numbers: See `vae_jax.metrics.posterior.summary`.
+        radii: `[N]`, |z| of draws of q(z).
+        radii_of_means: `[N]`.
+        plane: `[N, 2]`, posterior means in the plane in which q(z) varies most, in deviations.
+        axes: Names of its axes.
+        groups: `[N]`, the group of each image, or None where there are no labels.
+        group_names: Names of the groups.
+        chosen_by: How the groups were chosen, for the caption.
+        even: Images at even steps of the plane, `[grid^2, H, W, C]` in [0, 1].
+        quantile: Images at normal quantiles of the plane.
+    """
+
+    facts: dict[str, str]
+    numbers: dict[str, Any]
+    radii: np.ndarray = field(repr=False)
+    radii_of_means: np.ndarray = field(repr=False)
+    plane: np.ndarray = field(repr=False)
+    axes: tuple[str, str]
+    groups: np.ndarray | None = field(repr=False)
+    group_names: tuple[str, ...]
+    chosen_by: str
+    even: np.ndarray = field(repr=False)
+    quantile: np.ndarray = field(repr=False)
+
+
+# Measuring.
+
+
+def measure(run: Run[VAE], options: Options) -> Result:
+    """Encodes images, summarises their codes, and decodes the plane in which these vary most.
+
+    Args:
+        run: That was trained.
+        options: What to look at.
+
+    Raises:
+        UserError: Fewer than two images, or codes that are not finite.
+    """
+    subject = open_subject(run, options.split, options.count)
+    seen, key = encode_subject(subject), make_key(options.seed)
+    mean, log_var = seen.mean, seen.log_var
+    numbers = posterior.summary(mean, log_var, key)
+    z = np.asarray(posterior.sample(jnp.asarray(mean), jnp.asarray(log_var), key))
+    offset, axes, names = principal_plane(mean, log_var)
+    plane = (mean - offset[None]) @ np.linalg.pinv(axes)
+    groups, group_names, chosen_by = _groups(subject.split, plane, options.seed)
+    ticks = (np.arange(options.grid) + 0.5) / options.grid
+    even, quantile = (
+        decode_points(subject, offset[None] + square_grid(places) @ axes)
+        for places in (np.linspace(-EXTENT, EXTENT, options.grid), stats.norm.ppf(ticks))
+    )
+    facts = run.provenance | {
+        "split": options.split,
+        "images": f"{len(mean):,}",
+        "seed": str(options.seed),
+    }
+    return Result(
+        facts,
+        numbers,
+        radii=np.linalg.norm(z, axis=1),
+        radii_of_means=np.linalg.norm(mean, axis=1),
+        plane=plane,
+        axes=names,
+        groups=groups,
+        group_names=group_names,
+        chosen_by=chosen_by,
+        even=even,
+        quantile=quantile,
+    )
+
+
+def principal_plane(
+    mean: np.ndarray, log_var: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
+    """Returns the plane in which q(z) varies most.
+
+    Args:
+        mean: `[N, Z]`.
+        log_var: `[N, Z]`.
+
+    Returns:
+        Origin `[Z]`, two axes `[2, Z]` of one deviation each, and their names; for Z = 2 the latent
+        space itself, for Z = 1 its line and an axis that leads nowhere.
+    """
+    z_dim = mean.shape[1]
+    if z_dim <= 2:
+        return np.zeros(z_dim), np.eye(2)[:, :z_dim], ("z 0", "z 1")
+    offset, _, covariance = posterior.moments(mean, log_var)
+    values, vectors = np.linalg.eigh(covariance)
+    axes = np.sqrt(values[::-1][:2])[:, None] * vectors.T[::-1][:2]
+    return offset, axes, ("principal component 1", "principal component 2")
+
+
+def square_grid(ticks: np.ndarray) -> np.ndarray:
+    """Returns `[n^2, 2]` points row by row, the largest second coordinate on top as in a plot."""
+    rows, columns = np.meshgrid(ticks[::-1], ticks, indexing="ij")
+    return np.stack([columns.reshape(-1), rows.reshape(-1)], axis=1)
+
+
+def _groups(
+    split: ImageSet, plane: np.ndarray, seed: int
+) -> tuple[np.ndarray | None, tuple[str, ...], str]:
+    """Classes, or the attribute that is told apart best by the plane, by images kept for that."""
+    if split.labels is not None and split.labels.ndim == 1:
+        return split.labels, split.label_names, "A colour per class."
+    table, names = label_table(split.labels, split.label_names)
+    if not names:
+        return None, (), ""
+    fit, judge = halves(len(plane), seed)
+    found = separation((plane[fit], table[fit]), (plane[judge], table[judge]))
+    clearest = int(np.argmax(np.nan_to_num(found.shares)))
+    name = names[clearest]
+    return (
+        table[:, clearest].astype(int),
+        (f"not {name}", name),
+        (
+            f"Of {len(names)} attributes {name} is told apart best in this plane: a line fitted to "
+            f"one half of the images has {found.shares[clearest]:.0%} of the other half on the "
+            "right side (50 % is chance)."
+        ),
+    )
+
+
+# Showing.
+
+
+def page(result: Result) -> Page:
+    """Returns the page: numbers, shape, means by label, and the decoded plane."""
+    numbers = result.numbers
+    radius, prior = numbers["radius"], numbers["radius_prior"]
+    lead = (
+        f"{numbers['images']:,} images of the {result.facts['split']} split were encoded. A code "
+        f"carries {numbers['kl']:.1f} nats in {numbers['active_units']} of {numbers['z_dim']} "
+        f"latent dimensions. Draws of q(z) lie at radius {radius['mean']:.2f} ± "
+        f"{radius['std']:.2f}, points of the prior at {prior['mean']:.2f} ± {prior['std']:.2f}; "
+        f"the mean code lies {numbers['offset_norm']:.2f} from the origin."
+    )
+    grid = round(len(result.even) ** 0.5)
+    first, second = result.axes
+    across = f"{first} grows to the right, {second} upwards"
+    sections = [
+        Section("In numbers", _bound_note(numbers), tables=[_summary_table(numbers)]),
+        Section("Shape", pictures=_shape_pictures(result)),
+        Section(
+            "Means by label" if result.group_names else "Means",
+            pictures=[
+                Picture(
+                    "means",
+                    _scatter(result),
+                    "Posterior means in the plane in which q(z) varies most, in deviations. "
+                    + result.chosen_by,
+                )
+            ],
+        ),
+        Section(
+            "The plane, decoded",
+            pictures=[
+                Picture(
+                    "manifold-even",
+                    image_grid(result.even, grid),
+                    f"Even steps from -{EXTENT} to {EXTENT} deviations; {across}. Beyond the codes "
+                    "the decoder was never trained: where do images fall apart?",
+                ),
+                Picture(
+                    "manifold-quantile",
+                    image_grid(result.quantile, grid),
+                    f"Steps of equal probability, normal quantiles of (i + 1/2) / {grid}; "
+                    f"{across}. Each image stands for as many codes as any other.",
+                ),
+            ],
+        ),
+    ]
+    return Page("Aggregate posterior", lead, sections, result.facts)
+
+
+def _bound_note(numbers: dict[str, Any]) -> str:
+    parts = numbers["kl_decomposition"]
+    found, bound = parts["mutual_information"], parts["mutual_information_bound"]
+    if bound - found > NEAR_BOUND:
+        return ""
+    return (
+        f"The mutual information {found:.2f} sits at its bound, the logarithm of "
+        f"{numbers['images']:,} images ({bound:.2f}): every image can be told from every other by "
+        "its code, and the estimate would rise with more images, at most to the KL of "
+        f"{numbers['kl']:.2f}. The total correlation measures these separate codes, too."
+    )
+
+
+def _summary_table(numbers: dict[str, Any]) -> Table:
+    parts, prior = numbers["kl_decomposition"], numbers["radius_prior"]
+    rows = [
+        ("KL(q(z|x) || N(0, I)), nats per image", _with_error(numbers, "kl"), ""),
+        (
+            "mutual information of image and code, nats",
+            _with_error(parts, "mutual_information"),
+            f"at most {parts['mutual_information_bound']:.2f}, the log of the number of images",
+        ),
+        ("total correlation, nats", _with_error(parts, "total_correlation"), "0"),
+        ("KL of the marginals, nats", _with_error(parts, "dimension_kl"), "0"),
+        (
+            "active dimensions (variance of E[z|x] above 0.01)",
+            str(numbers["active_units"]),
+            f"of {numbers['z_dim']}",
+        ),
+        ("distance of the mean code from the origin", f"{numbers['offset_norm']:.3f}", "0"),
+        (
+            f"squared MMD to the prior, {numbers['mmd_points']:,} points",
+            f"{numbers['mmd']:.4f}",
+            f"{numbers['mmd_floor']:.4f}, prior to prior",
+        ),
+    ]
+    floor = f"{0.87 / numbers['images'] ** 0.5:.3f}"
+    for key, text in (("radius", "|z| of draws of q(z)"), ("radius_of_means", "|z| of the means")):
+        part = numbers[key]
+        spread = f"{prior['mean']:.2f} ± {prior['std']:.2f}"
+        rows += [
+            (f"{text}, mean ± deviation", f"{part['mean']:.2f} ± {part['std']:.2f}", spread),
+            (f"{text}: Kolmogorov-Smirnov distance", f"{part['ks_distance']:.3f}", floor),
+        ]
+    caption = (
+        "The last column is what codes that follow N(0, I) would give. ± is the standard error "
+        "over images unless something else is said."
+    )
+    return Table(("", "found", "under N(0, I)"), rows, caption)
+
+
+def _with_error(numbers: dict[str, float], key: str) -> str:
+    return f"{numbers[key]:.2f} ± {numbers[f'{key}_standard_error']:.2f}"
+
+
+def _shape_pictures(result: Result) -> list[Picture]:
+    """Six views of q(z)."""
+    numbers, z_dim = result.numbers, result.numbers["z_dim"]
+    order = np.argsort(numbers["kl_per_dimension"])[::-1]
+    ranks = np.arange(1, z_dim + 1)
+
+    def radius(axis: Any) -> None:
+        far = max(result.radii.max(), 1.3 * z_dim**0.5)
+        places = np.linspace(0, far, 400)
+        axis.hist(result.radii, BINS, density=True, color=BLUE, alpha=0.6, label="draws of q(z)")
+        means = result.radii_of_means
+        axis.hist(means, BINS, density=True, color=GREEN, alpha=0.6, label="means E[z|x]")
+        axis.plot(places, stats.chi.pdf(places, z_dim), color=RED, label="N(0, I): chi law")
+        axis.set(title="Radius |z|", xlabel="|z|", ylabel="probability density")
+
+    def spectrum(axis: Any) -> None:
+        axis.plot(ranks, numbers["spectrum"], ".-", color=BLUE, label="q(z)")
+        axis.plot(ranks, numbers["spectrum_of_means"], ".-", color=GREEN, label="means E[z|x]")
+        axis.axhline(1, color=RED, lw=1, label="N(0, I)")
+        axis.set(title="Eigenvalues of the covariance", xlabel="rank", yscale="log")
+
+    def kl(axis: Any) -> None:
+        active = np.array(numbers["active_mask"])[order]
+        heights = np.array(numbers["kl_per_dimension"])[order]
+        for mask, colour, name in ((active, BLUE, "active"), (~active, GREY, "not active")):
+            if mask.any():
+                axis.bar(ranks[mask], heights[mask], 1.0, color=colour, label=name)
+        count = f"{numbers['active_units']} of {z_dim} active"
+        axis.set(title=f"KL by dimension ({count})", xlabel="rank", ylabel="nats per image")
+
+    def marginals(axis: Any) -> None:
+        axis.plot(numbers["skewness"], numbers["excess_kurtosis"], "o", color=BLUE, ms=4)
+        axis.plot([0], [0], "+", color=RED, ms=12, mew=2, label="a Gaussian")
+        axis.set(title="Marginals of q(z)", xlabel="skewness", ylabel="excess kurtosis")
+
+    def quantiles(axis: Any) -> None:
+        qq = numbers["mahalanobis"]
+        axis.plot(qq["chi_square"], qq["observed"], ".", color=BLUE, label="draws of q(z)")
+        axis.plot(qq["chi_square"], qq["chi_square"], color=RED, lw=1, label="any Gaussian")
+        axis.set(
+            title="Squared Mahalanobis distance", xlabel="chi-square quantile", ylabel="observed"
+        )
+
+    def variance(axis: Any) -> None:
+        for key, colour, marker, name in (
+            ("variance_of_means", GREEN, ".", "variance of the means"),
+            ("mean_variance", BLUE, ".", "mean variance of q(z|x)"),
+        ):
+            axis.plot(ranks, np.array(numbers[key])[order], marker, color=colour, label=name)
+        squares = np.array(numbers["offset"])[order] ** 2
+        axis.plot(ranks, squares, "x", color=RED, ms=4, label="squared mean offset")
+        axis.set(title="Where the variance is, by dimension", xlabel="rank of the KL")
+
+    few = "" if numbers["images"] >= 10 * z_dim else " With so few images per dimension it bends."
+    views: list[tuple[str, Callable[[Any], None], str]] = [
+        ("radius", radius, "Do draws of q(z) have the radii of the prior?"),
+        ("spectrum", spectrum, "A flat line at 1 would be the prior: how round is q(z)?"),
+        ("kl-by-dimension", kl, "How many dimensions carry the information, and how evenly?"),
+        ("marginals", marginals, "A point per dimension; far from the cross it is not Gaussian."),
+        (
+            "mahalanobis",
+            quantiles,
+            f"On the line, q(z) is one Gaussian, whatever its place and shape.{few}",
+        ),
+        (
+            "variance-by-dimension",
+            variance,
+            "In a dimension that is used the means vary; in one that is not q(z|x) is the prior.",
+        ),
+    ]
+    pictures = []
+    for name, draw, caption in views:
+        figure, axes = new_chart(5.5, 3.6)
+        draw(axes[0, 0])
+        axes[0, 0].legend(fontsize=8)
+        pictures.append(Picture(name, drawn(figure), caption))
+    return pictures
+
+
+def _scatter(result: Result) -> Image.Image:
+    """Posterior means in two dimensions, a colour for each group."""
+    figure, axes = new_chart(6.5, 6)
+    axis, points = axes[0, 0], result.plane
+    if result.groups is None:
+        axis.plot(*points.T, ".", ms=3, color=BLUE)
+    else:
+        names: Sequence[str] = result.group_names
+        for number, name in enumerate(names):
+            colour = colormaps["tab10"](number % 10)
+            some = points[result.groups == number]
+            axis.plot(*some.T, ".", ms=4, alpha=0.7, color=colour, label=name)
+        columns = min(len(names), 5)
+        figure.legend(loc="outside lower center", ncols=columns, markerscale=2, fontsize=8)
+    axis.set(xlabel=result.axes[0], ylabel=result.axes[1])
+    axis.set_aspect("equal", adjustable="datalim")
+    return drawn(figure)
