@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from vae_jax.models.convolution_geometry import conv_output_size, conv_transpose_output_size
+from vae_jax.models.convolution import conv_output_size, conv_transpose_output_size
 
 
 class Layer(NamedTuple):

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from vae_jax.models import convolution, convolution_matmul
-from vae_jax.models.convolution import conv, conv_transpose
-from vae_jax.models.convolution_geometry import (
+from vae_jax.models import convolution
+from vae_jax.models.convolution import (
+    conv,
     conv_axis,
     conv_output_size,
+    conv_transpose,
     conv_transpose_output_size,
 )
 
@@ -199,13 +200,13 @@ def test_chunks_of_images_agree_with_loops(monkeypatch, channels, batch, chunk, 
     x, kernel = normal(0, batch, 6, 5, channels), normal(1, 3, 3, channels, 4)
     small, image = normal(2, batch, 3, 3, 4), normal(3, batch, 6, 6, channels)
     patches = 3 * 3 * 9 * channels * 8  # bytes of an image
-    monkeypatch.setattr(convolution_matmul, "_WHOLE_BYTES", patches)
-    monkeypatch.setattr(convolution_matmul, "_CHUNK_BYTES", 4 * patches)
-    monkeypatch.setattr(convolution_matmul, "_LANES", lanes)
-    monkeypatch.setattr(convolution_matmul, "_LANE_BYTES", patches)
+    monkeypatch.setattr(convolution, "_WHOLE_BYTES", patches)
+    monkeypatch.setattr(convolution, "_CHUNK_BYTES", 4 * patches)
+    monkeypatch.setattr(convolution, "_LANES", lanes)
+    monkeypatch.setattr(convolution, "_LANE_BYTES", patches)
     geometry = tuple(conv_axis(size, 3, 2, "same") for size in (6, 5))
     dtype = jnp.dtype("float64")
-    assert convolution_matmul._chunk(geometry, batch, channels, dtype) == (chunk, lanes)
+    assert convolution._chunk(geometry, batch, channels, dtype) == (chunk, lanes)
     options = {"strides": (2, 2), "implementation": "matmul"}
     expected = naive(x, small, kernel, (2, 2), "same")
     for a, b in zip(value_and_gradients(conv, x, kernel, small, **options), expected, strict=True):
@@ -219,7 +220,7 @@ def test_chunks_of_images_agree_with_loops(monkeypatch, channels, batch, chunk, 
 @pytest.mark.parametrize("batch", [127, 128, 251, 257])
 def test_chunks_of_batches_with_few_divisors_are_about_as_large(batch):
     axis, dtype = conv_axis(48, 3, 2, "same"), jnp.dtype("float32")
-    assert convolution_matmul._chunk((axis, axis), batch, 32, dtype) == (8, 2)
+    assert convolution._chunk((axis, axis), batch, 32, dtype) == (8, 2)
 
 
 @pytest.mark.parametrize("implementation", ["xla", "matmul"])

@@ -11,7 +11,7 @@ from vae_jax.data.batches import Batches
 from vae_jax.data.feeds import ResidentFeed, StreamingFeed
 from vae_jax.data.splits import open_splits
 from vae_jax.devices import in_mesh, make_mesh, place, split
-from vae_jax.models import convolution_matmul
+from vae_jax.models import convolution
 from vae_jax.run import decode, open_run, prior_latents
 from vae_jax.run_folder import read_rows
 from vae_jax.streams import step_key, stream_key
@@ -73,8 +73,8 @@ def gradients(experiment, images, weights, mesh):
 
 def compute_in_chunks(monkeypatch):
     """Convolutions loop over a few images at a time, as they do in large batches."""
-    monkeypatch.setattr(convolution_matmul, "_WHOLE_BYTES", 1)
-    monkeypatch.setattr(convolution_matmul, "_CHUNK_BYTES", 2**15)
+    monkeypatch.setattr(convolution, "_WHOLE_BYTES", 1)
+    monkeypatch.setattr(convolution, "_CHUNK_BYTES", 2**15)
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -21,7 +21,7 @@ from vae_jax.filters.excitation import (
     unit_range,
 )
 from vae_jax.filters.study import Settings, seconds_per_map, starts_of_maps
-from vae_jax.models.features import layer_features
+from vae_jax.models.blocks import layer_features
 from vae_jax.run import Run, in_batches, open_classifier, open_run
 from vae_jax.run_folder import read_config
 from vae_jax.types import UserError

@@ -9,8 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vae_jax.models.blocks import BlockStyle, Dropout, Stack, dense
-from vae_jax.models.features import conv_layers
+from vae_jax.models.blocks import BlockStyle, Dropout, Stack, conv_layers, dense
 
 
 class Classifier(nn.Module):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.models.blocks import BlockStyle, ConvBlock, Stack, dense
-from vae_jax.models.convolution_geometry import conv_transpose_output_size
+from vae_jax.models.convolution import conv_transpose_output_size
 from vae_jax.types import UserError
 
 

@@ -6,9 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vae_jax.models.blocks import BlockStyle, Stack, dense
-from vae_jax.models.convolution_geometry import conv_output_size
-from vae_jax.models.features import conv_layers
+from vae_jax.models.blocks import BlockStyle, Stack, conv_layers, dense
+from vae_jax.models.convolution import conv_output_size
 
 LOG_VAR_LINEAR = 20.0
 LOG_VAR_MARGIN = 10.0

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from configs import classifier_mnist, tiny
-from vae_jax.models.blocks import ConvBlock
+from vae_jax.models.blocks import ConvBlock, layer_features, layer_names
 from vae_jax.models.classifier import make_classifier
-from vae_jax.models.features import layer_features, layer_names
 from vae_jax.models.vae import make_vae
 from vae_jax.types import UserError
 
