@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from vae_jax.data.batches import to_unit_range
+from vae_jax.models.blocks import layer_features, layer_names
 from vae_jax.models.classifier import Classifier, class_logits
-from vae_jax.models.features import layer_features, layer_names
 from vae_jax.run import Run, in_batches
 
 
