@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from configs import default
 from experiments import app, as_typed, cluster, command_line
 from experiments.config_file import ConfigFlag
+from vae_jax.types import UserError
 
 _CONFIG = ConfigFlag("Config file with a section `sweep`.")
 _WORKDIR = command_line.workdir("sweep")
@@ -58,6 +59,9 @@ def main() -> int:
         if is_first():
             print("stopped; the same command resumes")
         return 128 + trained.interrupted_by
+    if not any(outcome.status == "finished" for outcome in trained.outcomes.values()):
+        name, outcome = next(iter(trained.outcomes.items()))
+        raise UserError(f"no run of the sweep was trained; {name}: {outcome.reason}")
     if _MEASURE.value and is_first():
         splits, options = open_splits(config.data), sweep_results.Options(_CLASSIFIER.value)
         result = sweep_results.measure(config, workdir, trained, splits, options)

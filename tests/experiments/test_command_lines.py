@@ -37,7 +37,7 @@ def test_train_draws_faces_and_leaves_everything_behind(trained):
     assert {path.name for path in workdir.iterdir()} >= {
         "config.json", "metrics.jsonl", "checkpoints", "samples.png", "reconstructions.png",
     }  # fmt: skip
-    for text in ("Encoder Summary", "beta 9", "epoch 2/2", "samples.png"):
+    for text in ("encoder in all", "beta 9", "epoch 2/2", "samples.png"):
         assert text in output
     source = home / "faces" / "48-seed0" / "jpeg"
     assert picture(source / "img_align_celeba" / "000001.jpg")[0] == (178, 218)

@@ -22,7 +22,7 @@ from vae_jax.run_folder import read_config, read_rows, write_config
 from vae_jax.train import task
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.sweep import fit_sweep
-from vae_jax.train.trainer import fit
+from vae_jax.train.trainer import DivergedError, fit
 from vae_jax.train.validation import Validator
 from vae_jax.types import UserError
 
@@ -60,8 +60,23 @@ def test_a_run_leaves_config_metrics_and_checkpoints(uninterrupted):
     assert rows[2]["images"] == 37 and rows[3]["images"] == 11
     assert result.step == 10
     summary = said[0]
-    for text in ("Encoder Summary", "Decoder Summary", "37 training", "beta 9", str(workdir)):
+    for text in ("encoder in all", "decoder in all", "37 training", "beta 9", str(workdir)):
         assert text in summary
+    layers = summary.partition("data ")[0].splitlines()
+    assert max(map(len, [*layers, *said[1:]])) <= 80 and said[2].startswith("epoch 2/2  step 10")
+
+
+def test_a_run_that_ends_far_above_its_start_has_diverged(tiny_config, tmp_path):
+    tiny_config.optimizer.learning_rate = 10.0
+    with pytest.raises(DivergedError, match=r"its test loss is \S+, and \S+ at first; lower"):
+        fit(tiny_config, tmp_path, quiet)
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(7, 8), (1, 1)])
+def test_fewer_images_than_a_batch_are_refused(tiny_config, tmp_path, images, batch_size):
+    tiny_config.data.train_count, tiny_config.train.batch_size = images, batch_size
+    with pytest.raises(UserError, match=f"only {images} training images"):
+        fit(tiny_config, tmp_path, quiet)
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(

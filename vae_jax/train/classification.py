@@ -145,7 +145,7 @@ def _make_eval_step(model: Classifier, attributes: Sequence[str]) -> Step:
 
 
 def _describe(row: Row) -> str:
-    return f"loss {row['loss']:.4f} accuracy {row['accuracy']:.2%}"
+    return f"{row['loss']:.4f}, accuracy {row['accuracy']:.2%}"
 
 
 def accuracy_table(config: ConfigDict, row: Row, test: ImageSet) -> str:

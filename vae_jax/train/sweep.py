@@ -421,7 +421,7 @@ def fit_sweep(config: ConfigDict, workdir: str | Path, say: Say = print) -> Swee
     config = config.copy_and_resolve_references()
     config.data.digest = splits.digest
     say = say if devices.is_first() else lambda text: None
-    with devices.held_by_first(run_lock(workdir)), StopSignals() as stop:
+    with devices.held_by_first(run_lock(workdir)), StopSignals() as stop, ExitStack() as stack:
         plan = make_plan(config, workdir, splits)
         if plan.groups:  # A sweep with nothing to train keeps its config.
             devices.on_first(lambda: folders.write_config(workdir, plan.config))
@@ -433,11 +433,15 @@ def fit_sweep(config: ConfigDict, workdir: str | Path, say: Say = print) -> Swee
         )
         feeds = make_feeds(plan.members[0].config, splits, mesh) if plan.groups else None
         outcomes, began, trained = dict(plan.outcomes), time.monotonic(), 0
+        show = stack.enter_context(
+            devices.progress(len(plan.members), "Sweep", "models", start=len(plan.outcomes))
+        )
         for group in plan.groups:
             if stop.received is not None:
                 break
             assert feeds is not None  # as there is a group
             outcomes |= _train_group(group, workdir, splits, feeds, stop, say)
+            show(len(group.members))
             trained += len(group.members)
             left = sum(len(g.members) for g in plan.groups) - trained
             seconds = time.monotonic() - began

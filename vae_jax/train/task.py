@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax.linen.summary import tabulate
 from ml_collections import ConfigDict
 
 from vae_jax.config import beta
@@ -41,7 +40,7 @@ class Task(NamedTuple):
         run_key: every random draw of the run derives from it.
         label_names: saved with every checkpoint.
         complete_row: a split's means over an epoch to the row that is logged.
-        describe: a row's figures for the line of an epoch, such as "loss 0.3".
+        describe: a row's figures for the line of an epoch, such as "0.3, accuracy 91%".
         layers: the tables of layers, as text.
         about: lines of the summary that is printed before the start.
         z_dim: Z, which the members of a group may differ in; 0 if there is none.
@@ -123,10 +122,7 @@ def vae_task(config: ConfigDict, splits: Splits) -> Task:
 
 
 def _describe(row: Row) -> str:
-    return (
-        f"loss {row['loss']:.5g} = recon {row['recon']:.5g} + "
-        f"KL {row['kl_weighted']:.4g} ({row['kl']:.3g} nats, {row['kl_share']:.2%})"
-    )
+    return f"{row['loss']:.5g}, KL {row['kl']:.3g} nats"
 
 
 @lru_cache(maxsize=32)
@@ -135,16 +131,34 @@ def _layers(model: VAE, label_dim: int) -> str:
     z = jnp.zeros((1, model.z_dim))
     labels = jnp.zeros((1, label_dim)) if label_dim else None
     bound = model.bind({})
-    return "".join(
+    return "\n".join(
         layer_table(network.clone(parent=None), example, False, labels)
         for network, example in ((bound.encoder, images), (bound.decoder, z))
     )
 
 
 def layer_table(network: Any, *inputs: Any) -> str:
-    """Tabulates the layers of a network with shapes and parameter counts."""
-    console = {"width": 110, "force_terminal": sys.stdout.isatty()}
-    return tabulate(network, make_key(0), depth=1, console_kwargs=console)(*inputs)
+    """Tabulates the layers of a network with what they return for an image and their parameters."""
+    order: list[str] = []
+
+    def init(key: jax.Array) -> Any:
+        _, variables = network.init_with_output(
+            key, *inputs, mutable=True, capture_intermediates=True
+        )
+        order.extend(variables["intermediates"])  # What comes back from a trace is sorted.
+        return variables
+
+    variables = jax.eval_shape(init, make_key(0))
+    title = type(network).__name__.lower()
+    lines = [f"{title:16}{'output':>16}{'parameters':>16}"]
+    for name in order:
+        returned = jax.tree.leaves(variables["intermediates"][name])
+        own = variables["params"] if name == "__call__" else variables["params"].get(name, {})
+        shape = "x".join(str(n) for n in returned[0].shape[1:])
+        count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(own))
+        label = f"{title} in all" if name == "__call__" else name
+        lines.append(f"{label:16}{shape:>16}{count:>16,}")
+    return "\n".join(lines)
 
 
 def _objective_line(config: ConfigDict) -> str:

@@ -36,6 +36,9 @@ from vae_jax.types import UserError
 
 Say = Callable[[str], None]
 
+# A held-out loss so many times that of the first step means that the run has diverged.
+WORSE = 3.0
+
 
 class DivergedError(UserError):
     """Too many steps in a row had a loss or a gradient that is not finite."""
@@ -185,6 +188,8 @@ class _Run:
         stack.callback(self.log.close)
         self.means, self.images_before = EpochMeans(), 0.0
         self.rows: dict[str, Row] = {}
+        # Of the first step, or of the first epoch in a run that goes on.
+        self.first_loss = next((row["loss"] for row in folders.read_rows(workdir)), math.nan)
         self.reason = ""  # why it was given up
 
     def begin_epoch(self, within: bool) -> None:
@@ -222,11 +227,26 @@ class _Run:
             self.log.write(row)
 
     def line(self) -> str:
-        """Tells the epoch in one line."""
-        train = self.rows["train"]
+        """Tells the epoch in one line of a terminal; metrics.jsonl has every figure of it."""
+        train, describe = self.rows["train"], self.task.describe
         parts = [f"epoch {train['epoch']}/{self.config.train.epochs}  step {train['step']}"]
-        parts += [f"{s} {self.task.describe(row)}" for s, row in self.rows.items() if "loss" in row]
+        held_out = self._held_out()
+        if held_out is None:
+            parts.append(f"train {describe(train)}")
+        else:
+            parts += [f"train {train['loss']:.5g}", f"{held_out['split']} {describe(held_out)}"]
         return "  ".join([*parts, f"{train['images_per_second']:,.0f} images/s"])
+
+    def worsened(self) -> str:
+        """Says that the run ended far above where it began, if it did."""
+        held_out, first = self._held_out(), self.first_loss
+        if held_out is None or not held_out["loss"] - first > (WORSE - 1) * abs(first):
+            return ""
+        return f"its {held_out['split']} loss is {held_out['loss']:.4g}, and {first:.4g} at first"
+
+    def _held_out(self) -> Row | None:
+        """The row of the split that the run is told and judged by, if there is one."""
+        return self.rows.get("validation") or self.rows.get("test")
 
     def save(self, state: Any, batch_stats: Any, within_epoch: bool) -> None:
         """Saves the run, ranked by its validation loss if that was measured."""
@@ -271,6 +291,8 @@ class _Trainer:
         if run.reason:
             return Outcome("diverged", run.reason, step)
         finished = step >= self.last_step and not run.untested
+        if finished and run.worsened():
+            return Outcome("diverged", run.worsened(), step)
         return Outcome("finished" if finished else "interrupted", "", step)
 
     def train(self) -> None:
@@ -311,6 +333,8 @@ class _Trainer:
             each = self.engine.each_metrics(metrics)
             for run, own in zip(self.runs, each, strict=True):
                 run.means.add(own)
+                if math.isnan(run.first_loss):
+                    run.first_loss = float(own["loss"][0])
             self._give_up_diverged(each)
             alone = len(self.runs) == 1
             note = f"loss {each[0]['loss'][-1]:.4g}" if alone else f"{len(self._alive())} models"

@@ -16,7 +16,7 @@ from vae_jax.train.engine import Engine
 from vae_jax.train.epoch import EpochMeans, Pace, RunSteps, run_epoch
 from vae_jax.train.evaluation_steps import EvalCarry, pooled_statistics, start_statistics
 from vae_jax.train.state import TrainState
-from vae_jax.types import ImageSet
+from vae_jax.types import ImageSet, UserError
 
 
 class Feeds(NamedTuple):
@@ -40,8 +40,17 @@ def order_seed(config: ConfigDict) -> int:
 
 
 def make_feeds(config: ConfigDict, splits: Splits, mesh: Mesh | None = None) -> Feeds:
-    """Makes the feeds of a run by `config.data`, `train` and `eval`, on some devices."""
+    """Makes the feeds of a run by `config.data`, `train` and `eval`, on some devices.
+
+    Raises:
+        UserError: fewer training images than a batch has.
+    """
     data, batch_size = config.data, config.train.batch_size
+    if len(splits.train) < max(2, batch_size):
+        raise UserError(
+            f"config.train.batch_size is {batch_size}, but there are only {len(splits.train)} "
+            "training images: lower it, or train on more"
+        )
 
     def feed(split: ImageSet, size: int, seed: int | None = None) -> Feed:
         batches = Batches(split, condition_labels(data, split), size, seed)
