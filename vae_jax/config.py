@@ -31,8 +31,6 @@ RESUMABLE = ("train.epochs", "train.max_skipped", "optimizer.schedule_epochs", "
 RESUMABLE_SECTIONS = ("eval", "checkpoint", "log", "parallel")
 # Words in an attribute's name that mirroring exchanges.
 SIDES = {"left", "right"}
-# What runs from before a field existed did.
-BEFORE = {"train.accumulate": 1}
 
 
 @dataclass(frozen=True)
@@ -173,6 +171,36 @@ FIELDS: dict[str, Field] = {
 }
 
 
+def _check_field(name: str, value: Any, field: Field) -> None:
+    """Raises a UserError unless the value of a field is what the field may be."""
+    if field.many:
+        if not isinstance(value, tuple | list):
+            raise UserError(f"config.{name} is {value!r}, but must be a tuple")
+        for i, item in enumerate(value):
+            _check_value(f"{name}[{i}]", item, field)
+    else:
+        _check_value(name, value, field)
+
+
+def _check_value(name: str, value: Any, field: Field) -> None:
+    # bool is an int in Python, and an int is a fine float.
+    kinds = (int, float) if field.kind is float else (field.kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and field.kind is not bool):
+        raise UserError(
+            f"config.{name} is {value!r} ({type(value).__name__}), "
+            f"but must be of type {field.kind.__name__}"
+        )
+    if field.choices and value not in field.choices:
+        raise UserError(f"config.{name} is {value!r}; valid are {', '.join(field.choices)}")
+    if field.kind in (int, float):
+        if not abs(value) <= sys.float_info.max:  # NaN, an infinity, or an int of 400 digits
+            raise UserError(f"config.{name} is {value!r}, but must be finite")
+        if not (field.low <= value <= field.high and value > field.above):
+            lower = f"> {field.above:g}" if field.above > -math.inf else f">= {field.low:g}"
+            upper = f" and <= {field.high:g}" if field.high < math.inf else ""
+            raise UserError(f"config.{name} is {value!r}, but must be {lower}{upper}")
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mapping to `{'section.field': value}`."""
     flat: dict[str, Any] = {}
@@ -191,22 +219,21 @@ def kind_of(config: ConfigDict) -> str:
 
 def is_classifier(config: ConfigDict) -> bool:
     """Whether a config, of a run say, is that of a classifier rather than of a VAE."""
-    return "classifier" in config
+    return kind_of(config) == "classifier"
 
 
-def validate(config: ConfigDict, fields: Mapping[str, Field] = FIELDS) -> None:
-    """Check every field's presence, type and range, and the rules between fields.
+def validate(config: ConfigDict) -> None:
+    """Checks every field's presence, type and range, and the rules between fields.
 
     Args:
-        config: the whole config.
-        fields: what each field may be.
+        config: The whole config.
 
     Raises:
         UserError: one sentence naming the field, its value and what is allowed.
     """
     flat = flatten(config)
     unused = VAE_SECTIONS if is_classifier(config) else ("classifier",)
-    fields = {name: field for name, field in fields.items() if name.split(".")[0] not in unused}
+    fields = {name: field for name, field in FIELDS.items() if name.split(".")[0] not in unused}
     for name in flat:
         if name not in fields:
             raise UserError(f"config.{name} is not a field; configs/default.py lists them all")
@@ -215,7 +242,7 @@ def validate(config: ConfigDict, fields: Mapping[str, Field] = FIELDS) -> None:
             continue
         if name not in flat:
             raise UserError(f"config.{name} is missing; configs/default.py gives its default")
-        check_field(name, flat[name], field)
+        _check_field(name, flat[name], field)
     _check_across_fields(config)
 
 
@@ -360,7 +387,7 @@ def check_resumable(saved: ConfigDict, config: ConfigDict) -> None:
     for name in sorted(before.keys() | now.keys()):
         if name in RESUMABLE or name.split(".")[0] in RESUMABLE_SECTIONS:
             continue
-        old, new = (flat.get(name, BEFORE.get(name, "absent")) for flat in (before, now))
+        old, new = (flat.get(name, "absent") for flat in (before, now))
         if name == "data.digest" and "" in (old, new):
             continue  # not known yet: `open_splits` will compare it
         if name == "data.digest" and old != new:
@@ -426,33 +453,3 @@ def convert_kl_weight(
     """
     per_unit = beta(target, 1.0, image_shape, z_dim)
     return beta(source, kl_weight, image_shape, z_dim) / per_unit
-
-
-def check_field(name: str, value: Any, field: Field) -> None:
-    """Raise a UserError, one sentence, if the value of a field is not what the field may be."""
-    if field.many:
-        if not isinstance(value, tuple | list):
-            raise UserError(f"config.{name} is {value!r}, but must be a tuple")
-        for i, item in enumerate(value):
-            _check_value(f"{name}[{i}]", item, field)
-    else:
-        _check_value(name, value, field)
-
-
-def _check_value(name: str, value: Any, field: Field) -> None:
-    # bool is an int in Python, and an int is a fine float.
-    kinds = (int, float) if field.kind is float else (field.kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and field.kind is not bool):
-        raise UserError(
-            f"config.{name} is {value!r} ({type(value).__name__}), "
-            f"but must be of type {field.kind.__name__}"
-        )
-    if field.choices and value not in field.choices:
-        raise UserError(f"config.{name} is {value!r}; valid are {', '.join(field.choices)}")
-    if field.kind in (int, float):
-        if not abs(value) <= sys.float_info.max:  # NaN, an infinity, or an int of 400 digits
-            raise UserError(f"config.{name} is {value!r}, but must be finite")
-        if not (field.low <= value <= field.high and value > field.above):
-            lower = f"> {field.above:g}" if field.above > -math.inf else f">= {field.low:g}"
-            upper = f" and <= {field.high:g}" if field.high < math.inf else ""
-            raise UserError(f"config.{name} is {value!r}, but must be {lower}{upper}")
