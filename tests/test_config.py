@@ -118,6 +118,7 @@ def test_a_run_that_is_trained_on_keeps_its_schedule_unless_told_otherwise():
     first.optimizer.schedule, first.train.epochs = "cosine", 12
     saved = vae_config.resolved(first)
     assert saved.optimizer.schedule_epochs == 12 and first.optimizer.schedule_epochs == 0
+    assert vae_config.resolved(first, first).optimizer.schedule_epochs == 12  # not begun yet
     first.train.epochs = 8
     assert vae_config.resolved(first, saved).optimizer.schedule_epochs == 12
     first.train.epochs = 18

@@ -424,7 +424,8 @@ def resolved(config: ConfigDict, saved: ConfigDict | None = None) -> ConfigDict:
     if optimizer.schedule == "constant":
         return config
     if not optimizer.schedule_epochs:
-        optimizer.schedule_epochs = saved.optimizer.schedule_epochs if saved else epochs
+        started = saved.optimizer.schedule_epochs if saved else 0
+        optimizer.schedule_epochs = started or epochs
     if epochs > optimizer.schedule_epochs:
         raise UserError(
             f"config.train.epochs is {epochs}, but the learning rate of this run falls to 0 in "
