@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from idx_files import write_idx
 from jpeg_folders import write_images
 from stores import write_store
 
-from vae_jax.data.formats.idx import write_idx
 from vae_jax.data.splits import condition_labels, condition_names, first_images, open_splits
 from vae_jax.types import UserError
 

@@ -5,11 +5,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from idx_files import write_idx
 from PIL import Image
 
 from configs import tiny
 from experiments.drawing import COLUMNS, draw_run
-from vae_jax.data.formats.idx import write_idx
 from vae_jax.data.inputs import evaluation_pair, make_input_stage
 from vae_jax.data.splits import open_splits
 from vae_jax.report.pictures import GAP, to_uint8

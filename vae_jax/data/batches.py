@@ -17,20 +17,20 @@ from vae_jax.types import ImageSet
 
 
 def to_unit_range(images: jax.Array) -> jax.Array:
-    """uint8 `[B, H, W, C]` to float32 in [0, 1]; floats pass through."""
+    """Converts uint8 `[B, H, W, C]` to float32 in [0, 1]; floats pass through."""
     if images.dtype != jnp.uint8:
         return images
     return images.astype(jnp.float32) / 255.0
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The permutation `[count]` int32 in which epoch `epoch` visits the images."""
+    """Returns the permutation `[count]` int32 in which epoch `epoch` visits the images."""
     key = stream_key(make_key(seed), "order")
     return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), count), np.int32)
 
 
 def batch_rows(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut an order `[N]` into batches; the last one is padded with its first image.
+    """Cuts an order `[N]` into batches; the last one is padded with its first image.
 
     Args:
         order: `[N]` positions within a split.
@@ -66,11 +66,11 @@ class Batches:
 
     @property
     def per_epoch(self) -> int:
-        """Number of batches S of an epoch; the last one may be padded."""
+        """Returns the number of batches S of an epoch; the last one may be padded."""
         return -(-len(self.split) // self.size)
 
     def plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """rows and weights `[S, B]` of all batches of an epoch."""
+        """Returns rows and weights `[S, B]` of all batches of an epoch."""
         if self.seed is None:
             order = np.arange(len(self.split), dtype=np.int32)
         else:

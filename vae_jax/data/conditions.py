@@ -10,7 +10,7 @@ from vae_jax.types import UserError
 def asked_condition(
     condition: str, names: tuple[str, ...], label: str | None, attributes: str | None
 ) -> np.ndarray | None:
-    """The condition that a user asks for.
+    """Returns the condition that a user asks for.
 
     Args:
         condition: `config.data.condition` of the model: 'none', 'class' or 'attributes'.
@@ -43,14 +43,14 @@ def asked_condition(
 
 
 def class_condition(names: tuple[str, ...], label: str) -> np.ndarray:
-    """One-hot `[L]` float32 of the class `label`; UserError listing the classes."""
+    """Returns the one-hot `[L]` float32 of a class, or raises a UserError that lists them."""
     if label not in names:
         raise UserError(f"--label={label} is not a class; valid are {', '.join(names)}")
     return np.eye(len(names), dtype=np.float32)[names.index(label)]
 
 
 def attribute_condition(names: tuple[str, ...], text: str) -> np.ndarray:
-    """`[L]` float32 of "Smiling=1,Eyeglasses=0", 0 where nothing is said.
+    """Reads "Smiling=1,Eyeglasses=0" as `[L]` float32, 0 where nothing is said.
 
     Raises:
         UserError: an unknown or repeated name, or a value other than 0 and 1.

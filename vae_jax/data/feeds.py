@@ -51,11 +51,11 @@ class Feed(Protocol):
     mesh: Mesh | None
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
-        """The batches `start`, `start + 1`, ... of `epoch`, in one or several pieces."""
+        """Yields the batches `start`, `start + 1`, ... of `epoch`, in one or several pieces."""
         ...
 
     def reordered(self, seed: int | None) -> Self:
-        """The same images in the order of another seed."""
+        """Returns the same images in the order of another seed."""
         ...
 
 
@@ -77,7 +77,7 @@ class _BatchFeed:
         self.steps_per_epoch = self.batches.per_epoch
 
     def reordered(self, seed: int | None) -> Self:
-        """The same images, on the same device memory, in the order of another seed."""
+        """Returns the same images, on the same device memory, in the order of another seed."""
         other = copy.copy(self)
         other.batches = replace(self.batches, seed=seed)
         return other
@@ -93,7 +93,7 @@ class ResidentFeed(_BatchFeed):
         self._images, self._labels = _on_device((images, labels), self.mesh)
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
-        """One segment with the rest of the epoch."""
+        """Yields one segment with the rest of the epoch."""
         rows, weights = _on_device(self.batches.plan(epoch), self.mesh, BATCHES)
         yield Segment(self._images, self._labels, rows, weights, start, self.steps_per_epoch)
 
@@ -107,7 +107,7 @@ class StreamingFeed(_BatchFeed):
     """
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
-        """Segments of equally many batches, the last one padded with batches of weight 0."""
+        """Yields segments of equally many batches, the last one padded with batches of weight 0."""
         ready: queue.Queue = queue.Queue(maxsize=1)
         stop = threading.Event()
         reader = threading.Thread(
@@ -185,7 +185,7 @@ def _drain(ready: queue.Queue) -> None:
 def make_feed(
     batches: Batches, resident: str, resident_gib: float, mesh: Mesh | None = None
 ) -> Feed:
-    """The feed for some batches: resident when their split fits, by rule, or as asked.
+    """Makes the feed for some batches: resident when their split fits, by rule, or as asked.
 
     Args:
         batches: what to feed.

@@ -131,7 +131,7 @@ def make_input_stage(data: Mapping[str, Any]) -> InputStage:
 def training_pair(
     stage: InputStage, key: jax.Array, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Inputs and targets of a training step.
+    """Returns inputs and targets of a training step.
 
     Args:
         stage: what is done.
@@ -150,7 +150,7 @@ def training_pair(
 def evaluation_pair(
     stage: InputStage, key: jax.Array, images: jax.Array, first: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
-    """Inputs and targets of evaluated images, never augmented.
+    """Returns inputs and targets of evaluated images, never augmented.
 
     Args:
         stage: what is done.
@@ -169,17 +169,17 @@ def evaluation_pair(
 
 
 def evaluation_key(key: jax.Array) -> jax.Array:
-    """Where the corruption of evaluated images derives from, given the key of evaluation."""
+    """Returns the key of evaluated images' corruption, given the key of evaluation."""
     return jax.random.fold_in(key, ALL_BATCHES)
 
 
 def image_keys(key: jax.Array, count: int, first: jax.Array | int = 0) -> jax.Array:
-    """`[count]` keys: the one at i is `fold_in(key, first + i)`."""
+    """Returns `[count]` keys: the one at i is `fold_in(key, first + i)`."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count))
 
 
 def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> jax.Array:
-    """Vary images; without augmentation they pass through and nothing is computed.
+    """Varies images; without augmentation they pass through and nothing is computed.
 
     Args:
         key: of the step, stream `augmentation`; image i draws from `fold_in(key, i)`.
@@ -196,7 +196,7 @@ def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> ja
 
 
 def _augment_one(key: jax.Array, image: jax.Array, augmentation: Augmentation) -> jax.Array:
-    """`[H, W, C]` to the same; every kind has its own number below `key`."""
+    """Varies one image `[H, W, C]`; every kind has its own number below `key`."""
     if augmentation.flip:
         mirrored = jax.random.bernoulli(jax.random.fold_in(key, 0), jnp.float32(0.5))
         image = jnp.where(mirrored, image[:, ::-1], image)
@@ -213,7 +213,7 @@ def _augment_one(key: jax.Array, image: jax.Array, augmentation: Augmentation) -
 
 
 def binarized(key: jax.Array, images: jax.Array, first: jax.Array | int = 0) -> jax.Array:
-    """Black and white images: each pixel is 1 with the probability of its grey level.
+    """Makes images black and white: each pixel is 1 with the probability of its grey level.
 
     Args:
         key: of the step's or the evaluation's stream `binarization`.
@@ -230,7 +230,7 @@ def binarized(key: jax.Array, images: jax.Array, first: jax.Array | int = 0) -> 
 def corrupt(
     key: jax.Array, images: jax.Array, corruption: Corruption, first: jax.Array | int = 0
 ) -> jax.Array:
-    """Corrupt images; without corruption they pass through and nothing is computed.
+    """Corrupts images; without corruption they pass through and nothing is computed.
 
     Args:
         key: of the step, stream `corruption`; or `evaluation_key`.
@@ -250,7 +250,7 @@ def corrupt(
 def erased_pixels(
     key: jax.Array, images: jax.Array, corruption: Corruption, first: jax.Array | int = 0
 ) -> jax.Array:
-    """The pixels that `corrupt` erases, given the same arguments: `[B, H, W, 1]` bool."""
+    """Returns the pixels that `corrupt` erases, given the same arguments: `[B, H, W, 1]` bool."""
     keys, shape = image_keys(key, len(images), first), images.shape[1:]
 
     def erased(k: jax.Array) -> jax.Array:
@@ -260,7 +260,7 @@ def erased_pixels(
 
 
 def _corrupt_one(key: jax.Array, image: jax.Array, corruption: Corruption) -> jax.Array:
-    """`[H, W, C]` to the same; every kind has its own number below `key`."""
+    """Corrupts one image `[H, W, C]`; every kind has its own number below `key`."""
     if corruption.grey:
         image = jnp.broadcast_to(luminance(image), image.shape)
     if corruption.gaussian_sigma:
@@ -277,19 +277,19 @@ def _corrupt_one(key: jax.Array, image: jax.Array, corruption: Corruption) -> ja
 
 
 def luminance(images: jax.Array) -> jax.Array:
-    """`[..., H, W, 3]` to `[..., H, W, 1]`, by `LUMA`."""
+    """Returns the luminance `[..., H, W, 1]` of `[..., H, W, 3]`, by `LUMA`."""
     weights = jnp.asarray(LUMA, images.dtype)
     return jnp.einsum("...c,c->...", images, weights, precision="highest")[..., None]
 
 
 def _lost(key: jax.Array, shape: tuple[int, ...], corruption: Corruption) -> jax.Array:
-    """`[H, W, 1]` bool."""
+    """Draws which pixels are lost: `[H, W, 1]` bool."""
     key = jax.random.fold_in(key, 1)
     return jax.random.bernoulli(key, jnp.float32(corruption.drop_fraction), (*shape[:2], 1))
 
 
 def _masked(key: jax.Array, shape: tuple[int, ...], corruption: Corruption) -> jax.Array:
-    """`[H, W, 1]` bool; of an odd number of rows or columns a half is the smaller part."""
+    """Returns the masked region, `[H, W, 1]` bool; half of an odd side is the smaller part."""
     height, width = shape[:2]
     rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
     bottom, right = height, width

@@ -39,7 +39,7 @@ class Splits(NamedTuple):
 
 
 def open_splits(data: Mapping[str, Any]) -> Splits:
-    """Open a data set, preparing it first where that has not been done.
+    """Opens a data set, preparing it first where that has not been done.
 
     Args:
         data: the fields of `config.data`.
@@ -91,8 +91,8 @@ def _open(data: Mapping[str, Any]) -> Splits:
         sets = ARRAYS[data["name"]](data["path"])
         digest = hashlib.sha256()
         for name in ("train", "test"):
-            digest.update(np.ascontiguousarray(sets[name].images))
-            digest.update(np.ascontiguousarray(sets[name].labels))
+            digest.update(np.ascontiguousarray(sets[name].images).data)
+            digest.update(np.ascontiguousarray(sets[name].labels).data)
         return Splits(sets["train"], None, sets["test"], digest.hexdigest())
     prepared = _prepared(data)
     validation = prepared.split("validation") if prepared.split_sizes["validation"] else None
@@ -112,7 +112,7 @@ def _held_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
 
 
 def fixed_binarized(split: ImageSet, seed: tuple[int, ...]) -> ImageSet:
-    """Black and white images, the same ones every time: each pixel by its grey level's Bernoulli.
+    """Makes images black and white, every time the same, by the Bernoulli law of grey levels.
 
     Args:
         split: grey images.
@@ -157,19 +157,19 @@ def _prepared(data: Mapping[str, Any]) -> Store:
 
 
 def first_images(split: ImageSet, count: int, field: str) -> ImageSet:
-    """The first `count` images of a split, or all of them for 0; `field` names it in errors."""
+    """Returns the first `count` images, or all of them for 0; `field` names it in errors."""
     if count > len(split):
         raise UserError(f"{field} is {count}, but there are only {len(split)} images")
     return piece_of(split, 0, count) if count else split
 
 
 def piece_of(split: ImageSet, start: int, count: int) -> ImageSet:
-    """At most `count` images of a split, from position `start`."""
+    """Returns at most `count` images of a split, from position `start`."""
     return _at(split, np.arange(start, min(start + count, len(split))))
 
 
 def _at(split: ImageSet, positions: np.ndarray) -> ImageSet:
-    """The images at `positions` `[N]` of a split."""
+    """Returns the images at `positions` `[N]` of a split."""
     return replace(
         split,
         rows=split.rows[positions],
@@ -179,14 +179,14 @@ def _at(split: ImageSet, positions: np.ndarray) -> ImageSet:
 
 
 def condition_names(data: Mapping[str, Any], split: ImageSet) -> tuple[str, ...]:
-    """Names of the L entries of the condition that the model is told; empty for none."""
+    """Names the L entries of the condition that the model is told; empty for none."""
     if data["condition"] == "none":
         return ()
     return tuple(data["attributes"]) or split.label_names
 
 
 def condition_labels(data: Mapping[str, Any], split: ImageSet) -> np.ndarray | None:
-    """What the model is told about each image of a split.
+    """Returns what the model is told about each image of a split.
 
     Args:
         data: the fields of `config.data`; `condition` says what is used.
@@ -213,7 +213,7 @@ def condition_labels(data: Mapping[str, Any], split: ImageSet) -> np.ndarray | N
 
 
 def attribute_column(split: ImageSet, name: str) -> int:
-    """The column of attribute `name`; UserError listing the valid names if there is none."""
+    """Returns the column of attribute `name`, or raises a UserError listing the valid names."""
     if name not in split.label_names:
         raise UserError(
             f"{name!r} is not an attribute of this data set; valid are "

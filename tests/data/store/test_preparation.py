@@ -33,7 +33,7 @@ def test_bad_file_stops_and_resumes_when_replaced(tmp_path):
     good = (raw / "000050.jpg").read_bytes()
     (raw / "000050.jpg").write_bytes(b"spoiled")
     for _ in range(2):
-        with pytest.raises(UserError, match="000050.jpg is not a readable JPEG.*replace it"):
+        with pytest.raises(UserError, match="000050.jpg is not a readable JPEG.*replace or"):
             celeba.prepare(raw, tmp_path / "s", 8, workers=2)
         assert not (tmp_path / "s").exists()
     (raw / "000050.jpg").write_bytes(good)
@@ -215,7 +215,7 @@ def test_resuming_decodes_only_what_is_missing(tmp_path, monkeypatch):
 def test_other_settings_do_not_go_on_with_unfinished_work(tmp_path):
     raw = write_images(tmp_path / "raw", 40)
     (raw / "000040.jpg").write_bytes(b"spoiled")
-    for size, message in ((8, "replace it"), (9, "other settings .size 8, now 9.")):
+    for size, message in ((8, "replace or remove it"), (9, "other settings .size 8, now 9.")):
         with pytest.raises(UserError, match=message):
             celeba.prepare(raw, tmp_path / "s", size, workers=1)
     (tmp_path / "s.partial" / "progress.json").write_text("[]")

@@ -26,24 +26,24 @@ Color = np.ndarray  # [3] float32, sRGB in 0..255.
 
 
 def ramp(tones: np.ndarray, position: float) -> Color:
-    """Colour at `position` in 0..1 along `tones` `[N, 3]`, interpolated linearly."""
+    """Returns the colour at `position` in 0..1 along `tones` `[N, 3]`, interpolated linearly."""
     place = position * (len(tones) - 1)
     first = min(int(place), len(tones) - 2)
     return tones[first] + (place - first) * (tones[first + 1] - tones[first])
 
 
 def hsv(hue: float, saturation: float, value: float) -> Color:
-    """sRGB colour `[3]` of hue, saturation and value, each in 0..1."""
+    """Returns the sRGB colour `[3]` of hue, saturation and value, each in 0..1."""
     return 255 * np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value), np.float32)
 
 
 def mix(first: Color, second: ArrayLike, share: float) -> Color:
-    """`first` with the given share of `second`."""
+    """Returns `first` with the given share of `second`."""
     return first + np.float32(share) * (np.asarray(second, np.float32) - first)
 
 
 def curve(x: np.ndarray, y: np.ndarray | float) -> np.ndarray:
-    """Points `[N, 2]` of `x` `[N]` and of `y`, `[N]` or one number."""
+    """Returns points `[N, 2]` of `x` `[N]` and of `y`, `[N]` or one number."""
     points = np.empty((len(x), 2))
     points[:, 0] = x
     points[:, 1] = y
@@ -56,7 +56,7 @@ COS, SIN = np.cos(ROUND), np.sin(ROUND)
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, power: float = 1.0) -> np.ndarray:
-    """Superellipse `[32, 2]`; `power` below 1 squares the corners."""
+    """Returns a superellipse `[32, 2]`; `power` below 1 squares the corners."""
     cos, sin = COS, SIN
     if power != 1.0:
         cos, sin = np.sign(COS) * np.abs(COS) ** power, np.sign(SIN) * np.abs(SIN) ** power
@@ -64,7 +64,7 @@ def ellipse(x: float, y: float, rx: float, ry: float, power: float = 1.0) -> np.
 
 
 def ribbon(points: np.ndarray, width: np.ndarray | float) -> np.ndarray:
-    """Outline of a stroke of the given width (a number or `[N]`) along `points` `[N, 2]`."""
+    """Outlines a stroke of the given width (a number or `[N]`) along `points` `[N, 2]`."""
     along = np.empty_like(points)
     along[1:-1] = points[2:] - points[:-2]
     along[0], along[-1] = points[1] - points[0], points[-1] - points[-2]
@@ -83,7 +83,7 @@ class Region(NamedTuple):
     share: np.ndarray
 
     def seen_through(self, window: Window) -> np.ndarray:
-        """The share of each pixel of another window, 0 outside the region's own."""
+        """Returns the share of each pixel of another window, 0 outside the region's own."""
         left, top = max(window[0], self.window[0]), max(window[1], self.window[1])
         right, bottom = min(window[2], self.window[2]), min(window[3], self.window[3])
         seen = np.zeros((window[3] - window[1], window[2] - window[0]), np.float32)
@@ -122,7 +122,7 @@ class Canvas:
         self.pixels = np.zeros((3, height, width), np.float32)  # Planes: numpy is faster there.
 
     def _light(self, factors: FaceFactors) -> np.ndarray:
-        """Brightness `[H, W]` of a head-sized ellipsoid under a distant light."""
+        """Returns the brightness `[H, W]` of a head-sized ellipsoid under a distant light."""
         across, down = self.x * np.float32(1 / 60), self.y * np.float32(1 / 78)
         edge = np.minimum(across * across + down * down, 1.2)
         lit = factors.light_x * across + factors.light_y * down
@@ -141,7 +141,7 @@ class Canvas:
         return left, top, max(right, left), max(bottom, top)
 
     def region(self, points: np.ndarray) -> Region:
-        """Coverage of a polygon `[N, 2]`."""
+        """Returns the coverage of a polygon `[N, 2]`."""
         placed = self._to_pixels(points)
         window = left, top, right, bottom = self._window(placed)
         if left == right or top == bottom:
@@ -163,7 +163,7 @@ class Canvas:
         hole: Region | None = None,
         gloss: np.ndarray | None = None,
     ) -> None:
-        """Paint a polygon.
+        """Paints a polygon.
 
         Args:
             shape: polygon `[N, 2]`, or its region where that is needed more than once.
@@ -192,7 +192,7 @@ class Canvas:
         opacity: float,
         within: Region | None = None,
     ) -> None:
-        """Blend in a soft Gaussian spot of radii `rx`, `ry` (1/e) at `(x, y)`."""
+        """Blends in a soft Gaussian spot of radii `rx`, `ry` (1/e) at `(x, y)`."""
         placed = self._to_pixels(ellipse(x, y, rx * GLOW_REACH, ry * GLOW_REACH))
         window = left, top, right, bottom = self._window(placed)
         area = np.s_[top:bottom, left:right]
@@ -224,6 +224,6 @@ class Canvas:
         below += change
 
     def image(self) -> Image.Image:
-        """The picture, rounded to 8 bits."""
+        """Returns the picture, rounded to 8 bits."""
         levels = np.minimum(self.pixels + np.float32(0.5), 255).astype(np.uint8)
         return Image.merge("RGB", [Image.fromarray(plane) for plane in levels])

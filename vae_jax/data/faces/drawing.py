@@ -51,7 +51,7 @@ EYE_TONES = np.array(
 
 
 def render_face(factors: FaceFactors, size: tuple[int, int] = REFERENCE_SIZE) -> Image.Image:
-    """Draw one face, placed as in CelebA's aligned pictures.
+    """Draws one face, placed as in CelebA's aligned pictures.
 
     Args:
         factors: what the face looks like.
@@ -85,13 +85,13 @@ class Face:
         self.side_volume = factors.hair_volume * (0.3 + 0.7 * long) + 1
 
     def turn(self, points: np.ndarray) -> np.ndarray:
-        """Points on the face, displaced as on a cylinder that turns by the yaw angle."""
+        """Returns points on the face, displaced as on a cylinder that turns by the yaw angle."""
         radius = self.f.face_width * 1.12
         angle = np.arcsin(np.clip(points[:, 0] / radius, -0.97, 0.97)) + self.f.yaw
         return curve(radius * np.sin(angle), points[:, 1] + self.f.pitch)
 
     def head(self, grow: float = 0.0) -> np.ndarray:
-        """Outline `[64, 2]` of skull and jaw, `grow` pixels outside the skin."""
+        """Returns the outline `[64, 2]` of skull and jaw, `grow` pixels outside the skin."""
         angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
         cos, sin = np.cos(angle), np.sin(angle)
         power = np.where(sin > 0, self.f.jaw_taper, SKULL_ROUNDNESS)
@@ -100,7 +100,7 @@ class Face:
 
     @cached_property
     def gloss(self) -> np.ndarray:
-        """Brightness `[H, W]` of hair: strands from the crown and a band of shine."""
+        """Returns the brightness `[H, W]` of hair: strands from the crown and a band of shine."""
         f, x, y = self.f, self.canvas.x, self.canvas.y
         strand = np.sin((46 * x + 640 * f.part) / (y + 150))
         across, down = x * (1 / (f.face_width + 12)), y * (1 / 80)
@@ -110,7 +110,7 @@ class Face:
 
 
 def background(face: Face) -> None:
-    """Two colours that run into each other along one direction."""
+    """Draws two colours that run into each other along one direction."""
     f, canvas = face.f, face.canvas
     width, height = canvas.size
     across = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :]
@@ -129,7 +129,7 @@ def background(face: Face) -> None:
 
 
 def back_hair(face: Face) -> None:
-    """Hair behind head and neck; its length goes on without a break from short to long."""
+    """Draws hair behind head and neck; its length goes on without a break from short to long."""
     f = face.f
     if f.bald:
         return
@@ -141,7 +141,7 @@ def back_hair(face: Face) -> None:
 
 
 def _hair_sides(face: Face, down: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Half-width, sideways wave and height `[N]` of the hair from ears (0) to tips (1)."""
+    """Returns half-width, sideways wave and height `[N]` of the hair from ears (0) to tips (1)."""
     f = face.f
     end = 16 + 96 * f.hair_length
     y = face.ear_y - 3 + down * (end - face.ear_y + 3)
@@ -151,7 +151,7 @@ def _hair_sides(face: Face, down: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 
 def body(face: Face) -> None:
-    """Neck, the shadow of the chin on it, and clothes."""
+    """Draws the neck, the shadow of the chin on it, and clothes."""
     f, canvas = face.f, face.canvas
     neck = 0.52 * f.face_width + 3
     down = np.linspace(0, 1, 10)
@@ -171,7 +171,7 @@ def body(face: Face) -> None:
 
 
 def skin_of_head(face: Face) -> None:
-    """Ears, head and the soft shading of forehead, cheeks, eye sockets and chin."""
+    """Draws ears, head and the soft shading of forehead, cheeks, eye sockets and chin."""
     f, canvas = face.f, face.canvas
     for side in (-1, 1):
         x = side * (f.face_width + 1.5) - 9 * f.yaw
@@ -190,7 +190,7 @@ def skin_of_head(face: Face) -> None:
 
 
 def nose(face: Face) -> None:
-    """Nose: a shaded side away from the light, wings, nostrils and a bright ridge."""
+    """Draws the nose: a shaded side away from the light, wings, nostrils and a bright ridge."""
     f, canvas = face.f, face.canvas
     wide, tip = f.nose_width, f.nose_length
     away = -face.light_side
@@ -213,7 +213,7 @@ def nose(face: Face) -> None:
 
 
 def beard(face: Face) -> None:
-    """Beard and mustache, from stubble to full; the mouth is drawn over it."""
+    """Draws beard and mustache, from stubble to full; the mouth is drawn over it."""
     f = face.f
     if f.beard <= 0:
         return
@@ -230,7 +230,7 @@ def beard(face: Face) -> None:
 
 
 def mouth(face: Face) -> None:
-    """Lips along a curve that the smile bends; open lips show teeth."""
+    """Draws lips along a curve that the smile bends; open lips show teeth."""
     f, canvas = face.f, face.canvas
     u = np.linspace(-1, 1, 25)
     bow = 1 - u * u
@@ -268,7 +268,7 @@ def mouth(face: Face) -> None:
 
 
 def eyes(face: Face) -> None:
-    """Whites, iris, pupil, highlight, lids and lashes."""
+    """Draws whites, iris, pupil, highlight, lids and lashes."""
     f, canvas = face.f, face.canvas
     u = np.linspace(-1, 1, 17)
     bow = (1 - u * u) ** 0.75
@@ -298,7 +298,7 @@ def eyes(face: Face) -> None:
 
 
 def brows(face: Face) -> None:
-    """Eyebrows: an arch that tapers outwards."""
+    """Draws eyebrows: an arch that tapers outwards."""
     f = face.f
     u = np.linspace(0, 1, 14)
     color = mix(face.hair * 0.8, np.array((48, 34, 28)), 0.4)
@@ -312,7 +312,7 @@ def brows(face: Face) -> None:
 
 
 def glasses(face: Face) -> None:
-    """Frames around both eyes, a bridge, arms to the ears, and faintly tinted lenses."""
+    """Draws frames around both eyes, a bridge, arms to the ears, and faintly tinted lenses."""
     f, canvas = face.f, face.canvas
     if not f.glasses:
         return
@@ -338,7 +338,7 @@ def glasses(face: Face) -> None:
 
 
 def front_hair(face: Face) -> None:
-    """Hair over the skull down to the hairline, and locks beside the face."""
+    """Draws hair over the skull down to the hairline, and locks beside the face."""
     f = face.f
     if f.bald:
         return
@@ -366,7 +366,7 @@ def front_hair(face: Face) -> None:
 
 
 def _locks(face: Face, inset: float) -> None:
-    """Hair that falls beside the face, in front of neck and shoulders."""
+    """Draws hair that falls beside the face, in front of neck and shoulders."""
     f = face.f
     grown = min(5 * f.hair_length - 0.9, 1.0)
     if grown <= 0.15:
@@ -382,7 +382,7 @@ def _locks(face: Face, inset: float) -> None:
 
 
 def hat(face: Face) -> None:
-    """A round hat: crown, band and a brim of any width."""
+    """Draws a round hat: crown, band and a brim of any width."""
     f, canvas = face.f, face.canvas
     if not f.hat:
         return

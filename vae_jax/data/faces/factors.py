@@ -94,7 +94,7 @@ class FaceFactors:
 
 
 def face_factors(seed: int, index: int) -> FaceFactors:
-    """Factors of one face; they depend on `(seed, index)` alone.
+    """Draws the factors of one face; they depend on `(seed, index)` alone.
 
     Args:
         seed: 0 or more, below 2**64.
@@ -232,5 +232,5 @@ ATTRIBUTES = tuple(_ATTRIBUTE_RULES)
 
 
 def face_attributes(factors: FaceFactors) -> tuple[bool, ...]:
-    """Binary attributes of a face, in the order of `ATTRIBUTES`."""
+    """Returns the binary attributes of a face, in the order of `ATTRIBUTES`."""
     return tuple(rule(factors) for rule in _ATTRIBUTE_RULES.values())

@@ -38,7 +38,7 @@ def write_faces(
     workers: int | None = None,
     splits: Sequence[float] = (0.8, 0.1, 0.1),
 ) -> int:
-    """Write a data set of faces as CelebA is laid out: images, attributes, partition.
+    """Writes a data set of faces as CelebA is laid out: images, attributes, partition.
 
     Interrupted work is taken up where it stopped: every file appears whole or not at all
     (after a power cut, cut-off images are drawn again), and the two text files come last.
@@ -81,7 +81,7 @@ def write_faces(
 
 
 def _claim(root: Path, wanted: dict[str, object]) -> None:
-    """Record what the directory is for, or check that it is for the same."""
+    """Records what the directory is for, or checks that it is for the same."""
     if root.is_file():
         raise UserError(f"{root} is a file; name a directory for the faces")
     manifest = root / MANIFEST_FILE
@@ -131,7 +131,7 @@ def _remove_stale(folder: Path) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file begins and ends as a JPEG does."""
+    """Returns whether a file begins and ends as a JPEG does."""
     try:
         with open(path, "rb") as file:
             start = file.read(2)

@@ -32,7 +32,7 @@ class Table(NamedTuple):
 
 
 def find_table(folders: Iterable[Path], stem: str) -> Path | None:
-    """The first `stem`.txt or .csv in `folders`, or in their `Anno` and `Eval` folders."""
+    """Finds the first `stem`.txt or .csv in `folders`, or in their `Anno` and `Eval` folders."""
     for folder in folders:
         for place in (folder, folder / "Anno", folder / "Eval"):
             for suffix in (".txt", ".csv"):
@@ -44,7 +44,7 @@ def find_table(folders: Iterable[Path], stem: str) -> Path | None:
 def read_attributes(
     path: Path, names: Sequence[str], allow_absent: bool = False
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Attributes of the images `names`.
+    """Reads the attributes of the images `names`.
 
     Args:
         path: list_attr_celeba.txt or .csv, with values -1/1 or 0/1.
@@ -75,7 +75,7 @@ def read_attributes(
 
 
 def read_partition(path: Path, names: Sequence[str], allow_absent: bool = False) -> np.ndarray:
-    """Split of the images `names`: `[N]` uint8, 0 train, 1 validation, 2 test.
+    """Reads the split of the images `names`: `[N]` uint8, 0 train, 1 validation, 2 test.
 
     Arguments and errors as in `read_attributes`.
     """
@@ -91,7 +91,7 @@ def read_partition(path: Path, names: Sequence[str], allow_absent: bool = False)
 
 
 def _read_table(path: Path, has_columns: bool) -> Table:
-    """Parse either kind; `has_columns`: a .txt starts with a count and a line of names."""
+    """Parses either kind; `has_columns`: a .txt starts with a count and a line of names."""
     lines = _read_lines(path)
     is_csv = path.suffix == ".csv"
     first, columns, count = 0, [], None

@@ -44,7 +44,7 @@ def prepare(
     max_bad: int = 100,
     workers: int | None = None,
 ) -> Store:
-    """Prepare CelebA into a store at `out`; a repeated call resumes, or opens the finished store.
+    """Prepares CelebA into a store at `out`; a repeated call resumes, or opens the finished store.
 
     Args:
         source: folder or zip archive of JPEGs of any size.
@@ -86,7 +86,7 @@ def prepare(
 
 
 def _folders_of_tables(files: Source, source: Path) -> list[Path]:
-    """From the images' folder upwards to the parent of what the user named."""
+    """Lists the folders from that of the images upwards to the parent of what the user named."""
     top = source.absolute().parent
     folders = [files.folder.absolute()]
     while folders[-1] != top and top in folders[-1].parents:

@@ -25,7 +25,7 @@ CLASSES = (
 
 
 def open_cifar10(directory: str | Path) -> dict[str, ImageSet]:
-    """Read CIFAR-10 into memory, 184 MB.
+    """Reads CIFAR-10 into memory, 184 MB.
 
     Args:
         directory: holds data_batch_1.bin to data_batch_5.bin and test_batch.bin, itself or in
@@ -54,7 +54,7 @@ def _open_split(directory: Path, names: tuple[str, ...]) -> ImageSet:
 
 
 def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images `[RECORDS, 32, 32, 3]` and labels `[RECORDS]` of one file."""
+    """Reads images `[RECORDS, 32, 32, 3]` and labels `[RECORDS]` of one file."""
     expected = RECORDS * RECORD_BYTES
     try:
         size = path.stat().st_size

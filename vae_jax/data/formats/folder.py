@@ -26,7 +26,7 @@ def prepare(
     max_bad: int = 100,
     workers: int | None = None,
 ) -> Store:
-    """Prepare every JPEG and PNG below a folder (or in a zip archive), a tenth of them for test.
+    """Prepares every JPEG and PNG below a folder (or in a zip archive), a tenth of them for test.
 
     Files are named by their path below `source`; arguments and errors as in `celeba.prepare`.
     """
@@ -42,7 +42,7 @@ def prepare(
 
 
 def checked_crop(crop: Crop) -> Crop:
-    """The crop as it was asked for, or UserError."""
+    """Returns the crop as it was asked for, or raises a UserError."""
     if crop in ("auto", "square"):
         return crop
     if isinstance(crop, str) or len(crop) != 4 or not all(type(edge) is int for edge in crop):
@@ -54,7 +54,7 @@ def checked_crop(crop: Crop) -> Crop:
 
 
 def by_fraction(names: list[str]) -> Annotations:
-    """A tenth of the N files, by hash of the name, for testing; the others for training."""
+    """Takes a tenth of the N files, by hash of the name, for testing, the others for training."""
     digests = [hashlib.sha256(name.encode(errors="surrogateescape")).digest() for name in names]
     count = max(1, round(TEST_FRACTION * len(names))) if len(names) > 1 else 0
     splits = np.full(len(names), TRAIN, np.uint8)

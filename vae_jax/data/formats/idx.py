@@ -27,7 +27,7 @@ FILE_STEMS = {"train": "train", "test": "t10k"}
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """Read one IDX file; gzip is detected by content.
+    """Reads one IDX file; gzip is detected by content.
 
     Args:
         path: the file.
@@ -55,28 +55,8 @@ def read_idx(path: str | Path) -> np.ndarray:
         raise UserError(f"{path} cannot be read, download it again ({error})") from error
 
 
-def write_idx(path: str | Path, array: np.ndarray) -> None:
-    """Write `array` as an IDX file, gzipped when the name ends in .gz, replacing it atomically.
-
-    Raises:
-        UserError: IDX has no code for this type.
-    """
-    path, array = Path(path), np.asarray(array)
-    big_endian = array.dtype.newbyteorder(">")
-    codes = {np.dtype(name): code for code, name in TYPE_CODES.items()}
-    if big_endian not in codes or not 1 <= array.ndim <= 255:
-        raise UserError(f"{path}: IDX cannot hold {array.dtype} with {array.ndim} dimensions")
-    data = struct.pack(f">2xBB{array.ndim}I", codes[big_endian], array.ndim, *array.shape)
-    data += array.astype(big_endian).tobytes()
-    if path.name.endswith(".gz"):
-        data = gzip.compress(data, mtime=0)  # The same bytes every time.
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
 def open_mnist(directory: str | Path) -> dict[str, ImageSet]:
-    """Read MNIST, or any data set in the same four files.
+    """Reads MNIST, or any data set in the same four files.
 
     Args:
         directory: holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with
@@ -95,7 +75,7 @@ def open_mnist(directory: str | Path) -> dict[str, ImageSet]:
 def _read(
     path: Path, file: BinaryIO | gzip.GzipFile, available: int, exact: bool = True
 ) -> np.ndarray:
-    """Read from `file`, which holds `available` bytes, or at most so many if not `exact`."""
+    """Reads from `file`, which holds `available` bytes, or at most so many if not `exact`."""
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in TYPE_CODES or not magic[3]:
         raise UserError(f"{path} is not an IDX file (it starts with {magic.hex() or 'nothing'})")
@@ -122,7 +102,7 @@ def _read(
 
 
 def _read_at_most(file: BinaryIO | gzip.GzipFile, size: int) -> memoryview:
-    """Read up to `size` bytes piece by piece: memory grows with what is there, not with `size`."""
+    """Reads up to `size` bytes piece by piece: memory grows with what is there, not with `size`."""
     data = io.BytesIO()
     while data.tell() < size and (piece := file.read(min(2**20, size - data.tell()))):
         data.write(piece)

@@ -86,7 +86,7 @@ def decode_chunk(
 def decode_image(
     data: bytes, size: int, crop: Crop = "auto", formats: tuple[str, ...] = ("JPEG",)
 ) -> np.ndarray:
-    """Decode, crop, and resize with a Lanczos filter.
+    """Decodes, crops and resizes an image with a Lanczos filter.
 
     Args:
         data: an image file's bytes.

@@ -87,14 +87,14 @@ class BadFiles:
             raise UserError(f"max_bad is {self.limit}, expected 0 or more")
 
     def check(self, root: Path, bad: Sequence[Sequence[str]]) -> None:
-        """Raise UserError when `bad`, pairs of name and reason, is more than is allowed."""
+        """Raises a UserError when `bad`, pairs of name and reason, is more than is allowed."""
         if not bad or (self.policy == "skip" and len(bad) <= self.limit):
             return
         named = "; ".join(f"{name} {reason}" for name, reason in bad[:NAMED_IN_ERRORS])
         if self.policy == "stop":
             raise UserError(
-                f"{root}: {named}: replace it, or skip bad files (on_bad_file 'skip'), and run "
-                "again to go on from there"
+                f"{root}: {named}: replace or remove it and run again, which goes on from there "
+                "(experiments.prepare_celeba can skip bad files)"
             )
         raise UserError(f"{root}: more than {self.limit} bad files (max_bad): {named}; ...")
 
@@ -291,18 +291,18 @@ def _finished(
 
 
 def _kept(members: Sequence[Member], bad: Sequence[Sequence[str]]) -> np.ndarray:
-    """`[N]` bool: which of the members are not among the bad files."""
+    """Returns `[N]` bool: which of the members are not among the bad files."""
     skipped = {name for name, _ in bad}
     return np.array([member.name not in skipped for member in members])
 
 
 def _stamp(members: Sequence[Member]) -> str:
-    """Changes with the names, sizes and modification times of the files."""
+    """Returns a digest that changes with times of the files."""
     return hashlib.sha256(repr(members).encode()).hexdigest()
 
 
 def _listing_digest(source: Source, tables: Sequence[Path]) -> str:
-    """Changes with the names, sizes and times of the files and tables (CRC-32 in an archive)."""
+    """Returns a digest that changes with names, sizes and times of files and tables."""
     rows = [(member.name, member.size, member.stamp) for member in source.members]
     about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in tables]
     return hashlib.sha256(repr((rows, about)).encode()).hexdigest()

@@ -59,17 +59,17 @@ class Store:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over images, splits, labels and file names: what a model can learn from."""
+        """Returns the SHA-256 over images, splits, labels and file names."""
         files = sorted(self.manifest["files"].items())
         return hashlib.sha256("".join(file["sha256"] for _, file in files).encode()).hexdigest()
 
     @property
     def split_sizes(self) -> dict[str, int]:
-        """Number of images in each split."""
+        """Counts the images in each split."""
         return split_sizes(self.splits)
 
     def split(self, name: str) -> ImageSet:
-        """One split as an `ImageSet` over the memory map.
+        """Returns one split as an `ImageSet` over the memory map.
 
         Args:
             name: "train", "validation" or "test".
@@ -92,13 +92,13 @@ class Store:
 
 
 def split_sizes(splits: np.ndarray) -> dict[str, int]:
-    """Number of rows in each split of `splits` `[M]`."""
+    """Counts the rows in each split of `splits` `[M]`."""
     counts = np.bincount(splits, minlength=len(SPLIT_NAMES))
     return {name: int(count) for name, count in zip(SPLIT_NAMES, counts, strict=True)}
 
 
 def open_store(directory: str | Path, verify: bool = False) -> Store:
-    """Open a prepared store read-only, refusing one that is partial or damaged.
+    """Opens a prepared store read-only, refusing one that is partial or damaged.
 
     Args:
         directory: the store.
@@ -119,13 +119,13 @@ def open_store(directory: str | Path, verify: bool = False) -> Store:
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
-    """SHA-256 of a manifest without its own "sha256" field."""
+    """Returns the SHA-256 of a manifest without its own "sha256" field."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """The exact first bytes of a .npy file of little-endian `dtype` and `shape` in C order."""
+    """Returns the exact first bytes of a .npy file, little-endian and in C order."""
     header = io.BytesIO()
     fields = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, fields)
@@ -133,7 +133,7 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, read in blocks."""
+    """Returns the SHA-256 of a file, read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(HASH_BLOCK_BYTES):
@@ -223,30 +223,20 @@ def _check_contents(
     labels: np.ndarray | None,
     file_names: Any,
 ) -> None:
-    count = len(images)
+    count, width = len(images), len(manifest["label_names"])
     if images.ndim != 4 or images.dtype != np.uint8:
-        raise UserError(
-            f"{directory / 'images.npy'} is {images.dtype} {list(images.shape)}, "
-            "expected uint8 [M, H, W, C]"
-        )
+        raise UserError(f"{directory / 'images.npy'} is not uint8 [M, H, W, C]")
     if splits.shape != (count,) or splits.dtype != np.uint8 or splits.max() >= len(SPLIT_NAMES):
         raise UserError(f"{directory / 'splits.npy'} is not uint8 [{count}] of 0, 1 and 2")
-    if split_sizes(splits) != manifest["splits"]:
-        raise UserError(
-            f"{directory / 'splits.npy'} holds {split_sizes(splits)}, expected {manifest['splits']}"
-        )
+    if (found := split_sizes(splits)) != manifest["splits"]:
+        raise UserError(f"{directory / 'splits.npy'} holds {found}, expected {manifest['splits']}")
     if labels is not None:
-        width = len(manifest["label_names"])
         binary = labels.dtype == np.uint8 and labels.shape == (count, width) and labels.max() <= 1
-        classes = labels.dtype == np.int32 and labels.shape == (count,)
-        if not binary and not classes:
+        if not binary and not (labels.dtype == np.int32 and labels.shape == (count,)):
             raise UserError(
                 f"{directory / 'labels.npy'} is neither 0 or 1 of shape [{count}, {width}] "
                 f"nor int32 [{count}]"
             )
-    if not isinstance(file_names, list) or not all(isinstance(name, str) for name in file_names):
-        raise UserError(f"{directory / 'files.json'} is not a list of file names")
-    if len(file_names) != count:
-        raise UserError(
-            f"{directory / 'files.json'} lists {len(file_names)} names, expected {count}"
-        )
+    texts = isinstance(file_names, list) and all(isinstance(name, str) for name in file_names)
+    if not texts or len(file_names) != count:
+        raise UserError(f"{directory / 'files.json'} is not a list of {count} file names")

@@ -53,12 +53,12 @@ class Source:
 
     @property
     def folder(self) -> Path:
-        """The folder that holds the images, or the archive."""
+        """Returns the folder that holds the images, or the archive."""
         return self.root.parent if self.is_zip else self.root
 
 
 def list_source(source: str | Path, suffixes: tuple[str, ...], nested: bool) -> Source:
-    """List the image files of a folder or zip archive.
+    """Lists the image files of a folder or zip archive.
 
     Args:
         source: a folder or a .zip file.
@@ -97,7 +97,7 @@ def opened_archive(root: str, is_zip: bool) -> AbstractContextManager[BinaryIO |
 
 
 def read_member(root: str, archive: BinaryIO | None, member: Member) -> bytes:
-    """The bytes of one file.
+    """Returns the bytes of one file.
 
     Raises:
         UserError: unreadable, too large, or a damaged archive member.
@@ -117,7 +117,7 @@ def read_member(root: str, archive: BinaryIO | None, member: Member) -> bytes:
 
 
 def _image_folder(root: Path, suffixes: tuple[str, ...]) -> Path:
-    """Descend to where the images lie: `img_align_celeba`, or the only folder there is."""
+    """Descends to where the images lie: `img_align_celeba`, or the only folder there is."""
     for _ in range(4):
         folders = []
         with os.scandir(root) as entries:
