@@ -1,5 +1,6 @@
 """Samples depend on (checkpoint, seed, i) alone; images are judged as validation shows them."""
 
+import os
 from pathlib import Path
 
 import jax
@@ -75,6 +76,10 @@ def test_latents_from_a_file_are_checked(tmp_path):
         np.save(path, bad)
         with pytest.raises(UserError, match=message):
             read_latents(path, 2)
+    os.mkfifo(tmp_path / "pipe")
+    for absent in ("pipe", "absent.npy"):
+        with pytest.raises(UserError, match=f"{absent} is not a file"):
+            read_latents(tmp_path / absent, 2)
     path.write_bytes(b"PK\3\4" + bytes(100))  # a zip by its first bytes
     with pytest.raises(UserError, match="z.npy is not a readable .npy"):
         read_latents(path, 2)

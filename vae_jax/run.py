@@ -47,12 +47,13 @@ class Run(Generic[Model]):
     """A trained model as it lies in a run folder.
 
     Attributes:
-        workdir: the folder.
-        config: as the run resolved it.
-        step: of the checkpoint.
-        model: the module.
+        workdir: The folder.
+        config: The config as the run resolved it.
+        step: The step of the checkpoint.
+        model: The module.
         variables: `{'params': ..., 'batch_stats': ...}` of the networks that were asked for.
-        label_names: of the condition, empty if there is none; of what a classifier predicts.
+        label_names: The names of the condition, empty if there is none; of a classifier, what it
+            predicts.
     """
 
     workdir: Path
@@ -64,7 +65,7 @@ class Run(Generic[Model]):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """What a picture made from this run says of its origin."""
+        """Returns what a picture made from this run says of its origin."""
         return {
             "checkpoint_step": str(self.step),
             "config_digest": configs.digest(self.config),
@@ -75,18 +76,22 @@ class Run(Generic[Model]):
 def open_run(
     workdir: str | Path, step: int | None = None, networks: tuple[str, ...] = NETWORKS
 ) -> Run[VAE]:
-    """Restore a trained VAE.
+    """Opens a trained VAE.
+
+        run = open_run("runs/faces")
+        z = prior_latents(seed=33, count=8, z_dim=run.model.z_dim)
+        images = decode(run.model, run.variables, z)  # [8, H, W, C] in [0, 1]
 
     Args:
-        workdir: the run folder.
-        step: which checkpoint; None for the newest good one.
-        networks: which of `encoder` and `decoder` to read; the others are not touched.
+        workdir: The run folder.
+        step: Which checkpoint; None for the newest good one.
+        networks: Which of `encoder` and `decoder` to read; the others are not touched.
 
     Returns:
         The run.
 
     Raises:
-        UserError: no run folder, no good checkpoint, or a checkpoint that does not fit the config.
+        UserError: No run folder, no good checkpoint, or a checkpoint that does not fit the config.
     """
     config = read_config(workdir, "run")
     model = make_vae(config.model, config.data.image_shape)
@@ -99,18 +104,18 @@ def open_run(
 
 
 def open_classifier(workdir: str | Path, step: int | None = None) -> Run[Classifier]:
-    """Restore a trained classifier.
+    """Opens a trained classifier.
 
     Args:
-        workdir: the run folder.
-        step: which checkpoint; None for the newest good one.
+        workdir: The run folder.
+        step: Which checkpoint; None for the newest good one.
 
     Returns:
         The run; its variables have the subtree `classifier`, and `label_names` belong to the
         logits.
 
     Raises:
-        UserError: no run folder of a classifier, or no good checkpoint.
+        UserError: No run folder of a classifier, or no good checkpoint.
     """
     config = read_config(workdir, "classifier")
     saved = SavedSteps(Path(workdir) / CHECKPOINTS)
@@ -138,7 +143,7 @@ def _label_names(saved: SavedSteps, workdir: str | Path, step: int | None) -> tu
 
 
 def network_shapes(model: VAE, label_dim: int) -> dict[str, Any]:
-    """Shapes and dtypes of `network_items` for a model, without computing anything."""
+    """Returns shapes and dtypes of `network_items` for a model, without computing anything."""
 
     def init(key: jax.Array) -> Any:
         labels = jnp.zeros((1, label_dim)) if label_dim else None
@@ -150,10 +155,10 @@ def network_shapes(model: VAE, label_dim: int) -> dict[str, Any]:
 
 
 def prior_latents(seed: int, count: int, z_dim: int) -> np.ndarray:
-    """Points of N(0, I); point i depends on (seed, i) alone.
+    """Returns points of N(0, I); point i depends on (seed, i) alone.
 
     Args:
-        seed: of the draw.
+        seed: Seed of the draw, 0 to `streams.MAX_SEED`.
         count: N.
         z_dim: Z.
 
@@ -161,7 +166,7 @@ def prior_latents(seed: int, count: int, z_dim: int) -> np.ndarray:
         `[N, Z]` float32.
 
     Raises:
-        UserError: the machine cannot hold them.
+        UserError: The machine cannot hold them.
     """
     what = f"{count:,} latent points of {z_dim} dimensions"
     require_memory(2 * 4 * count * z_dim, what, "ask for fewer")
@@ -169,18 +174,20 @@ def prior_latents(seed: int, count: int, z_dim: int) -> np.ndarray:
 
 
 def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
-    """Latent points that a user brings.
+    """Reads latent points that a user brings.
 
     Args:
-        path: .npy with floats `[N, Z]`.
+        path: A .npy file with floats `[N, Z]`.
         z_dim: Z.
 
     Returns:
         `[N, Z]` float32.
 
     Raises:
-        UserError: not such a file.
+        UserError: Not such a file, or more points than the machine can hold.
     """
+    if not Path(path).is_file():  # A pipe would be waited for.
+        raise UserError(f"{path} is not a file; give a .npy file")
     try:
         with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
             # Compares the header with the size of the file before anything is allocated.
@@ -192,6 +199,7 @@ def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
             f"{path} holds {z.dtype} of shape {z.shape}, but this model decodes "
             f"floats of shape [N, {z_dim}]"
         )
+    require_memory(2 * 4 * z.size, f"{len(z):,} latent points", "give fewer")
     with np.errstate(over="ignore"):
         points = np.array(z, np.float32)
     if not np.isfinite(points).all():
@@ -202,11 +210,11 @@ def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
 def decode(
     model: VAE, variables: Any, z: np.ndarray, labels: np.ndarray | None = None
 ) -> np.ndarray:
-    """Images of latent points; image i depends on z[i] and i mod BATCH alone.
+    """Decodes latent points; image i depends on z[i] and i mod BATCH alone.
 
     Args:
-        model: the module.
-        variables: with the decoder's parameters and statistics.
+        model: The module.
+        variables: With the decoder's parameters and statistics.
         z: `[N, Z]`.
         labels: `[N, L]` condition, or None.
 
@@ -214,7 +222,7 @@ def decode(
         `[N, H, W, C]` float32 in [0, 1].
 
     Raises:
-        UserError: the machine cannot hold them.
+        UserError: The machine cannot hold them.
     """
     shape = "x".join(map(str, model.image_shape))
     what = f"{len(z):,} images of {shape}"
@@ -226,11 +234,11 @@ def decode(
 def encode(
     model: VAE, variables: Any, images: np.ndarray, labels: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior mean and log-variance of images.
+    """Encodes images: their posterior mean and log-variance.
 
     Args:
-        model: the module.
-        variables: with the encoder's parameters and statistics.
+        model: The module.
+        variables: With the encoder's parameters and statistics.
         images: `[N, H, W, C]`, uint8 or float in [0, 1].
         labels: `[N, L]` condition, or None.
 
@@ -244,10 +252,10 @@ def encode(
 def in_batches(
     function: Callable[..., tuple[jax.Array | np.ndarray, ...]], *arrays: np.ndarray | None
 ) -> tuple[np.ndarray, ...]:
-    """Apply a function of `[BATCH, ...]` arrays to `[N, ...]` arrays, the last batch padded.
+    """Applies a function of `[BATCH, ...]` arrays to `[N, ...]` arrays, the last batch padded.
 
     Args:
-        function: returns a tuple of `[BATCH, ...]` arrays.
+        function: Returns a tuple of `[BATCH, ...]` arrays.
         arrays: `[N, ...]` each, or None, which is handed on.
 
     Returns:
@@ -279,17 +287,17 @@ def _encode(
 
 
 class Subject(NamedTuple):
-    """What every figure is computed from.
+    """A trained model and the images it is judged by: what every figure is computed from.
 
     Attributes:
-        model: the module.
-        variables: of encoder and decoder.
-        objective: whose likelihood the bounds use.
-        stage: how inputs and targets are made of images.
-        key: of evaluation, as in the run: image i is always corrupted or binarised alike.
+        model: The module.
+        variables: Those of encoder and decoder.
+        objective: The objective whose likelihood the bounds use.
+        stage: How inputs and targets are made of images.
+        key: The run's key of evaluation: image i is always corrupted or binarised alike.
         images: `[N, H, W, C]` uint8.
         labels: `[N, L]` condition, or None.
-        split: the image set, for attributes and classes; its rows are those of `images`.
+        split: The image set, for attributes and classes; its rows are those of `images`.
     """
 
     model: VAE
@@ -303,18 +311,18 @@ class Subject(NamedTuple):
 
 
 def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
-    """The model of a run and the first images of a split.
+    """Returns the model of a run with the first images of a split.
 
     Args:
-        run: of `open_run`.
-        split: one of `SPLITS`.
-        count: how many images, at most; 0 for all.
+        run: A run opened by `open_run`.
+        split: One of `SPLITS`.
+        count: How many images, at most; 0 for all.
 
     Returns:
         The subject.
 
     Raises:
-        UserError: an unknown split, or data that cannot be opened.
+        UserError: An unknown split, or data that cannot be opened.
     """
     if split not in SPLITS:
         raise UserError(f"--split is {split!r}; valid are {', '.join(SPLITS)}")
@@ -323,7 +331,7 @@ def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
 
 
 def make_subject(run: Run[VAE], split: ImageSet) -> Subject:
-    """The model of a run and the images of a split of its data, or of a part of one."""
+    """Returns the model of a run with the images of a split of its data, or of a part of one."""
     loss = run.config.loss
     return Subject(
         run.model,
@@ -341,8 +349,8 @@ class Seen(NamedTuple):
     """Images as the model was shown them.
 
     Attributes:
-        inputs: `[N, H, W, C]` float32 in [0, 1], what was encoded.
-        targets: `[N, H, W, C]` float32 in [0, 1], what has to come back.
+        inputs: `[N, H, W, C]` float32 in [0, 1]; what was encoded.
+        targets: `[N, H, W, C]` float32 in [0, 1]; what has to come back.
         mean: `[N, Z]` posterior mean.
         log_var: `[N, Z]` logarithm of the posterior variance.
     """
@@ -354,11 +362,11 @@ class Seen(NamedTuple):
 
 
 def encode_subject(subject: Subject, first: int = 0) -> Seen:
-    """Inputs, targets and posterior of all images of the subject.
+    """Encodes all images of the subject as validation shows them to the model.
 
     Args:
-        subject: model and images.
-        first: position of its first image in the split, where the subject holds a piece of it.
+        subject: The model and its images.
+        first: Position of its first image in the split, where the subject holds a piece of it.
 
     Returns:
         What the model was shown, and its answer.
@@ -378,13 +386,13 @@ def encode_batch(
     positions: jax.Array,
     labels: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Inputs and targets `[B, H, W, C]`, mean and log_var `[B, Z]` of one batch, for `in_batches`.
+    """Returns inputs and targets `[B, H, W, C]`, mean and log_var `[B, Z]` of a batch.
 
     Args:
-        model: the module.
-        stage: how inputs and targets are made.
-        variables: of the encoder.
-        key: of evaluation.
+        model: The module.
+        stage: How inputs and targets are made.
+        variables: Those of the encoder.
+        key: The run's key of evaluation.
         images: `[B, H, W, C]` uint8.
         positions: `[B]` of the images in their split, one after the other.
         labels: `[B, L]` condition, or None.
@@ -396,13 +404,13 @@ def encode_batch(
 def reconstructions(
     subject: Subject, seen: Seen, chosen: np.ndarray, sample_key: jax.Array | None = None
 ) -> np.ndarray:
-    """Images that come back.
+    """Decodes what the model made of images.
 
     Args:
-        subject: the model.
-        seen: of `encode_subject`.
-        chosen: `[M]` which images.
-        sample_key: decode one posterior sample an image; None decodes the mean.
+        subject: The model.
+        seen: What `encode_subject` returned.
+        chosen: `[M]` positions of the images.
+        sample_key: Key of one posterior sample per image; None decodes the mean.
 
     Returns:
         `[M, H, W, C]` float32 in [0, 1].
@@ -431,13 +439,13 @@ def decode_points(subject: Subject, z: np.ndarray) -> np.ndarray:
 
 
 def chosen_images(count: int, among: int, seed: int, reference: bool = False) -> np.ndarray:
-    """Which images a page shows.
+    """Chooses the images that a page shows.
 
     Args:
-        count: how many.
-        among: images to choose from.
-        seed: of the choice.
-        reference: choose as the reference code does, with repetitions, by
+        count: How many.
+        among: Number of images to choose from.
+        seed: Seed of the choice.
+        reference: Choose as the reference code does, with repetitions, by
             `RandomState(MT19937(SeedSequence(seed))).randint(0, among, count)`.
 
     Returns:

@@ -6,7 +6,6 @@ The parameters are constants of the artifact. What its inputs and outputs mean i
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from vae_jax.checkpoint.saving import NETWORKS
 from vae_jax.files import json_bytes, write_files
 from vae_jax.models.vae import VAE, logits_of, posterior_of
 from vae_jax.run import Run
@@ -25,24 +23,35 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 SUFFIX = ".jax"
 
 
-def network_function(run: Run[VAE], network: str) -> Callable[..., Any]:
-    """One network of a run as a plain function of arrays.
+def write_artifact(run: Run[VAE], network: str, out: str | Path) -> list[Path]:
+    """Writes OUT/NETWORK.jax and OUT/NETWORK.json, both or none.
 
     Args:
-        run: of `open_run`.
+        run: A run opened by `open_run`.
         network: `decoder`: z `[b, Z]` to images `[b, H, W, C]` in [0, 1]; `encoder`: images
             `[b, H, W, C]` in [0, 1] to mean and log_var `[b, Z]`. Conditional models take labels
             `[b, L]` as a second argument. All float32.
+        out: Folder.
 
     Returns:
-        The function.
+        The two paths.
 
     Raises:
-        UserError: there is no such network.
+        UserError: The package that JAX writes artifacts with is missing, or a file cannot be
+            written.
     """
-    if network not in NETWORKS:
-        raise UserError(f"{network!r} is not a network; valid are {', '.join(NETWORKS)}")
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise UserError(
+            "jax.export writes artifacts with the package flatbuffers, which is not installed; "
+            "install the extra `export`"
+        )
+    artifact = bytes(_exported(run, network).serialize())
+    text = json_bytes(meaning(run, network))
+    return write_files(out, {f"{network}{SUFFIX}": artifact, f"{network}.json": text})
 
+
+def _exported(run: Run[VAE], network: str) -> export.Exported:
+    """Traces and lowers one network with a symbolic batch size b."""
     # Matrix products choose their layout by the batch size, which an artifact leaves open.
     model = run.model.clone(style=replace(run.model.style, convolution="xla"))
 
@@ -52,41 +61,21 @@ def network_function(run: Run[VAE], network: str) -> Callable[..., Any]:
     def encoder(images: jax.Array, labels: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         return posterior_of(model, run.variables, images, labels)
 
-    return {"decoder": decoder, "encoder": encoder}[network]
-
-
-def export_network(
-    run: Run[VAE], network: str, platforms: tuple[str, ...] = PLATFORMS
-) -> export.Exported:
-    """Trace and lower one network with symbolic batch size b.
-
-    Args:
-        run: of `open_run`.
-        network: see `network_function`.
-        platforms: that the artifact runs on.
-
-    Returns:
-        The artifact.
-    """
+    functions = {"decoder": (decoder, (model.z_dim,)), "encoder": (encoder, model.image_shape)}
+    function, shape = functions[network]
     (batch,) = export.symbolic_shape("b")
-    ends = {"decoder": (run.model.z_dim,), "encoder": run.model.image_shape}
-    function = network_function(run, network)
-    arguments = [jax.ShapeDtypeStruct((batch, *ends[network]), jnp.float32)]
+    arguments = [jax.ShapeDtypeStruct((batch, *shape), jnp.float32)]
     if run.label_names:
         arguments.append(jax.ShapeDtypeStruct((batch, len(run.label_names)), jnp.float32))
-    return export.export(jax.jit(function), platforms=platforms)(*arguments)
+    return export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
 
 
-def meaning(run: Run[VAE], network: str, platforms: tuple[str, ...] = PLATFORMS) -> dict[str, Any]:
-    """What an artifact takes and gives, as plain data.
+def meaning(run: Run[VAE], network: str) -> dict[str, Any]:
+    """Returns what an artifact takes and gives, as plain data for JSON.
 
     Args:
-        run: of `open_run`.
-        network: see `network_function`.
-        platforms: that the artifact runs on.
-
-    Returns:
-        Ready for JSON.
+        run: A run opened by `open_run`.
+        network: See `write_artifact`.
     """
     z, images = ["b", run.model.z_dim], ["b", *run.model.image_shape]
     pixels = "pixels in [0, 1], rows from the top, RGB or grey"
@@ -112,33 +101,8 @@ def meaning(run: Run[VAE], network: str, platforms: tuple[str, ...] = PLATFORMS)
         "dtype": "float32",
         "inputs": inputs,
         "outputs": outputs,
-        "platforms": list(platforms),
+        "platforms": list(PLATFORMS),
         "jax": jax.__version__,
         "likelihood": run.config.loss.likelihood,
         **run.provenance,
     }
-
-
-def write_artifact(run: Run[VAE], network: str, out: str | Path) -> list[Path]:
-    """Writes OUT/NETWORK.jax and OUT/NETWORK.json, both or none.
-
-    Args:
-        run: of `open_run`.
-        network: see `network_function`.
-        out: folder.
-
-    Returns:
-        The two paths.
-
-    Raises:
-        UserError: the package that JAX writes artifacts with is missing, or a file cannot be
-            written.
-    """
-    if importlib.util.find_spec("flatbuffers") is None:
-        raise UserError(
-            "jax.export writes artifacts with the package flatbuffers, which is not installed; "
-            "install the extra `export`"
-        )
-    artifact = bytes(export_network(run, network).serialize())
-    text = json_bytes(meaning(run, network))
-    return write_files(out, {f"{network}{SUFFIX}": artifact, f"{network}.json": text})
