@@ -92,7 +92,7 @@ def prepared(config: ConfigDict, what: str, how: Comparison) -> Iterator[tuple[R
 
 
 def compare(config: ConfigDict, what: str, how: Comparison) -> dict[str, Any]:
-    """Compare training or decoding.
+    """Compares training or decoding.
 
     Args:
         config: the whole config.
@@ -126,7 +126,7 @@ def compare(config: ConfigDict, what: str, how: Comparison) -> dict[str, Any]:
 
 
 def limits(config: ConfigDict, what: str, machine: Result) -> dict[str, Any]:
-    """What an image costs at least, and what the machine could do, by arithmetic or memory."""
+    """Returns what an image costs at least and what the machine could do with that."""
     layers, dtype = shapes.model_layers(config), config.model.dtype
     peaks = machine["matmul_flop_per_second"]
     found = {"peak_flop_per_second": peaks.get(dtype, peaks["float32"])}
@@ -141,7 +141,7 @@ def limits(config: ConfigDict, what: str, machine: Result) -> dict[str, Any]:
 
 
 def best_of(first: Result, second: Result) -> Result:
-    """The higher peaks of two measurements of one machine, before and after the rounds."""
+    """Returns the higher peaks of two measurements of one machine, before and after the rounds."""
     peaks, others = first["matmul_flop_per_second"], second["matmul_flop_per_second"]
     bandwidth = "copy_bytes_per_second"
     return first | {
@@ -151,7 +151,7 @@ def best_of(first: Result, second: Result) -> Result:
 
 
 def compare_preparation(how: Comparison, count: int) -> dict[str, Any]:
-    """Compare preparing JPEGs with a bare Pillow loop on all cores.
+    """Compares preparing JPEGs with a bare Pillow loop on all cores.
 
     Args:
         how: rounds.
@@ -175,14 +175,14 @@ def compare_preparation(how: Comparison, count: int) -> dict[str, Any]:
 
 
 def profile(config: ConfigDict, how: Comparison) -> dict[str, Any]:
-    """Where the time of a training step goes; see `experiments.speed.profile`."""
+    """Measures where the time of a training step goes; see `experiments.speed.profile`."""
     with prepared(config, "train", how) as (runner, machine):
         found = runner.run(programs.PROFILE, "time")
     return found | limits(config, "train", machine) | {"machine": machine}
 
 
 def compare_sweep(config: ConfigDict, how: Comparison) -> dict[str, Any]:
-    """Compare a sweep as one command with a command for each member.
+    """Compares a sweep as one command with a command for each member.
 
     Every round starts without compiled programs; as on the command line, what one member's run
     compiles is kept for the next one.
@@ -231,7 +231,7 @@ def _run_commands(runner: Runner, action: str, members: Sequence[str]) -> Result
 def report(
     config: ConfigDict, how: Comparison, show: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Everything that the owner of an accelerator wants to know, one measurement after the other.
+    """Measures all that the owner of an accelerator wants to know, one thing after the other.
 
     Compares at the config's batch size and at the best one, and times a whole run at each.
 
@@ -268,14 +268,14 @@ def report(
 
 
 def with_batch(config: ConfigDict, batch_size: int) -> ConfigDict:
-    """A copy of the config with another batch size."""
+    """Returns a copy of the config with another batch size."""
     other = config.copy_and_resolve_references()
     other.train.batch_size = batch_size
     return other
 
 
 def whole_run(config: ConfigDict, how: Comparison) -> dict[str, Any]:
-    """Seconds of all epochs on resident data, start and compilation included."""
+    """Measures the seconds of all epochs on resident data, start and compilation included."""
     count = config.data.train_count or REFERENCE_IMAGES
     with prepared(config, "train", replace(how, peers=())) as (runner, _):
         found = runner.run(programs.whole_run(count), "time")

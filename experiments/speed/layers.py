@@ -64,7 +64,7 @@ class Layers(NamedTuple):
 
 
 def model_layers(config: ConfigDict) -> Layers:
-    """The layers of a validated config.
+    """Returns the layers of a validated config.
 
     Args:
         config: the whole config.
@@ -118,7 +118,7 @@ def _convolutions(
 
 
 def training_flop(layers: Layers) -> int:
-    """Operations of a training step for one image: forward, kernel gradient, input gradient.
+    """Returns the operations of a training step for one image: forward and both gradients.
 
     The first layer has no input gradient.
     """
@@ -127,12 +127,12 @@ def training_flop(layers: Layers) -> int:
 
 
 def decoding_flop(layers: Layers) -> int:
-    """Operations of the decoder for one image."""
+    """Returns the operations of the decoder for one image."""
     return sum(layer.flop for layer in layers.decoder)
 
 
 def training_bytes(layers: Layers, batch_size: int, itemsize: int) -> float:
-    """The least memory traffic of a training step for one image, if everything fused perfectly.
+    """Returns the memory traffic of a training step for one image if everything fused perfectly.
 
     Each layer reads its input and writes its output; the backward pass reads the output's
     gradient and the input, and writes the input's gradient. Adam reads gradient, parameter and

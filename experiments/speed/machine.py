@@ -16,6 +16,7 @@ from vae_jax.streams import make_key
 
 TRIALS = 3
 SECONDS_A_TRIAL = 0.15
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def machine_in_words() -> str:
@@ -48,7 +49,7 @@ def _cpu_information() -> dict[str, str]:
 
 def cache_bytes(level: int) -> int | None:
     """Returns the size of the first processor's cache of a level, or None where it is unknown."""
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+    for index in sorted(CACHES.glob("index*")):
         try:
             facts = {name: (index / name).read_text().strip() for name in ("level", "type", "size")}
             if facts["level"] == str(level) and facts["type"] in ("Data", "Unified"):
@@ -63,12 +64,12 @@ def _size_in_words(size: int | None) -> str:
 
 
 def threads() -> int:
-    """Cores that this process may use; every side takes one thread for each."""
+    """Returns the cores that this process may use; every side takes one thread for each."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def matmul_peak(dtype: str, size: int) -> float:
-    """Operations per second of a `size` x `size` matrix product in JAX's default precision."""
+    """Returns operations per second of a `size` x `size` product in JAX's default precision."""
     keys = jax.random.split(make_key(0))
     a, b = (jax.random.normal(key, (size, size), dtype) for key in keys)
     product = jax.jit(jnp.matmul)
@@ -76,7 +77,7 @@ def matmul_peak(dtype: str, size: int) -> float:
 
 
 def copy_bandwidth(size: int) -> float:
-    """Bytes read and written per second by `x + 1` on `size` bytes of float32."""
+    """Returns bytes read and written per second by `x + 1` on `size` bytes of float32."""
     x = jnp.zeros(size // 4, jnp.float32)
     add = jax.jit(lambda x: x + 1)
     return 2 * size / _best_seconds(lambda: add(x))

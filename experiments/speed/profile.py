@@ -28,7 +28,7 @@ REPEATS = 5
 
 
 def milliseconds(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median time of each function, all of them in turn, after one call to compile."""
+    """Returns the median time of each function, all of them in turn, after one call to compile."""
     for function in functions.values():
         jax.block_until_ready(function())
     times: dict[str, list[float]] = {name: [] for name in functions}
@@ -41,7 +41,7 @@ def milliseconds(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
 
 
 def profile_step(config: ConfigDict, images: jax.Array) -> dict[str, float]:
-    """Milliseconds of the step of one batch, of its parts, and of variants that lack something.
+    """Measures milliseconds of one step, of its parts, and of variants that lack something.
 
     Args:
         config: the whole config.
@@ -116,7 +116,7 @@ def _adam(experiment: Experiment, state: TrainState) -> Callable[[], Any]:
 
 
 def profile_layers(config: ConfigDict) -> list[dict[str, Any]]:
-    """Forward and gradients of every layer alone, in milliseconds for one batch.
+    """Measures forward and gradients of every layer alone, in milliseconds for one batch.
 
     Returns:
         One entry per layer with its `flop` for the batch and the `forward` and `gradients`, which

@@ -44,7 +44,7 @@ class Runner:
                 link.symlink_to(CHECKOUT / package)
 
     def require(self, programs: Sequence[Program]) -> None:
-        """Raise UserError, before anything long is started, if a package is missing."""
+        """Raises UserError, before anything long is started, if a package is missing."""
         for program in programs:
             for package in program.packages:
                 find = f"import importlib.util as u; raise SystemExit(not u.find_spec({package!r}))"
@@ -56,7 +56,7 @@ class Runner:
                     )
 
     def run(self, program: Program, action: str) -> Result:
-        """Run one side once.
+        """Runs one side once.
 
         Args:
             program: the side.
@@ -123,7 +123,7 @@ class Runner:
 def check_agreement(
     runner: Runner, ours: Program, peers: Sequence[Program], tolerances: dict[str, float]
 ) -> dict[str, Result]:
-    """Let every side compute the same numbers from our weights, a batch and noise.
+    """Lets every side compute the same numbers from our weights, a batch and noise.
 
     Args:
         runner: starts the sides.

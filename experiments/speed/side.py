@@ -138,7 +138,7 @@ class Side(Protocol):
 
 
 def shuffled_batches(count: int, batch_size: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Endless whole batches `[B]` of indices below `count`, every epoch in a new order."""
+    """Yields whole batches `[B]` of indices below `count`, every epoch in a new order."""
     rng = np.random.default_rng(seed)
     while True:
         order = rng.permutation(count)
@@ -147,7 +147,7 @@ def shuffled_batches(count: int, batch_size: int, seed: int = 0) -> Iterator[np.
 
 
 def measure(side: Side, seconds: float) -> float:
-    """Images per second over about `seconds`, after a warm-up of a quarter of that."""
+    """Measures images per second over about `seconds`, after a warm-up of a quarter of that."""
     images = steps = 0
     began = time.monotonic()
     while steps < WARM_UP_STEPS or time.monotonic() - began < seconds / 4:
@@ -163,7 +163,7 @@ def measure(side: Side, seconds: float) -> float:
 
 
 def peak_memory_mib() -> float:
-    """Largest resident memory of this process up to now, in MiB."""
+    """Returns the largest resident memory of this process up to now, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

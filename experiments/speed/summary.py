@@ -16,10 +16,10 @@ BUSY = 0.75  # Load per core from which on ratios mean little.
 
 
 def summarize(results: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Medians over the rounds.
+    """Returns medians over the rounds.
 
     Args:
-        results: of every side, one a round, with `images_per_second` and, where they were
+        results: Of every side, one per round, with `images_per_second` and, where they were
             measured, `first_step_seconds` (the first round compiles) and `peak_memory_mib`.
 
     Returns:
@@ -55,7 +55,7 @@ def _side(rounds: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """Show a comparison on the terminal."""
+    """Shows a comparison on the terminal."""
     console, flop = Console(), summary.get("flop_per_image")
     timed = "first_step_seconds_cold" in summary["sides"][OURS]
     columns = ["images/s", "lowest..highest", "ours/side"]
@@ -96,7 +96,7 @@ def _title(summary: dict[str, Any]) -> str:
 
 
 def machine_lines(summary: dict[str, Any]) -> list[str]:
-    """The machine, its peaks and what they would allow."""
+    """Returns lines on the machine, its peaks and what they would allow."""
     machine = summary["machine"]
     peaks = ", ".join(
         f"{dtype} {value / 1e9:,.0f} GFLOP/s"
@@ -114,10 +114,12 @@ def machine_lines(summary: dict[str, Any]) -> list[str]:
         )
     if flop := summary.get("flop_per_image"):
         limit = summary["peak_flop_per_second"] / flop
-        lines.append(f"arithmetic: {flop / 1e6:,.1f} MFLOP an image, {limit:,.0f} images/s at peak")
+        lines.append(
+            f"arithmetic: {flop / 1e6:,.1f} MFLOP per image, {limit:,.0f} images/s at peak"
+        )
     if least := summary.get("bytes_per_image"):
         limit = summary["images_per_second_at_bandwidth"]
-        line = f"memory: at least {least / 1e6:.2f} MB an image, {limit:,.0f} images/s at peak"
+        line = f"memory: at least {least / 1e6:.2f} MB per image, {limit:,.0f} images/s at peak"
         if speed := summary.get("images_per_second"):
             line += f", of which ours reaches {speed / limit:.1%}"
         lines.append(line)
@@ -125,7 +127,7 @@ def machine_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def print_profile(profile: dict[str, Any]) -> None:
-    """Show where the time of a step goes."""
+    """Shows where the time of a step goes."""
     console, step = Console(), profile["step"]["step"]
     table = Table("part", title="one training step")
     table.add_column("ms", justify="right")
@@ -152,7 +154,7 @@ def print_profile(profile: dict[str, Any]) -> None:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Show what `report.report` adds to the comparisons."""
+    """Shows what `compare.report` adds to the comparisons."""
     speeds = [f"{size}: {_number(speed)}" for size, speed in report["batch_sizes"].items()]
     runs = [
         f"whole run, {run['epochs']} epochs of {run['count']:,} images in batches of {size}: "

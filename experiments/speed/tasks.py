@@ -34,7 +34,7 @@ PEER_SETTINGS = {
 
 
 def refuse_beyond_peers(config: ConfigDict) -> None:
-    """Raise UserError for settings that the peers do not have."""
+    """Raises UserError for settings that the peers do not have."""
     flat = configs.flatten(config)
     for name, values in PEER_SETTINGS.items():
         if flat[name] not in values:
@@ -45,7 +45,7 @@ def refuse_beyond_peers(config: ConfigDict) -> None:
 
 
 def make_task(config: ConfigDict, what: str, seconds: float) -> Task:
-    """What the sides are told about `what`, 'train' or 'decode'."""
+    """Returns what the sides are told about `what`, 'train' or 'decode'."""
     model, loss, optimizer = config.model, config.loss, config.optimizer
     image_shape = tuple(config.data.image_shape)
     recon_scale, kl_scale = term_scales(loss.reduction, loss.kl_weight, image_shape, model.z_dim)
@@ -71,7 +71,7 @@ def make_task(config: ConfigDict, what: str, seconds: float) -> Task:
 
 
 def write_images(config: ConfigDict, folder: Path, backend: str, real_data: bool) -> None:
-    """Write a pool of whole batches: random images, or the first ones of the training split.
+    """Writes a pool of whole batches: random images, or the first ones of the training split.
 
     Raises:
         UserError: the training split is smaller than a batch, or cannot be opened.
@@ -92,6 +92,6 @@ def write_images(config: ConfigDict, folder: Path, backend: str, real_data: bool
 
 
 def write_latents(folder: Path, z_dim: int) -> None:
-    """Write points of the prior to decode."""
+    """Writes points of the prior to decode."""
     rng = np.random.default_rng(0)
     np.save(folder / "latents.npy", rng.standard_normal((LATENTS, z_dim), np.float32))

@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[2]
 def command():
     """Runs `python -m experiments.MODULE` and returns stdout and stderr together."""
 
-    def run(module, *arguments, expect=0, cwd=ROOT):
+    def run(module, *arguments, expect=0, cwd=ROOT, timeout=300):
         done = subprocess.run(
             [sys.executable, "-m", f"experiments.{module}", *arguments],
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=timeout,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         output = done.stdout + done.stderr
