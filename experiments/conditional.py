@@ -2,57 +2,42 @@
 
 python -m experiments.conditional --workdir=runs/cvae_mnist --classifier=runs/classifier_mnist
 
-Writes WORKDIR/conditional/index.html, the pictures beside it, and conditional.json. With classes:
-a row for each class, the same z in every column. With attributes: a row as told, then for each
-attribute a row without and one with it, once from N(0, I) and once from encoded test images.
+Writes index.html, its pictures and results.json to WORKDIR/conditional. With classes: a row for
+each class, the same z in every column. With attributes: a row as told, then for each attribute a
+row without and one with it, once from N(0, I) and once from encoded test images.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from dataclasses import replace
 
 from absl import flags
 
-from experiments import app
+from experiments import app, as_typed, command_line
 from experiments.run_flags import STEP, WORKDIR
-from vae_jax.data.splits import open_splits
-from vae_jax.pages.conditional import asked_against_recognised, condition_pictures
-from vae_jax.report.pictures import image_grid, save_png
-from vae_jax.report.plain_page import Section, text_table, write_page
-from vae_jax.run import open_run
-from vae_jax.types import UserError
 
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the latent points.", lower_bound=0)
-_COLUMNS = flags.DEFINE_integer("columns", 12, "Points in the pictures.", lower_bound=1)
-_COUNT = flags.DEFINE_integer("count", 1000, "Points judged for each condition.", lower_bound=1)
+_SEED = command_line.seed("Of the latent points.")
+_COLUMNS = command_line.count("columns", 12, "Points in the pictures.", high=1000)
+_COUNT = command_line.count("count", 1000, "Points judged for each condition.")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Run folder of the classifier that judges.")
-_OUT = flags.DEFINE_string("out", None, "Folder to write; WORKDIR/conditional by default.")
+_OUT = command_line.out_folder(None, "the page; WORKDIR/conditional by default.")
 
 
 def main() -> None:
-    """Draw, judge, write the page."""
-    run = open_run(WORKDIR.value, STEP.value)
-    if not run.label_names:
-        raise UserError(f"{WORKDIR.value!r} was trained without condition")
-    out = Path(_OUT.value or Path(WORKDIR.value) / "conditional")
-    facts = run.provenance | {"seed": str(_SEED.value)}
-    test = open_splits(run.config.data).test
-    sections = []
-    pictures = condition_pictures(run, test, _SEED.value, _COLUMNS.value)
-    for name, (text, images) in pictures.items():
-        picture = image_grid(images, _COLUMNS.value)
-        save_png(out / f"{name}.png", picture, facts | {"rows": text})
-        sections.append(Section(name.capitalize(), text, f"{name}.png"))
-    if _CLASSIFIER.value:
-        section, measured = asked_against_recognised(
-            run, test, _CLASSIFIER.value, _SEED.value, _COUNT.value
-        )
-        sections.append(section)
-        (out / "conditional.json").write_text(json.dumps(facts | measured, indent=2) + "\n")
-        print(f"{section.text}\n{text_table(section.header, section.rows)}")
-    write_page(out / "index.html", "What the condition does", facts, sections)
-    print(f"wrote {out / 'index.html'}")
+    """Draws, judges, writes the page."""
+    from vae_jax.report.page import text_table, write_study
+    from vae_jax.run import open_run
+    from vae_jax.studies import conditioning
+
+    options = conditioning.Options(_SEED.value, _COLUMNS.value, _COUNT.value, _CLASSIFIER.value)
+    result = conditioning.measure(open_run(WORKDIR.value, STEP.value), options)
+    page = replace(conditioning.page(result), command=as_typed.command())
+    print(page.lead)
+    for section in page.sections:
+        for table in section.tables:
+            print(text_table(table))
+    written = write_study(_OUT.value or f"{WORKDIR.value}/conditional", page, result.numbers)
+    print(f"wrote {written[0]}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from vae_jax.studies.sweep_results import (
     results_csv,
     set_figures,
 )
-from vae_jax.train.classification import classifier_task
 from vae_jax.train.sweep import Outcome, fit_sweep
 from vae_jax.train.trainer import fit
 from vae_jax.types import UserError
@@ -127,7 +126,7 @@ def test_samples_in_the_features_of_one_classifier(swept, tmp_path):
     judge.classifier.filters = judge.classifier.kernel_sizes = (4,)
     judge.classifier.strides, judge.classifier.padding = (2,), ("same",)
     judge.train.batch_size, judge.train.epochs = 8, 1
-    fit(judge, tmp_path / "judge", silent, classifier_task)
+    fit(judge, tmp_path / "judge", silent)
     options = Options(str(tmp_path / "judge"))
     result = measure(config, workdir, trained, open_splits(config.data), options, silent)
     for member in result.members:

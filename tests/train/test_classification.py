@@ -8,8 +8,7 @@ import pytest
 from configs import classifier_mnist
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import open_splits
-from vae_jax.evaluate.recognition import predict
-from vae_jax.run import open_classifier, open_run
+from vae_jax.run import open_classifier, open_run, predict
 from vae_jax.run_folder import read_rows, write_config
 from vae_jax.train.classification import accuracy_table, classification_terms, classifier_task
 from vae_jax.train.persistence import restore

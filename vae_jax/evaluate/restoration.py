@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.data.inputs import Corruption, erased_pixels, evaluation_key, luminance
-from vae_jax.evaluate.recognition import predict
 from vae_jax.evaluate.restoration_baselines import baselines
 from vae_jax.metrics.image_quality import WINDOW, mse, ssim
 from vae_jax.models.classifier import Classifier
-from vae_jax.run import Run, Subject, encode_subject, in_batches, reconstructions
+from vae_jax.run import Run, Subject, encode_subject, in_batches, predict, reconstructions
 
 # An error below half a grey level is none: keeps the PSNR of equal images finite, at 54.2 dB.
 MIN_MSE = (0.5 / 255.0) ** 2

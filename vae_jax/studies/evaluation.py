@@ -15,7 +15,6 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from vae_jax.evaluate.recognition import classifier_features
 from vae_jax.losses import bernoulli_entropy, reconstruction_nll
 from vae_jax.metrics import bounds
 from vae_jax.metrics.feature_distances import (
@@ -37,6 +36,7 @@ from vae_jax.run import (
     Seen,
     Subject,
     chosen_images,
+    classifier_features,
     decode,
     encode,
     encode_batch,

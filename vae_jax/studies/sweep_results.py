@@ -27,7 +27,6 @@ from scipy import stats
 
 from vae_jax import config as configs
 from vae_jax.data.splits import Splits, condition_labels, piece_of
-from vae_jax.evaluate.recognition import classifier_features
 from vae_jax.files import json_bytes, write_file
 from vae_jax.metrics import posterior
 from vae_jax.metrics.feature_distances import (
@@ -43,6 +42,7 @@ from vae_jax.report.page import RESULTS
 from vae_jax.report.pictures import image_grid, paired_rows, save_png
 from vae_jax.run import (
     Run,
+    classifier_features,
     decode,
     encode_subject,
     make_subject,
