@@ -5,9 +5,10 @@ python -m experiments.train --config=configs/denoise_mnist.py --config.data.path
 python -m experiments.restore --workdir=runs/denoise_mnist --count=0 \
     --classifier=runs/classifier_mnist
 
-Expect after 5 epochs (under a minute on two CPU cores), on the 10,000 test images, 16.9 dB PSNR
-against 10.7 dB of the input, 9.8 dB of a median filter, 11.9 dB of the mean image and 15.6 dB of
-Gaussian means over the kept neighbours; the classifier recognises 88 %, in the inputs 38 %.
+Expect after 5 epochs (under a minute on two CPU cores), on the 10,000 test images and with the kept
+pixels as they were on both sides, 17.6 dB PSNR against 15.6 dB of Gaussian means over the kept
+neighbours; as it comes out, the model has 16.9 dB against 10.7 dB of the input, 9.8 dB of a median
+filter and 11.9 dB of the mean image. The classifier recognises 88 %, in the inputs 38 %.
 """
 
 from ml_collections import ConfigDict

@@ -2,53 +2,41 @@
 
 python -m experiments.restore --workdir=runs/denoise_mnist --classifier=runs/classifier_mnist
 
-Writes WORKDIR/restoration/index.html (clean, corrupted and restored test images, and PSNR and SSIM
-beside what needs no training), restoration.png and restoration.json. Test image i is corrupted as
-it was in every evaluation of the run.
+Writes index.html, restoration.png and results.json to WORKDIR/restoration: clean, corrupted and
+restored test images, and PSNR and SSIM beside what needs no training, with the kept pixels as they
+were for all methods alike. Test image i is corrupted as it was in every evaluation of the run.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
 from absl import flags
 
-from experiments import app
+from experiments import app, as_typed, command_line
 from experiments.run_flags import STEP, WORKDIR
-from vae_jax.evaluate.restoration import KEPT, LUMINANCE, restore, scores
-from vae_jax.report.restoration import write_restoration
-from vae_jax.run import open_classifier, open_run, open_subject
-from vae_jax.types import UserError
 
-_COUNT = flags.DEFINE_integer("count", 1000, "Test images; 0 for all.", lower_bound=0)
-_SHOWN = flags.DEFINE_integer("shown", 16, "Images in the picture.", lower_bound=1)
+_COUNT = command_line.count("count", 1000, "Test images; 0 for all.", low=0)
+_SHOWN = command_line.count("shown", 16, "Images in the picture.", high=1000)
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Run folder of a classifier of classes.")
-_OUT = flags.DEFINE_string("out", None, "Folder to write; WORKDIR/restoration by default.")
-# Images of the training split that the mean image is taken over.
-MEAN_OF = 10_000
+_OUT = command_line.out_folder(None, "the page; WORKDIR/restoration by default.")
 
 
 def main() -> None:
-    """Restore, compare, write the page."""
-    run = open_run(WORKDIR.value, STEP.value)
-    subject = open_subject(run, "test", _COUNT.value)
-    corruption = subject.stage.corruption
-    if corruption.is_off:
-        raise UserError(f"{WORKDIR.value!r} was trained on clean inputs: nothing is restored")
-    some = open_subject(run, "train", MEAN_OF).images
-    restored = restore(subject, (some.mean(0, dtype=np.float64) / 255).astype(np.float32))
-    judge = open_classifier(_CLASSIFIER.value) if _CLASSIFIER.value else None
-    found = scores(restored, judge, subject.split.labels)
-    names = ("clean", "corrupted input", "restored", KEPT, LUMINANCE)
-    images = restored.images
-    shown = {name: images[name][: _SHOWN.value] for name in names if name in images}
-    count = f"{len(subject.images):,}"
-    facts = run.provenance | {"corruption": str(corruption), "test images": count}
-    out = Path(_OUT.value or Path(WORKDIR.value) / "restoration")
-    table = write_restoration(out, facts, shown, found)
-    print(f"{corruption}; {count} test images\n{table}")
-    print(f"wrote {out / 'index.html'}, restoration.png, restoration.json")
+    """Restores, compares, writes the page."""
+    from vae_jax.report.page import text_table, write_study
+    from vae_jax.run import open_run
+    from vae_jax.studies import restoration
+
+    options = restoration.Options(_COUNT.value, _SHOWN.value, _CLASSIFIER.value)
+    result = restoration.measure(open_run(WORKDIR.value, STEP.value), options)
+    page = replace(restoration.page(result), command=as_typed.command())
+    print(page.lead)
+    for section in page.sections:
+        for table in section.tables:
+            print(f"\n{section.heading}\n{text_table(table)}")
+    written = write_study(_OUT.value or f"{WORKDIR.value}/restoration", page, result.numbers)
+    print(f"wrote {written[0]}")
 
 
 if __name__ == "__main__":

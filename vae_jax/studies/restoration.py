@@ -1,0 +1,407 @@
+"""How well corrupted images are restored, like for like beside what needs no training.
+
+Where pixels are erased, what the input still tells may be kept: then it is kept for the model and
+for every other method alike. Total variation and non-local means (scikit-image, if it is installed)
+get the strength that is best on training images corrupted in the same way.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage
+
+from vae_jax.data.inputs import Corruption, erased_pixels, evaluation_key, luminance
+from vae_jax.metrics.image_quality import WINDOW, mse, ssim
+from vae_jax.models.classifier import Classifier
+from vae_jax.models.vae import VAE
+from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.report.pictures import image_grid, paired_rows
+from vae_jax.run import (
+    Run,
+    Subject,
+    encode_subject,
+    in_batches,
+    open_classifier,
+    open_subject,
+    predict,
+    reconstructions,
+)
+from vae_jax.types import UserError
+
+# An error below half a grey level is none: keeps the PSNR of equal images finite, at 54.2 dB.
+MIN_MSE = (0.5 / 255.0) ** 2
+MEAN_OF = 10_000  # training images that the mean image is taken over
+TUNED_ON = 64  # training images that the strength of a filter is chosen on
+TV_WEIGHTS = (0.03, 0.1, 0.2, 0.4, 0.8, 1.6)
+NLM_STRENGTHS = (0.05, 0.1, 0.2, 0.4, 0.8)
+MEDIAN_SIZES = (3, 5)
+GAUSSIAN_SIGMA, GAUSSIAN_REACH = 1.0, 3  # pixels
+COLUMNS = 8
+AS_MADE, KEPT, LUMINANCE = "as they come out", "kept pixels as they were", "luminance as it was"
+MODEL, INPUT = "the model", "corrupted input"
+
+Filter = Callable[[np.ndarray, float], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to restore.
+
+    Attributes:
+        count: Test images; 0 for all.
+        shown: Images in the picture.
+        classifier: Run folder of a classifier of classes that looks at the results; None for none.
+    """
+
+    count: int = 1000
+    shown: int = 16
+    classifier: str | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """How near restored images are to the clean ones; NaN where there is no such figure.
+
+    Attributes:
+        psnr: Mean over images in dB; at most 54.2.
+        psnr_reach: Half of the 95 % interval of that mean, over images.
+        ssim: Mean over images; NaN for images smaller than its window.
+        psnr_erased: dB, of the erased pixels alone.
+        recognised: Share of images in which the judge sees the true class.
+    """
+
+    psnr: float
+    psnr_reach: float
+    ssim: float
+    psnr_erased: float
+    recognised: float = math.nan
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was restored, and how well.
+
+    Attributes:
+        facts: Checkpoint, corruption and count.
+        options: As asked.
+        shown: `[M, H, W, C]` by name, one under the other in the picture.
+        scores: By what was kept of the input (`AS_MADE`, `KEPT`, `LUMINANCE`), by method.
+        strengths: Of the filters, as chosen on training images.
+        without: What is missing since scikit-image is not installed; empty otherwise.
+    """
+
+    facts: dict[str, str]
+    options: Options
+    shown: dict[str, np.ndarray]
+    scores: dict[str, dict[str, Score]]
+    strengths: dict[str, float]
+    without: str
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What results.json holds."""
+        scores = {
+            kept: {method: asdict(score) for method, score in methods.items()}
+            for kept, methods in self.scores.items()
+        }
+        return {"options": asdict(self.options), "scores": scores, "strengths": self.strengths}
+
+
+def measure(run: Run[VAE], options: Options) -> Result:
+    """Restores test images, corrupted as in every evaluation of the run, in all ways there are.
+
+    Args:
+        run: A model of corrupted inputs.
+        options: What to restore.
+
+    Raises:
+        UserError: The model was trained on clean inputs.
+    """
+    subject = open_subject(run, "test", options.count)
+    corruption = subject.stage.corruption
+    if corruption.is_off:
+        raise UserError(f"{str(run.workdir)!r} was trained on clean inputs: nothing is restored")
+    train = open_subject(run, "train", MEAN_OF)
+    mean_image = (train.images.mean(0, dtype=np.float64) / 255).astype(np.float32)
+    seen, erased = encode_subject(subject), _erased(subject)
+    restored = {MODEL: reconstructions(subject, seen, np.arange(len(seen.inputs)))}
+    restored |= untrained(seen.inputs, erased, mean_image)
+    tuning = open_subject(run, "train", TUNED_ON)
+    filters, strengths = _tuned_filters(tuning, mean_image), {}
+    prepared = fill_erased(seen.inputs, erased, mean_image) if erased.any() else seen.inputs
+    for name, (function, strength) in filters.items():
+        restored[name], strengths[name] = function(prepared, strength), strength
+    judge = open_classifier(options.classifier) if options.classifier else None
+    ways = {AS_MADE: restored}
+    if erased.any():
+        ways[KEPT] = {
+            name: np.where(erased, images, seen.inputs) for name, images in restored.items()
+        }
+    elif corruption.grey:
+        ways[LUMINANCE] = {MODEL: _with_luminance(restored[MODEL], seen.inputs)}
+    classes = subject.split.labels
+    scores = {
+        kept: {name: score(x, seen.targets, erased, judge, classes) for name, x in methods.items()}
+        for kept, methods in ways.items()
+    }
+    scores[AS_MADE]["clean images"] = score(seen.targets, seen.targets, erased, judge, classes)
+    shown = {"clean": seen.targets, INPUT: seen.inputs, "restored": restored[MODEL]}
+    shown |= {f"restored, {kept}": ways[kept][MODEL] for kept in ways if kept != AS_MADE}
+    best = max(filters, key=lambda name: scores[AS_MADE][name].psnr, default=None)
+    shown |= {best: restored[best]} if best else {}
+    facts = run.provenance | {
+        "corruption": str(corruption),
+        "test images": f"{len(seen.inputs):,}",
+    }
+    shown = {name: images[: options.shown] for name, images in shown.items()}
+    without = (
+        ""
+        if filters or not _is_noisy(corruption)
+        else (
+            "Total variation and non-local means are missing here: scikit-image is not installed."
+        )
+    )
+    return Result(facts, options, shown, scores, strengths, without)
+
+
+def _erased(subject: Subject) -> np.ndarray:
+    """`[N, H, W, 1]` bool: pixels that lost all that they held."""
+    if not subject.stage.corruption.erases:
+        return np.zeros((*subject.images.shape[:3], 1), bool)
+    program = partial(_erased_program, subject.stage.corruption, subject.key)
+    (erased,) = in_batches(program, subject.images, np.arange(len(subject.images)))
+    return erased
+
+
+@partial(jax.jit, static_argnums=0)
+def _erased_program(
+    corruption: Corruption, key: jax.Array, images: jax.Array, positions: jax.Array
+) -> tuple[jax.Array]:
+    return (erased_pixels(evaluation_key(key), images, corruption, positions[0]),)
+
+
+def _with_luminance(restored: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    grey = np.asarray(luminance(jnp.asarray(restored)))
+    return np.clip(restored - grey + inputs, 0, 1)
+
+
+# What needs no training.
+
+
+def untrained(
+    inputs: np.ndarray, erased: np.ndarray, mean_image: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns what can be had of corrupted images without a model and without a strength.
+
+    Args:
+        inputs: `[N, H, W, C]`, corrupted.
+        erased: `[N, H, W, 1]` bool.
+        mean_image: `[H, W, C]`, of the training images.
+
+    Returns:
+        `[N, H, W, C]` by name.
+    """
+    results = {INPUT: inputs, "mean image": np.broadcast_to(mean_image, inputs.shape)}
+    for size in MEDIAN_SIZES:
+        window = (1, size, size, 1)
+        results[f"median filter {size}x{size}"] = ndimage.median_filter(
+            inputs, window, mode="nearest"
+        )
+    if erased.any():
+        results["mean of kept neighbours"] = fill_erased(inputs, erased, mean_image)
+    return results
+
+
+def fill_erased(inputs: np.ndarray, erased: np.ndarray, mean_image: np.ndarray) -> np.ndarray:
+    """Returns images with erased pixels as Gaussian-weighted means of the kept ones around them.
+
+    Normalised convolution (Knutsson & Westin 1993), sigma one pixel, window of 7 x 7 pixels; where
+    the window holds no kept pixel, the mean image.
+
+    Args:
+        inputs: `[N, H, W, C]`.
+        erased: `[N, H, W, 1]` bool.
+        mean_image: `[H, W, C]`.
+
+    Returns:
+        `[N, H, W, C]`; kept pixels stay.
+    """
+    blur = partial(
+        ndimage.gaussian_filter,
+        sigma=GAUSSIAN_SIGMA,
+        axes=(1, 2),
+        radius=GAUSSIAN_REACH,
+        mode="constant",
+    )
+    kept = (~erased).astype(np.float64)
+    weight = blur(kept)
+    mean = blur(inputs * kept) / np.maximum(weight, 1e-12)
+    filled = np.where(weight > 1e-9, mean, mean_image[None])
+    return np.where(erased, filled, inputs).astype(inputs.dtype)
+
+
+def _is_noisy(corruption: Corruption) -> bool:
+    """Whether there is something that a denoising filter could remove."""
+    return bool(corruption.gaussian_sigma) or corruption.erases
+
+
+def _tuned_filters(tuning: Subject, mean_image: np.ndarray) -> dict[str, tuple[Filter, float]]:
+    """Filters of scikit-image with their best strength on a few corrupted training images."""
+    if importlib.util.find_spec("skimage") is None or not _is_noisy(tuning.stage.corruption):
+        return {}
+    seen, erased = encode_subject(tuning), _erased(tuning)
+    inputs, suffix = seen.inputs, ""
+    if erased.any():
+        inputs, suffix = fill_erased(seen.inputs, erased, mean_image), " of filled images"
+    candidates = {
+        f"total variation{suffix}": (total_variation, TV_WEIGHTS),
+        f"non-local means{suffix}": (non_local_means, NLM_STRENGTHS),
+    }
+    return {
+        name: (function, best_strength(function, strengths, inputs, seen.targets))
+        for name, (function, strengths) in candidates.items()
+    }
+
+
+def best_strength(
+    function: Filter, strengths: tuple[float, ...], inputs: np.ndarray, clean: np.ndarray
+) -> float:
+    """Returns the strength whose results have the highest mean PSNR against clean images."""
+    return max(strengths, key=lambda s: float(_decibels(function(inputs, s), clean).mean()))
+
+
+def total_variation(images: np.ndarray, weight: float) -> np.ndarray:
+    """Returns images `[N, H, W, C]` denoised by total variation (Chambolle 2004)."""
+    from skimage.restoration import denoise_tv_chambolle
+
+    done = [denoise_tv_chambolle(image, weight, channel_axis=-1) for image in images]
+    return np.asarray(done, np.float32)
+
+
+def non_local_means(images: np.ndarray, strength: float) -> np.ndarray:
+    """Returns images `[N, H, W, C]` denoised by non-local means (Buades et al. 2005)."""
+    from skimage.restoration import denoise_nl_means
+
+    done = [
+        denoise_nl_means(image, patch_size=5, patch_distance=6, h=strength, channel_axis=-1)
+        for image in images
+    ]
+    return np.asarray(done, np.float32).reshape(images.shape)  # Drops an axis of one channel.
+
+
+# Scores.
+
+
+def score(
+    images: np.ndarray,
+    clean: np.ndarray,
+    erased: np.ndarray,
+    judge: Run[Classifier] | None = None,
+    classes: np.ndarray | None = None,
+) -> Score:
+    """Compares images with the clean ones.
+
+    Args:
+        images: `[N, H, W, C]` float32 in [0, 1].
+        clean: The same.
+        erased: `[N, H, W, 1]` bool.
+        judge: A classifier, or None.
+        classes: `[N]` true classes, for the judge.
+
+    Returns:
+        Means over images, as usual, of -10 log10 of the mean squared error, and of SSIM.
+    """
+    decibels, structure = _decibels(images, clean), math.nan
+    if min(clean.shape[1:3]) >= WINDOW:
+        (each,) = in_batches(lambda x, y: (ssim(x, y),), images, clean)
+        structure = float(each.mean(dtype=np.float64))
+    errors = np.mean(np.square(images - clean), axis=-1, keepdims=True)
+    holes = erased.sum((1, 2, 3))
+    has = holes > 0
+    hidden = math.nan
+    if has.any():
+        means = (errors * erased).sum((1, 2, 3))[has] / holes[has]
+        hidden = float(np.mean(-10 * np.log10(np.maximum(means, MIN_MSE))))
+    reach = math.nan
+    if len(decibels) > 1:
+        reach = float(1.96 * decibels.std(ddof=1) / math.sqrt(len(decibels)))
+    recognised = math.nan
+    if judge is not None:
+        recognised = float(np.mean(predict(judge, images).argmax(1) == classes))
+    return Score(float(decibels.mean()), reach, structure, hidden, recognised)
+
+
+def _decibels(images: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """`[N]`: PSNR of each image in dB, at most 54.2."""
+    (errors,) = in_batches(lambda x, y: (mse(x, y),), images, clean)
+    return -10.0 * np.log10(np.maximum(errors.astype(np.float64), MIN_MSE))
+
+
+# The page.
+
+
+def page(result: Result) -> Page:
+    """Returns the picture of restored images and the table of all methods, like beside like."""
+    images = list(result.shown.values())
+    caption = (
+        "From top to bottom: " + "; ".join(result.shown) + ". Look for strokes or features that "
+        "the input has lost, and for what the model makes up."
+    )
+    picture = Picture("restoration", image_grid(paired_rows(images, COLUMNS), COLUMNS), caption)
+    sections = [Section("Test images", pictures=[picture])]
+    for kept in sorted(result.scores, key=lambda name: name == AS_MADE):
+        caption = (
+            f"Results {kept}, for the model and for everything beside it. Means over "
+            f"{result.facts['test images']} test images; PSNR with the 95 % interval over images. "
+        )
+        if result.strengths:
+            chosen = ", ".join(f"{n} {s:g}" for n, s in result.strengths.items())
+            caption += f"Strengths were chosen on {TUNED_ON} training images: {chosen}."
+        table = score_table(result.scores[kept], caption)
+        sections.append(Section(f"Results {kept}", result.without, tables=[table]))
+    return Page("Restored test images", _lead(result), sections, result.facts)
+
+
+def _lead(result: Result) -> str:
+    kept = KEPT if KEPT in result.scores else AS_MADE
+    scores = result.scores[kept]
+    others = {n: s for n, s in scores.items() if n not in (MODEL, "clean images")}
+    best = max(others, key=lambda name: others[name].psnr)
+    model = scores[MODEL]
+    return (
+        f"The inputs are test images with {result.facts['corruption']}; the model returns what "
+        f"they were. With {kept} on both sides it reaches {_psnr(model)} dB, and the best of what "
+        f"needs no training, {best}, {_psnr(others[best])} dB; the input itself has "
+        f"{_psnr(others[INPUT])} dB. One trained model: its training seed is not varied here."
+    )
+
+
+def _psnr(score: Score) -> str:
+    return f"{score.psnr:.2f}" + (
+        "" if math.isnan(score.psnr_reach) else f" ± {score.psnr_reach:.2f}"
+    )
+
+
+def score_table(scores: dict[str, Score], caption: str) -> Table:
+    """Returns one row per method, best PSNR first; columns that no method has are left out."""
+    cells: dict[str, Callable[[Score], str]] = {
+        "PSNR [dB]": _psnr,
+        "SSIM": lambda s: "" if math.isnan(s.ssim) else f"{s.ssim:.3f}",
+        "PSNR of erased pixels [dB]": lambda s: (
+            "" if math.isnan(s.psnr_erased) else f"{s.psnr_erased:.2f}"
+        ),
+        "recognised": lambda s: "" if math.isnan(s.recognised) else f"{s.recognised:.2%}",
+    }
+    used = [name for name, cell in cells.items() if any(cell(s) for s in scores.values())]
+    ranked = sorted(scores, key=lambda name: -scores[name].psnr)
+    rows = [[method, *(cells[name](scores[method]) for name in used)] for method in ranked]
+    return Table(["", *used], rows, caption)
