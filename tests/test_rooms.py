@@ -15,8 +15,8 @@ FLOORS = (
     {"data", "kl_conventions", "metrics", "models", "report"},
     {"checkpoint", "config"},
     {"run_folder"},
-    {"latent", "run", "train"},
-    {"evaluate", "filters", "interop"},
+    {"run", "train"},
+    {"filters", "interop"},
     {"pages", "studies"},
     {"experiments"},
 )
