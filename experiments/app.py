@@ -79,8 +79,9 @@ def _guarded(main: Callable[[], int | None], arguments: list[str]) -> int:
 
 def _fail(text: str, code: int, lines: bool = False) -> int:
     print(text if lines else f"error: {' '.join(text.split())}", file=sys.stderr)
-    if _joined():
-        console.leave(code)  # A usual exit would wait for the others, which wait for this one.
+    if "jax" in sys.modules:
+        # A usual exit would wait for what still computes, and for other processes of the run.
+        console.leave(code)
     return code
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import sys
-import time
+import threading
 
 from absl import flags
 
+from experiments import console
 from vae_jax.types import UserError
 
 _COORDINATOR = flags.DEFINE_string(
@@ -31,39 +32,41 @@ def join() -> None:
     """Joins the other processes if the flags say that there are any.
 
     Raises:
-        UserError: The flags do not fit together, or the others do not answer in time.
+        UserError: The flags do not fit together, or there is no such host.
     """
     given = (_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     if not _DISTRIBUTED.value and all(value is None for value in given):
         return
-    if _COORDINATOR.value is not None and _PROCESS_ID.value:
-        _await_coordinator(_COORDINATOR.value, _PATIENCE.value)
+    if _COORDINATOR.value is not None:
+        _check_address(_COORDINATOR.value)
 
     from vae_jax import devices
 
-    devices.join(*given, patience_seconds=_PATIENCE.value)
+    # JAX ends the process with a stack trace when its own patience is at an end.
+    late = threading.Timer(_PATIENCE.value, _leave)
+    late.daemon = True
+    late.start()
+    try:
+        devices.join(*given, patience_seconds=2 * _PATIENCE.value)
+    finally:
+        late.cancel()
 
 
-def _await_coordinator(address: str, seconds: float) -> None:
-    """Returns when process 0 listens: JAX's own client ends the process where nobody does."""
+def _check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UserError(f"--coordinator is {address!r}, but must be HOST:PORT")
-    deadline, told = time.monotonic() + seconds, False
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
-            return
-        except socket.gaierror as error:
-            raise UserError(f"--coordinator={address}: no such host ({error.strerror})") from error
-        except OSError as error:
-            if time.monotonic() >= deadline:
-                raise UserError(
-                    f"process 0 does not answer at --coordinator={address} after {seconds:g} s "
-                    f"({error.strerror or error}); start it, or wait longer with "
-                    "--coordinator_seconds"
-                ) from error
-        if not told:
-            print(f"waiting for process 0 at {address}", file=sys.stderr)
-            told = True
-        time.sleep(0.5)
+    try:
+        socket.getaddrinfo(host.strip("[]"), port)
+    except OSError as error:
+        raise UserError(f"--coordinator={address}: no such host ({error.strerror})") from error
+
+
+def _leave() -> None:
+    """Ends a process that waits for others in vain."""
+    print(
+        f"error: the other processes did not answer within {_PATIENCE.value} s; check that all of "
+        "them run and that --coordinator is right, or wait longer with --coordinator_seconds",
+        file=sys.stderr,
+    )
+    console.leave(2)

@@ -20,11 +20,11 @@ ROOT = Path(__file__).parents[2]
 TRAIN = "import runpy; runpy.run_module('experiments.train', run_name='__main__', alter_sys=True)"
 # The same without runpy, so that the time is that from the end of the imports to the exit.
 TIMED = """
-import atexit, time
+import time
 import vae_jax.train.trainer  # the heavy part of what `main` imports
-from experiments import app, drawing, train
-began = time.monotonic()
-atexit.register(lambda: print("seconds", time.monotonic() - began))
+from experiments import app, console, drawing, train
+began, leave = time.monotonic(), console.leave
+console.leave = lambda code: (print("seconds", time.monotonic() - began), leave(code))
 app.run(train.main)
 """
 SLOW_SAVES = f"""

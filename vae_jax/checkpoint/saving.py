@@ -6,6 +6,7 @@ import logging
 import math
 import operator
 import os
+import resource
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -378,6 +379,12 @@ class Checkpoints(SavedSteps):
                 self._folders.discard(step)
 
     def _explain_failure(self, step: int, needed: int, error: Exception) -> str:
+        if "oo many open files" in str(error):  # Orbax's errors are of many kinds.
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return (
+                f"Step {step} was not saved in {self.directory}: too many files are open; "
+                f"the limit is {limit}, raise it with `ulimit -n`"
+            )
         try:
             self._folders.sweep()
             free = f"{shutil.disk_usage(self.directory).free:,} bytes are free"
