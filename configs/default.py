@@ -88,6 +88,8 @@ def get_config() -> ConfigDict:
     # With 'mean', changing z_dim at fixed w silently changes beta; beta is always logged.
     config.loss.reduction = "channel_mean"
     config.loss.kl_weight = 3.0
+    # Nats per image: a controller moves the weight, from kl_weight on, until K is this; 0 is off.
+    config.loss.target_rate = 0.0
     config.loss.kl_schedule = "constant"  # constant | linear | cyclical
     config.loss.kl_schedule_steps = 1000  # steps of the warm-up, or of all cycles together
     config.loss.kl_cycles = 4  # of 'cyclical'

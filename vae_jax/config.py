@@ -122,6 +122,7 @@ FIELDS: dict[str, Field] = {
     "loss.likelihood": _choice(*LIKELIHOODS),
     "loss.reduction": _choice(*REDUCTIONS),
     "loss.kl_weight": Field(float, low=0.0, high=1e6),
+    "loss.target_rate": Field(float, low=0.0, high=1e5),
     "loss.kl_schedule": _choice(*KL_SCHEDULES),
     "loss.kl_schedule_steps": COUNT,
     "loss.kl_cycles": COUNT,
@@ -261,6 +262,7 @@ def _check_across_fields(config: ConfigDict) -> None:
         _check_stack("classifier", config.classifier, shape)
     else:
         _check_kl_schedule(config.loss)
+        _check_target_rate(config)
         _check_stack("model.encoder", config.model.encoder, shape)
         _check_stack("model.decoder", config.model.decoder, shape, extra=1)
     if is_classifier(config) and config.data.condition == "none":
@@ -284,6 +286,23 @@ def _check_across_fields(config: ConfigDict) -> None:
         raise UserError(
             "config.data.corruption is of no use here: a classifier is trained on clean images"
         )
+
+
+def _check_target_rate(config: ConfigDict) -> None:
+    """A controller needs a weight to start from, and nobody else may move it."""
+    loss = config.loss
+    if not loss.target_rate:
+        return
+    for ok, reason in (
+        (loss.kl_schedule == "constant", f"loss.kl_schedule 'constant', not {loss.kl_schedule!r}"),
+        (loss.kl_weight > 0, "loss.kl_weight above 0 to start from"),
+        (not loss.free_bits, "loss.free_bits 0, since they hold up the rate as well"),
+        (config.model.sample, "model.sample True, without which there is no rate"),
+    ):
+        if not ok:
+            raise UserError(
+                f"config.loss.target_rate is {loss.target_rate:g}, which needs config.{reason}"
+            )
 
 
 def _check_kl_schedule(loss: ConfigDict) -> None:

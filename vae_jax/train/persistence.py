@@ -60,7 +60,9 @@ def save(
 
 
 def _training_item(state: TrainState) -> dict[str, Any]:
-    names = ("step", "batch_stats", "opt_state", "skipped", "skipped_total")
+    names = ["step", "batch_stats", "opt_state", "skipped", "skipped_total"]
+    if state.control is not None:
+        names.append("control")
     return {name: getattr(state, name) for name in names}
 
 

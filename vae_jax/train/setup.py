@@ -28,6 +28,7 @@ class Experiment(NamedTuple):
         hyper: traced hyperparameters of this config.
         run_key: every random draw of the run derives from it.
         label_dim: width of the condition; 0 for none.
+        controlled: whether a controller holds a target rate.
         stage: how inputs and targets are made of images.
     """
 
@@ -38,11 +39,12 @@ class Experiment(NamedTuple):
     hyper: Hyper
     run_key: jax.Array
     label_dim: int
+    controlled: bool
     stage: InputStage = CLEAN
 
     def init_state(self) -> TrainState:
         """Makes the state at step 0."""
-        return init_state(self.model, self.tx, self.run_key, self.label_dim)
+        return init_state(self.model, self.tx, self.run_key, self.label_dim, self.controlled)
 
 
 def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) -> Experiment:
@@ -75,7 +77,10 @@ def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) ->
         learning_rate_schedule(optimizer.schedule, optimizer.warmup_steps, total_steps),
         stage,
         config.train.accumulate,
+        loss.target_rate,
     )
     hyper = Hyper(float(loss.kl_weight), float(optimizer.learning_rate))
-    run_key = make_key(config.seed)
-    return Experiment(model, objective, tx, train_step, hyper, run_key, label_dim, stage)
+    run_key, is_controlled = make_key(config.seed), loss.target_rate > 0
+    return Experiment(
+        model, objective, tx, train_step, hyper, run_key, label_dim, is_controlled, stage
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vae_jax.kl_controller import ControlState, start_control, weight_factor
 from vae_jax.memory import require_memory
 from vae_jax.models.vae import VAE
 from vae_jax.streams import stream_key
@@ -31,6 +33,12 @@ class Hyper(NamedTuple):
     learning_rate: jax.Array | float
     z_mask: jax.Array | None = None
 
+    def under(self, control: ControlState | None) -> Hyper:
+        """Returns these with the KL weight that a controller of the rate has arrived at."""
+        if control is None:
+            return self
+        return self._replace(kl_weight=self.kl_weight * weight_factor(control))
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -43,6 +51,7 @@ class TrainState:
         opt_state: of the optimiser.
         skipped: int32 scalar, non-finite steps in a row up to now.
         skipped_total: int32 scalar, non-finite steps of the whole run.
+        control: of the controller that holds a target rate; None without a target.
     """
 
     step: jax.Array
@@ -51,6 +60,7 @@ class TrainState:
     opt_state: optax.OptState
     skipped: jax.Array
     skipped_total: jax.Array
+    control: ControlState | None = None
 
 
 def init_variables(model: VAE, key: jax.Array, label_dim: int = 0) -> dict[str, Any]:
@@ -86,11 +96,16 @@ def _init_program(model: VAE, label_dim: int) -> Any:
 
 
 def init_state(
-    model: VAE, tx: optax.GradientTransformation, key: jax.Array, label_dim: int = 0
+    model: VAE,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+    label_dim: int = 0,
+    controlled: bool = False,
 ) -> TrainState:
-    """Makes the state at step 0; see `init_variables` for the arguments."""
+    """Makes the state at step 0; see `init_variables`. `controlled` adds a controller."""
     variables = init_variables(model, key, label_dim)
-    return start_state(variables["params"], variables["batch_stats"], tx)
+    state = start_state(variables["params"], variables["batch_stats"], tx)
+    return replace(state, control=start_control()) if controlled else state
 
 
 def start_state(params: Any, batch_stats: Any, tx: optax.GradientTransformation) -> TrainState:

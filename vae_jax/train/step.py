@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import optax
 
 from vae_jax import losses
 from vae_jax.data.inputs import CLEAN, InputStage, training_pair
+from vae_jax.kl_controller import next_control
 from vae_jax.losses import Objective, weighted_mean
 from vae_jax.models.vae import VAE
 from vae_jax.schedules import Schedule
@@ -144,8 +146,29 @@ def make_update_step(
         metrics["learning_rate"] = jnp.asarray(learning_rate, jnp.float32)
         params, batch_stats, opt_state = kept
         skipped, skipped_total = (state.skipped + 1) * skip, state.skipped_total + skip
-        state = TrainState(state.step + 1, params, batch_stats, opt_state, skipped, skipped_total)
+        state = TrainState(
+            state.step + 1, params, batch_stats, opt_state, skipped, skipped_total, state.control
+        )
         return state, metrics
+
+    return train_step
+
+
+def controlled(step: Step, target_rate: float) -> Step:
+    """Returns the step of a run whose KL weight follows its rate, see `kl_controller`.
+
+    Args:
+        step: a training step of a VAE; its state has a `control`.
+        target_rate: K to hold, nats per image.
+    """
+
+    def train_step(state: TrainState, batch: Batch, run_key: jax.Array, hyper: Hyper):
+        before = state.control
+        assert before is not None
+        moved, metrics = step(state, batch, run_key, hyper.under(before))
+        after = next_control(before, metrics["kl"], target_rate)
+        kept = jax.tree.map(lambda new, old: jnp.where(metrics["finite"], new, old), after, before)
+        return replace(moved, control=kept), metrics
 
     return train_step
 
@@ -159,6 +182,7 @@ def make_train_step(
     learning_rate_factor: Schedule,
     stage: InputStage = CLEAN,
     accumulate: int = 1,
+    target_rate: float = 0.0,
 ) -> Step:
     """Builds the pure training step of a VAE; the caller applies `jit`, `scan` or `vmap`.
 
@@ -170,6 +194,7 @@ def make_train_step(
         learning_rate_factor: step -> factor of the learning rate.
         stage: how inputs and targets are made of images; the loss compares with the targets.
         accumulate: micro-batches to a batch; latent noise and inputs are those of the batch.
+        target_rate: nats per image that a controller of the KL weight holds; 0 for none.
 
     Returns:
         See `make_update_step`; the metrics are `objective_terms` and `kl_weight`.
@@ -206,4 +231,5 @@ def make_train_step(
         return loss, (metrics, batch_stats | mutated.get("batch_stats", {}))
 
     momentum = model.style.norm_momentum
-    return make_update_step(draw, loss_fn, tx, learning_rate_factor, accumulate, momentum)
+    step = make_update_step(draw, loss_fn, tx, learning_rate_factor, accumulate, momentum)
+    return controlled(step, target_rate) if target_rate else step

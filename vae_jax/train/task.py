@@ -168,6 +168,8 @@ def _objective_line(config: ConfigDict) -> str:
         f"{loss.likelihood}, {loss.reduction}, kl_weight {loss.kl_weight:g} (beta {weight:g}); "
         f"KL schedule {loss.kl_schedule}"
     )
+    if loss.target_rate:
+        line += f"; the weight is moved until K is {loss.target_rate:g} nats"
     return line + (f"; free bits {loss.free_bits:g} nats a dimension" if loss.free_bits else "")
 
 

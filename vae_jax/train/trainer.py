@@ -249,12 +249,15 @@ class _Run:
         return self.rows.get("validation") or self.rows.get("test")
 
     def save(self, state: Any, batch_stats: Any, within_epoch: bool) -> None:
-        """Saves the run, ranked by its validation loss if that was measured."""
+        """Saves the run, ranked by its validation loss if that was measured.
+
+        Losses under a weight that a controller moves are not of one kind, and rank nothing.
+        """
         sums = self.means.saved() if within_epoch else {}
         facts = persistence.Facts(configs.digest(self.config), self.task.label_names, sums)
-        ranking = (
-            math.nan if within_epoch else self.rows.get("validation", {}).get("loss", math.nan)
-        )
+        ranking = math.nan
+        if not within_epoch and state.control is None:
+            ranking = self.rows.get("validation", {}).get("loss", math.nan)
         persistence.save(self.checkpoints, state, batch_stats, ranking, facts)
 
 

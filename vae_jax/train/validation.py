@@ -15,7 +15,7 @@ from vae_jax.data.splits import Splits, condition_labels, first_images
 from vae_jax.train.engine import Engine
 from vae_jax.train.epoch import EpochMeans, Pace, RunSteps, run_epoch
 from vae_jax.train.evaluation_steps import EvalCarry, pooled_statistics, start_statistics
-from vae_jax.train.state import TrainState
+from vae_jax.train.state import Hyper, TrainState
 from vae_jax.types import ImageSet, UserError
 
 
@@ -85,7 +85,7 @@ class Validator:
         step = int(engine.each(state.step)[0])
         if self._measured[0] != step:
             start = engine.over(start_statistics)(state.params, state.batch_stats)
-            *_, (carry, _) = self._run(self._statistics_program, start, feed, self._paces[0])
+            *_, (carry, _) = self._run(self._statistics_program, start, feed, engine.hyper, 0)
             self._measured = (step, engine.over(pooled_statistics)(carry))
         return self._measured[1]
 
@@ -96,18 +96,24 @@ class Validator:
         engine = self._engine
         variables = {"params": state.params, "batch_stats": self.batch_stats(state)}
         start = engine.over(lambda own: EvalCarry(own, jnp.zeros((), jnp.int32)))(variables)
+        hyper = engine.hyper.under(state.control)
+        weights = [] if state.control is None else engine.each(hyper.kl_weight)
         found: list[dict[str, dict[str, float]]] = [{} for _ in engine.each(state.step)]
         for split, feed in self._feeds.held_out.items():
             means = [EpochMeans() for _ in found]
-            for _, metrics in self._run(self._eval_program, start, feed, self._paces[1]):
+            for _, metrics in self._run(self._eval_program, start, feed, hyper, 1):
                 for own, values in zip(means, engine.each_metrics(metrics), strict=True):
                     own.add(values)
                 if stopped():
                     return None
             for own, mine in zip(means, found, strict=True):
                 mine[split] = own.means()
+            for weight, mine in zip(weights, found, strict=False):
+                mine[split]["kl_weight"] = float(weight)
         return found
 
-    def _run(self, program: RunSteps, carry: Any, feed: Feed, pace: Pace) -> Iterator[Any]:
-        engine = self._engine
-        return run_epoch(program, carry, feed, engine.evaluation_key, engine.hyper, pace)
+    def _run(
+        self, program: RunSteps, carry: Any, feed: Feed, hyper: Hyper, pace: int
+    ) -> Iterator[Any]:
+        key = self._engine.evaluation_key
+        return run_epoch(program, carry, feed, key, hyper, self._paces[pace])
