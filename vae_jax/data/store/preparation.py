@@ -1,4 +1,9 @@
-"""From image files to a store: decode in parallel, write in order, resume, report bad files."""
+"""From image files to a store: decodes in parallel, goes on after a kill, reports bad files.
+
+Workers write every image into the row of its file in `DECODED`. `PROGRESS` says which chunks of
+files are there for good; it is replaced as a whole after the rows are synced. What it does not
+name, or what belongs to files that have changed since, is decoded again.
+"""
 
 from __future__ import annotations
 
