@@ -9,8 +9,8 @@ what is new. Differences between models need several seeds to be resolved:
 --config.sweep.seed='(0, 1, 2, 3, 4)'.
 With --coordinator=HOST:PORT --processes=N --process_id=I, or --distributed on a cluster, several
 processes train together; all of them see the workdir.
-Exit codes: 0 done, 2 a user's error, 143 after SIGTERM and 130 after SIGINT (checkpoints saved), 3
-another process of the run is gone.
+Exit codes: 0 done, 2 a user's error, 128 + N after signal N (checkpoints saved; 143 SIGTERM,
+130 SIGINT, 129 SIGHUP), 3 another process of the run is gone.
 """
 
 from __future__ import annotations

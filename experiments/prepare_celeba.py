@@ -19,18 +19,24 @@ from vae_jax.data.store.reading import open_store
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of JPEGs, or zip archive.", required=True)
 _OUT = command_line.out_folder(None, "the store.", required=True)
-_SIZE = flags.DEFINE_integer("size", 96, "Height and width of the images in pixels.")
+_SIZE = command_line.count("size", 96, "Height and width of the images in pixels.", high=4096)
 _CROP = flags.DEFINE_enum("crop", "auto", ["auto", "square"], "CelebA's box or the centred square.")
 _PARTITION = flags.DEFINE_enum(
     "partition", "auto", celeba.PARTITIONS, "Which images are for testing."
 )
-_TRAIN = flags.DEFINE_integer("train_count", 170_000, "Training images, reference partition.")
-_TEST = flags.DEFINE_integer("test_count", 10_000, "Test images of the reference partition.")
+_TRAIN = command_line.count("train_count", 170_000, "Training images, reference partition.")
+_TEST = command_line.count("test_count", 10_000, "Test images of the reference partition.")
 _ON_BAD_FILE = flags.DEFINE_enum(
     "on_bad_file", "stop", ["stop", "skip"], "What to do about unreadable files."
 )
-_MAX_BAD = flags.DEFINE_integer("max_bad", 100, "The most files to skip.")
-_WORKERS = flags.DEFINE_integer("workers", None, "Number of processes; one a core by default.")
+_MAX_BAD = command_line.count("max_bad", 100, "The most files to skip.", low=0)
+_WORKERS = flags.DEFINE_integer(
+    "workers",
+    None,
+    "Number of processes; one per core by default.",
+    lower_bound=1,
+    upper_bound=1024,
+)
 _VERIFY = flags.DEFINE_bool("verify", False, "Compare the SHA-256 of everything afterwards.")
 
 

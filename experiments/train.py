@@ -5,8 +5,8 @@ python -m experiments.train --config=configs/faces.py --workdir=runs/faces
 With --coordinator=HOST:PORT --processes=N --process_id=I, or --distributed on a cluster, several
 processes train together; all of them see the workdir.
 
-Exit codes: 0 finished, 2 a user's error, 143 after SIGTERM and 130 after SIGINT (checkpoint saved),
-3 another process of the run is gone.
+Exit codes: 0 finished, 2 a user's error, 128 + N after signal N (checkpoint saved; 143 SIGTERM,
+130 SIGINT, 129 SIGHUP), 3 another process of the run is gone.
 """
 
 from __future__ import annotations

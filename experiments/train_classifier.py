@@ -3,7 +3,8 @@
 python -m experiments.train_classifier --config=configs/classifier_mnist.py \
     --config.data.path=data/mnist --workdir=runs/classifier_mnist
 
-Exit codes: 0 finished, 2 a user's error, 143 after SIGTERM and 130 after SIGINT (checkpoint saved).
+Exit codes: 0 finished, 2 a user's error, 128 + N after signal N (checkpoint saved; 143 SIGTERM,
+130 SIGINT, 129 SIGHUP).
 """
 
 from __future__ import annotations
