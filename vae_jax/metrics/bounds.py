@@ -177,7 +177,7 @@ def summary(bounds: ImageBounds, samples: int, objective: Objective, pixels: int
     result = {"recon_nats": float(bounds.recon.mean()), "kl": float(bounds.kl.mean())}
     for name, values in zip(names, (elbo, bounds.weighted), strict=True):
         result[name] = float(values.mean())
-        result[f"{name}_standard_error"] = _standard_error(values)
+        result[f"{name}_standard_error"] = standard_error(values)
         if density:
             result[f"{name}_bits_per_dim"] = float(values.mean() / (pixels * math.log(2)))
     result["iw_samples"] = samples
@@ -186,5 +186,8 @@ def summary(bounds: ImageBounds, samples: int, objective: Objective, pixels: int
     return result
 
 
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+def standard_error(values: np.ndarray) -> float:
+    """Returns the standard error of the mean of `[N]` values; NaN for one, or infinite ones."""
+    with np.errstate(invalid="ignore"):
+        deviation = values.std(ddof=1) if len(values) > 1 else math.nan
+    return float(deviation / math.sqrt(len(values)))

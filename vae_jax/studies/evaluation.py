@@ -231,7 +231,7 @@ def image_bounds(subject: Subject, samples: int, seed: int = 0) -> bounds.ImageB
 
 
 def reconstruction_quality(targets: np.ndarray, images: np.ndarray) -> dict[str, float]:
-    """Returns means over images of MSE, PSNR in dB and SSIM of reconstructions.
+    """Returns means over images of MSE, PSNR in dB and SSIM, each with its `_standard_error`.
 
     Args:
         targets: `[N, H, W, C]` float in [0, 1].
@@ -244,9 +244,12 @@ def reconstruction_quality(targets: np.ndarray, images: np.ndarray) -> dict[str,
     if min(targets.shape[1:3]) >= WINDOW:
         functions["ssim"] = ssim
     program = jax.jit(lambda x, y: tuple(function(x, y) for function in functions.values()))
-    values = in_batches(program, targets, images)
-    means = (float(value.mean(dtype=np.float64)) for value in values)
-    return dict(zip(functions, means, strict=True))
+    result = {}
+    for name, values in zip(functions, in_batches(program, targets, images), strict=True):
+        values = values.astype(np.float64)
+        result[name] = float(values.mean())
+        result[f"{name}_standard_error"] = bounds.standard_error(values)
+    return result
 
 
 Space = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
@@ -396,10 +399,10 @@ RECONSTRUCTION = (
     ("ssim", "SSIM (1 for equal images)", "{:.4f}"),
 )
 SHARES = (
-    ("precision", "samples inside the manifold of real images", "{:.3f}"),
-    ("recall", "real images inside the manifold of samples", "{:.3f}"),
-    ("density", "density: real balls around a sample, 1 expected", "{:.3f}"),
-    ("coverage", "real balls that hold a sample", "{:.3f}"),
+    ("precision", "precision: samples inside the manifold of real images", "{:.3f}"),
+    ("recall", "recall: real images inside the manifold of samples", "{:.3f}"),
+    ("density", "density of real balls around samples (1 expected)", "{:.3f}"),
+    ("coverage", "coverage: real balls that hold a sample", "{:.3f}"),
     ("frechet_distance", "Frechet distance, squared (this is not FID)", "{:.4g}"),
 )
 SPACE_NAMES = {
@@ -429,7 +432,7 @@ def page(result: Result) -> Page:
     sections.append(
         Section(
             "Reconstructions",
-            f"Means over {result.facts['images']} images.",
+            f"Means over {result.facts['images']} images and their standard errors.",
             [Picture("reconstructions", pairs, caption)],
             [Table(("", "value"), _rows(numbers, RECONSTRUCTION))],
         )

@@ -38,6 +38,7 @@ MOVED_IMAGES, STRENGTHS = 64, 9
 # Directions of float32 codes are known to this: ends closer to opposite leave the circle open.
 OPPOSITE = 1e-6
 Decode = Callable[[np.ndarray], np.ndarray]
+Strips = list[tuple[str, np.ndarray]]  # names and pictures `[T, H, W, C]` in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,6 @@ class Options:
     strength: float = 2.0
 
 
-class Strip(NamedTuple):
-    """A row of pictures `[T, H, W, C]` in [0, 1] and its name."""
-
-    name: str
-    images: np.ndarray
-
-
 @dataclass(frozen=True)
 class Result:
     """What was found.
@@ -90,10 +84,10 @@ class Result:
 
     facts: dict[str, str]
     numbers: dict[str, Any]
-    between_images: list[Strip] = field(repr=False)
-    between_prior_points: list[Strip] = field(repr=False)
-    components: list[Strip] = field(repr=False)
-    attributes: list[Strip] = field(repr=False)
+    between_images: Strips = field(repr=False)
+    between_prior_points: Strips = field(repr=False)
+    components: Strips = field(repr=False)
+    attributes: Strips = field(repr=False)
     strength: float = 0.0
 
 
@@ -465,19 +459,17 @@ def measure(run: Run[VAE], options: Options) -> Result:
     )
 
 
-def _strips(images: dict[str, np.ndarray]) -> list[Strip]:
+def _strips(images: dict[str, np.ndarray]) -> Strips:
     """The first paths of every kind, those of one pair below each other."""
     pairs = min(SHOWN_PATHS, len(images["linear"]))
     return [
-        Strip(f"{kind} {pair + 1}", some[pair])
-        for pair in range(pairs)
-        for kind, some in images.items()
+        (f"{kind} {pair + 1}", some[pair]) for pair in range(pairs) for kind, some in images.items()
     ]
 
 
 def _components(
     decode: Decode, start: np.ndarray, order: np.ndarray, deviation: float, steps: int
-) -> list[Strip]:
+) -> Strips:
     """One code with the components of largest KL moved one by one, then blocks of components."""
     values = np.linspace(-3, 3, steps) * deviation
     strongest = order[:TRAVERSALS]
@@ -486,7 +478,7 @@ def _components(
     blocks = moved_blocks(start, values, block)
     ends = [(i * block, min((i + 1) * block, len(start)) - 1) for i in range(len(blocks))]
     names = [f"component {d}" for d in strongest] + [f"{a} to {b}" for a, b in ends]
-    return [Strip(name, decode(z)) for name, z in zip(names, [*single, *blocks], strict=True)]
+    return [(name, decode(z)) for name, z in zip(names, [*single, *blocks], strict=True)]
 
 
 def _check_attributes(subject: Subject, wanted: Sequence[str]) -> None:
@@ -501,7 +493,7 @@ def _check_attributes(subject: Subject, wanted: Sequence[str]) -> None:
 
 def _attributes(
     subject: Subject, mean: np.ndarray, image: int, options: Options
-) -> tuple[list[Strip], dict[str, dict[str, float]]]:
+) -> tuple[Strips, dict[str, dict[str, float]]]:
     """Attribute vectors added to one code; how well each tells images apart that it never saw."""
     table, names = label_table(subject.split.labels, subject.split.label_names)
     if not names:
@@ -517,7 +509,7 @@ def _attributes(
     strips = []
     for name in options.attributes or [names[i] for i in clearest]:
         z = mean[image][None] + strengths[:, None] * vectors[names.index(name)][None]
-        strips.append(Strip(name, decode_points(subject, z)))
+        strips.append((name, decode_points(subject, z)))
     shares = zip(names, found.shares, found.errors, strict=True)
     return strips, {
         name: {"share": float(share), "standard_error": float(error)}
@@ -561,7 +553,7 @@ def page(result: Result) -> Page:
     return Page("Paths through latent space", lead, sections, result.facts)
 
 
-def _interpolation(heading: str, name: str, strips: list[Strip], result: Result) -> Section:
+def _interpolation(heading: str, name: str, strips: Strips, result: Result) -> Section:
     rows = [
         [kind] + [_cell(figures, key, form) for key, (_, form) in SMOOTHNESS.items()]
         for kind, figures in result.numbers[f"between_{name}"].items()
@@ -576,7 +568,7 @@ def _interpolation(heading: str, name: str, strips: list[Strip], result: Result)
         "Each pair of points: the straight path, the spherical one, and the cross-fade of the "
         "decoded ends. Does every image on the way belong to the data, and do both change evenly?"
     )
-    sheet = labelled_sheet(strips, len(strips[0].images))
+    sheet = labelled_sheet(strips, len(strips[0][1]))
     return Section(
         heading, "", [Picture(f"between-{name.replace('_', '-')}", sheet, look)], [table]
     )
@@ -590,7 +582,7 @@ def _cell(figures: dict[str, float], key: str, form: str) -> str:
 
 def _component_section(result: Result) -> Section:
     changes, strips = result.numbers["change_by_block"], result.components
-    block = [strip for strip in strips if not strip.name.startswith("component")]
+    block = [name for name, _ in strips if not name.startswith("component")]
     text = (
         f"Image {result.facts['shown image']} with -3 to 3 deviations (one is "
         f"{result.numbers['deviation']:.3g}, the root of the mean variance of q(z)) added to the "
@@ -605,8 +597,8 @@ def _component_section(result: Result) -> Section:
     pictures = [
         Picture(
             "components",
-            labelled_sheet(strips, len(strips[0].images)),
-            "The middle of each row is the image itself. Which rows change it at all?",
+            labelled_sheet(strips, len(strips[0][1])),
+            "The image itself lies in the middle of each row. Which rows change it at all?",
         ),
         Picture(
             "change-by-block",

@@ -358,7 +358,7 @@ def _shape_pictures(result: Result) -> list[Picture]:
     ]
     pictures = []
     for name, draw, caption in views:
-        figure, axes = new_chart(5.5, 3.6)
+        figure, axes = new_chart(5, 3.5)
         draw(axes[0, 0])
         axes[0, 0].legend(fontsize=8)
         pictures.append(Picture(name, drawn(figure), caption))
