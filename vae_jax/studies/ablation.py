@@ -71,6 +71,7 @@ VERDICTS = {
 # KL share that the first of the claims is about.
 SHARE = 0.03
 CHOSEN, UNRESOLVED = "●", "○"
+NO_BREAK = "\u00a0"  # keeps a number and its interval together in narrow columns
 FEW_SEEDS = 3  # below, an interval says so little that charts show the range instead
 MARKERS = "osD^vPX*"
 NICE = (1, 2, 2.5, 5, 10)  # steps of ticks
@@ -121,9 +122,12 @@ def _labels(cells: Sequence[Cell]) -> Callable[[Cell], str]:
     """A function that names a cell; learning rates only where there are several."""
     several = len({cell.learning_rate for cell in cells}) > 1
     rate = ", lr {:g}" if several else ""
-    return lambda cell: (
-        f"Z = {cell.z_dim}, w = {cell.kl_weight:g}" + rate.format(cell.learning_rate)
-    )
+
+    def label(cell: Cell) -> str:
+        text = f"Z = {cell.z_dim}, w = {cell.kl_weight:g}{rate.format(cell.learning_rate)}"
+        return text.replace(" ", NO_BREAK)
+
+    return label
 
 
 def _text(name: str, interval: Interval | None) -> str:
@@ -135,7 +139,8 @@ def _text(name: str, interval: Interval | None) -> str:
     if interval.count == 1:
         return mean
     low, high = form.format(interval.low), form.format(interval.high)
-    return f"{mean} ± {form.format(interval.std)} [{low}, {high}]"
+    spread = f"{mean} ± {form.format(interval.std)}".replace(" ", NO_BREAK)
+    return f"{spread} [{low},{NO_BREAK}{high}]"
 
 
 # Verdicts.
@@ -222,7 +227,7 @@ def size_table(cells: Sequence[Cell]) -> Table | None:
         return None
     rows = []
     for cell in same:
-        row = [f"Z = {cell.z_dim}"]
+        row = [f"Z = {cell.z_dim}".replace(" ", NO_BREAK)]
         for name in names:
             choice = choose(same, name)
             assert choice is not None  # since every cell has the figure
@@ -294,8 +299,8 @@ def figures_table(cells: Sequence[Cell], names: Sequence[str], caption: str) -> 
         for name in used:
             choice, mark = choices.get(name), ""
             if choice is not None:
-                mark = f"{CHOSEN} " * (cell is choice.best)
-                mark = mark or f"{UNRESOLVED} " * (cell in choice.unresolved)
+                mark = f"{CHOSEN}{NO_BREAK}" * (cell is choice.best)
+                mark = mark or f"{UNRESOLVED}{NO_BREAK}" * (cell in choice.unresolved)
             row.append(mark + _text(name, cell.interval(name)))
         rows.append(row)
     floors = [[cell.interval(f"{name}_floor") for cell in cells] for name in used]
@@ -346,6 +351,8 @@ def _bars(cells: Sequence[Cell], name: str) -> tuple[list[float], list[list[floa
         low, high = min(values), max(values)
         if interval.count >= FEW_SEEDS:
             low, high = interval.low, interval.high
+        if min(values) >= 0:
+            low = max(low, 0.0)  # What cannot be negative is not drawn so.
         means.append(interval.mean)
         reach[0].append(interval.mean - low)
         reach[1].append(high - interval.mean)
