@@ -1,4 +1,4 @@
-"""What README.md and the docstrings tell to run exists: files, flags, config fields."""
+"""What the READMEs and the docstrings tell to run exists: files, flags, config fields."""
 
 import ast
 import importlib
@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-SHARED_FLAGS = ("app", "cluster", "command_line", "run_flags")
+READMES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (ROOT / folder / "README.md" for folder in ("", "experiments", "vae_jax", "tests"))
+}
+SHARED_FLAGS = ("app", "cluster", "run_flags")
 
 
 def commands(text):
@@ -22,7 +25,7 @@ def commands(text):
 
 
 def texts():
-    yield "README.md", README
+    yield from READMES.items()
     for folder in ("configs", "experiments", "experiments/speed"):
         for path in sorted((ROOT / folder).glob("*.py")):
             yield f"{folder}/{path.name}", ast.get_docstring(ast.parse(path.read_text())) or ""
@@ -38,14 +41,18 @@ COMMANDS = sorted(
 
 
 def defined_flags(experiment):
+    """Names given to the functions that define flags, and those that these have by default."""
     names = (experiment, f"{experiment}/__main__", *SHARED_FLAGS)
     paths = [ROOT / "experiments" / f"{name}.py" for name in names]
     source = "".join(path.read_text() for path in paths if path.exists())
-    return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
+    named = re.findall(r'(?:DEFINE_\w+|command_line\.count)\(\s*"(\w+)"', source)
+    named += re.findall(r'command_line\.out_\w+\([^"\n]*".*"(\w+)"\)', source)
+    shared = re.findall(r"command_line\.(workdir|step|seed|out)\w*\(", source)
+    return {*named, *shared}
 
 
 def test_commands_were_found():
-    assert len([where for where, *_ in COMMANDS if where == "README.md"]) > 30
+    assert len([where for where, *_ in COMMANDS if where in READMES]) > 30
     assert {experiment for _, experiment, *_ in COMMANDS} >= {"train", "ablation", "speed"}
 
 
@@ -68,14 +75,36 @@ def test_command_has_its_flags_and_fields(command):
 
 
 def test_named_files_exist():
-    named = set(re.findall(r"[`(]((?:vae_jax|configs|experiments|tests)/[\w/.-]*\w)", README))
+    text = "".join(READMES.values())
+    named = set(re.findall(r"[`(]((?:vae_jax|configs|experiments|tests)/[\w/.-]*\w)", text))
     assert len(named) > 40
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.parametrize("name", READMES)
+def test_links_lead_somewhere(name):
+    folder = (ROOT / name).parent
+    for address in re.findall(r"\]\(([^)\s]+)\)", READMES[name]):
+        path, _, place = address.partition("#")
+        target = folder / path if path else ROOT / name
+        assert target.exists(), address
+        if place:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert place in {anchor(heading) for heading in headings}, address
+
+
+def anchor(heading):
+    """What a heading is called in a link."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 def test_named_functions_are_where_the_readme_says():
-    stations = re.findall(r"`(vae_jax/[\w/]+\.py)`\s+\(`(\w+)`", README)
+    stations = re.findall(r"`(vae_jax/[\w/]+\.py)`\s+\(`(\w+)`", READMES["vae_jax/README.md"])
     assert len(stations) > 10
     for path, name in stations:
         tree = ast.parse((ROOT / path).read_text())
         assert name in {getattr(node, "name", None) for node in tree.body}, f"{path}: {name}"
+
+
+def test_the_first_readme_is_short():
+    assert len(READMES["README.md"].splitlines()) <= 200
