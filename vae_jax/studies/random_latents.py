@@ -437,7 +437,7 @@ def _radius_chart(results: Mapping[str, Result], metric: str, title: str) -> Ima
         Line2D([], [], ls="", marker=marker, color="#555555", label=KINDS[kind])
         for kind, marker in MARKERS.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
     axis.set(xscale="log", xlabel="mean |z|", ylabel=title)
     if metric == "frechet_pixels":
         axis.set_yscale("log")
