@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import traceback
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -72,10 +73,11 @@ def load(path: str) -> ConfigDict:
     """
     if not Path(path).is_file():
         raise UserError(_missing(path))
+    loader = SourceFileLoader("config", path)
     module = ModuleType("config")
     module.__file__ = path
     try:
-        exec(compile(Path(path).read_bytes(), path, "exec"), module.__dict__)
+        loader.exec_module(module)
         if not callable(getattr(module, "get_config", None)):
             raise UserError(f"--config={path} has no function get_config()")
         config = module.get_config()
