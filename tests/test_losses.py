@@ -7,13 +7,18 @@ import pytest
 from jax.test_util import check_grads
 
 from vae_jax import losses
-from vae_jax.config import convert_kl_weight
+from vae_jax.kl_conventions import CONVENTIONS, Setting
 from vae_jax.losses import Objective
 from vae_jax.models.encoder import soft_limit
 from vae_jax.train.step import objective_terms
 from vae_jax.types import VAEOutput
 
 SHAPE = (3, 4, 5, 2)
+
+
+def converted_weight(weight, source, target, image_shape, z_dim):
+    setting = Setting(image_shape, z_dim)
+    return CONVENTIONS[target].weight(CONVENTIONS[source].beta(weight, setting), setting)
 
 
 def draw(seed=0):
@@ -186,7 +191,7 @@ def test_the_four_ways_to_add_the_kl_are_one_function():
         lambda *args: loss_of(*args, targets, "sum", 1.7)["loss"], argnums=(0, 1, 2)
     )(logits, mean, log_var)
     for reduction, factor in factors.items():
-        weight = convert_kl_weight(1.7, "sum", reduction, shape, z_dim)
+        weight = converted_weight(1.7, "sum", reduction, shape, z_dim)
         converted = jax.value_and_grad(
             lambda *args, r=reduction, w=weight: loss_of(*args, targets, r, w)["loss"],
             argnums=(0, 1, 2),
@@ -203,7 +208,7 @@ def test_the_four_ways_to_add_the_kl_are_one_function():
      ((96, 96, 3), 200, 92.16)],
 )  # fmt: skip
 def test_published_conversion_factors(image_shape, z_dim, factor):
-    weight = convert_kl_weight(6.5e-4, "mean", "channel_mean", image_shape, z_dim)
+    weight = converted_weight(6.5e-4, "mean", "channel_mean", image_shape, z_dim)
     assert weight / 6.5e-4 == pytest.approx(factor, rel=1e-5)
 
 

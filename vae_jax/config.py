@@ -458,18 +458,3 @@ def beta(reduction: str, kl_weight: float, image_shape: tuple[int, int, int], z_
     """The weight of K against R, both in nats per image, that `kl_weight` means."""
     recon_scale, kl_scale = term_scales(reduction, kl_weight, image_shape, z_dim)
     return float(kl_scale / recon_scale)
-
-
-def convert_kl_weight(
-    kl_weight: float,
-    source: str,
-    target: str,
-    image_shape: tuple[int, int, int],
-    z_dim: int,
-) -> float:
-    """The KL weight under reduction `target` whose beta is that of `kl_weight` under `source`.
-
-    For example `w_channel_mean = w_mean * 2 H W / Z`, and the losses differ by the factor H W.
-    """
-    per_unit = beta(target, 1.0, image_shape, z_dim)
-    return beta(source, kl_weight, image_shape, z_dim) / per_unit

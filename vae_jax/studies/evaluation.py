@@ -156,7 +156,8 @@ def likelihood(subject: Subject, seen: Seen, samples: int, seed: int) -> dict[st
 
     Returns:
         See `bounds.summary`; also `kl`, `active_units`, and the data's own `entropy_floor` for
-        Bernoulli. Without a likelihood only what concerns the posterior.
+        Bernoulli. Without a likelihood, or trained without sampling, only what concerns the
+        posterior.
     """
     result: dict[str, Any] = {
         "kl": float(kl_per_dimension(seen.mean, seen.log_var).sum()),
@@ -169,7 +170,7 @@ def likelihood(subject: Subject, seen: Seen, samples: int, seed: int) -> dict[st
         sigma = math.sqrt(float(np.mean((back - seen.targets) ** 2, dtype=np.float64)))
         objective = replace(objective, likelihood="gaussian", sigma=sigma)
         subject = subject._replace(objective=objective)
-    if not objective.has_elbo:
+    if not objective.has_elbo or not subject.model.sample:  # Nothing trained log_var there.
         return result
     if objective.likelihood == "gaussian":
         result["sigma"] = objective.sigma
