@@ -1,52 +1,50 @@
 """Find the input patterns that excite the feature maps of a layer, of a classifier or an encoder.
 
-python -m experiments.filters --workdir=runs/classifier_mnist --layer=conv_2 --maps=all \
-    --seed=5 --out=filters.png
+python -m experiments.filters --workdir=runs/classifier_mnist --layer=conv_2 --maps=all --seed=5
 
-Besides OUT, a sheet of all maps ordered by response, it writes OUT with -evolution, -curves,
--seeds (the strongest maps from several seeds) and -images (test images that excite the same map
-most) in its name, and the numbers as OUT with .json. A pattern has the mean and the contrast of
-the data's images and is clipped to [0, 1], the range the models are trained on.
+Writes index.html, its pictures and results.json to WORKDIR/filters-LAYER: a sheet of all maps
+ordered by response, how one evolves, the strongest maps from several seeds, and test images that
+excite the same map most. A pattern has the mean and the contrast of the data's images and is
+clipped to [0, 1], the range the models are trained on.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+from dataclasses import replace
 
-import numpy as np
 from absl import flags
 
-from experiments import app
+from experiments import app, as_typed, command_line
 from experiments.run_flags import STEP, WORKDIR
-from vae_jax.filters.excitation import Ascent
-from vae_jax.filters.layer import make_study, open_layer, timing_sentence
-from vae_jax.filters.starts import SCALES
-from vae_jax.filters.study import LOOP_STEPS, SCALE_STEPS, STARTS, Settings
-from vae_jax.pages.filters import write_pages
-from vae_jax.types import UserError
 
-_LAYER = flags.DEFINE_string("layer", None, "conv_0, conv_1, ...")
+_LAYER = flags.DEFINE_string("layer", None, "conv_0, conv_1, ...", required=True)
 _MAPS = flags.DEFINE_string("maps", "all", "all, or numbers: 0,5,7.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the start images.", lower_bound=0)
-_SEEDS = flags.DEFINE_integer("seeds", 4, "Seeds side by side.", lower_bound=2)
-_OUT = flags.DEFINE_string("out", "filters.png", "Picture to write.")
+_SEED = command_line.seed("Of the start images.")
+_SEEDS = command_line.count("seeds", 4, "Seeds side by side.", low=2, high=100)
+_OUT = command_line.out_folder(None, "the page; WORKDIR/filters-LAYER by default.")
 _EVOLVE = flags.DEFINE_integer("evolve", None, "Map to show evolving; the strongest by default.")
-_START = flags.DEFINE_enum("start", STARTS[0], STARTS, "Kind of the start images.")
-_SCALES = flags.DEFINE_list("scales", list(map(str, SCALES)), "Noise cells across; 0: full size.")
+_START = flags.DEFINE_enum("start", "noise", ["noise", "fourier"], "Kind of the start images.")
+_SCALES = flags.DEFINE_list("scales", "3,7,14,0", "Noise cells across; 0: full size.")
 _WEIGHTS = flags.DEFINE_list("weights", None, "Of the scales; equal by default.")
 _STRATEGY = flags.DEFINE_enum("strategy", "0", ["0", "1"], "0: one loop; 1: scale by scale.")
 _STEPS = flags.DEFINE_list("steps", None, "Most steps; for strategy 1 of each scale.")
-_PRECURSORS = flags.DEFINE_integer("precursors", 64, "Starts tried for each map.", lower_bound=1)
-_EPSILON = flags.DEFINE_float("epsilon", Ascent().epsilon, "Step, in standard deviations.")
-_IMAGES = flags.DEFINE_integer("images", 10_000, "Test images to compare with.", lower_bound=1)
+_PRECURSORS = command_line.count("precursors", 64, "Starts tried for each map.", high=100_000)
+_EPSILON = flags.DEFINE_float("epsilon", 0.01, "Step, in standard deviations.")
+_IMAGES = command_line.count("images", 10_000, "Test images to compare with.")
 _TIME = flags.DEFINE_bool("time", False, "Also time all maps at once against one by one.")
 
 
 def main() -> None:
-    """Find the patterns and write the pages."""
+    """Finds the patterns and writes the page."""
+    from vae_jax.report.page import write_study
+    from vae_jax.studies import filters
+    from vae_jax.studies.excitation import Ascent
+    from vae_jax.types import UserError
+
     strategy = int(_STRATEGY.value)
-    steps = SCALE_STEPS if strategy else LOOP_STEPS
-    settings = Settings(
+    steps = filters.SCALE_STEPS if strategy else filters.LOOP_STEPS
+    settings = filters.Settings(
         start=_START.value,
         scales=_numbers("scales", _SCALES.value, int),
         weights=_numbers("weights", _WEIGHTS.value, float) if _WEIGHTS.value else None,
@@ -57,27 +55,29 @@ def main() -> None:
     )
     if min(settings.steps) < 1 or not settings.ascent.epsilon > 0:
         raise UserError("--steps and --epsilon must be above 0")
-    layer = open_layer(WORKDIR.value, STEP.value, _LAYER.value)
+    layer = filters.open_layer(WORKDIR.value, STEP.value, _LAYER.value)
     maps = None if _MAPS.value == "all" else _numbers("maps", _MAPS.value.split(","), int)
-    study = make_study(layer, maps, settings, _SEED.value, _IMAGES.value)
-    paths = write_pages(study, Path(_OUT.value), _EVOLVE.value, _SEEDS.value)
-    for path in paths:
-        print(f"wrote {path}")
+    study = filters.make_study(layer, maps, settings, _SEED.value, _IMAGES.value)
+    page, numbers = filters.page(study, _EVOLVE.value, _SEEDS.value)
+    out = _OUT.value or f"{WORKDIR.value}/filters-{layer.name}"
+    written = write_study(out, replace(page, command=as_typed.command()), numbers)
     print(study.sentence())
     if _TIME.value:
-        print(timing_sentence(study))
+        print(filters.timing_sentence(study))
+    print(f"wrote {written[0]}")
 
 
 def _numbers(flag: str, texts: list[str], kind: type) -> tuple:
+    from vae_jax.types import UserError
+
     try:
         numbers = tuple(kind(text) for text in texts)
     except ValueError:
         raise UserError(f"--{flag}={','.join(texts)} is not a list of numbers") from None
-    if not np.isfinite(numbers).all():
+    if not all(math.isfinite(number) for number in numbers):
         raise UserError(f"--{flag}={','.join(texts)} has an entry that is not finite")
     return numbers
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("layer")
     app.run(main)

@@ -16,8 +16,7 @@ FLOORS = (
     {"checkpoint", "config"},
     {"run_folder"},
     {"run", "train"},
-    {"filters", "interop"},
-    {"pages", "studies"},
+    {"interop", "studies"},
     {"experiments"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax.filters.excitation import Projection, excite
-from vae_jax.filters.study import (
+from vae_jax.studies.excitation import Projection, excite
+from vae_jax.studies.filters import (
     SCALE_STEPS,
     Settings,
     best_starts,

@@ -5,9 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax.filters import excitation
-from vae_jax.filters.excitation import Ascent, Projection, excite, unit_range
-from vae_jax.filters.starts import scale_layers, standardise, superpose
+from vae_jax.studies import excitation
+from vae_jax.studies.excitation import (
+    Ascent,
+    Projection,
+    excite,
+    scale_layers,
+    standardise,
+    superpose,
+    unit_range,
+)
 
 FREE = Projection()
 FINE = Ascent(tolerance=5e-5)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from vae_jax.filters.starts import fourier_images, noise_images, scale_layers, superpose
+from vae_jax.studies.excitation import fourier_images, noise_images, scale_layers, superpose
 from vae_jax.types import UserError
 
 KEY = jax.random.key(5)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.filters.layer import make_study, open_layer
-from vae_jax.filters.study import Settings
-from vae_jax.pages.filters import write_pages
+from vae_jax.report.page import write_study
+from vae_jax.studies.filters import Settings, make_study, open_layer, page
 from vae_jax.train.trainer import fit
 from vae_jax.types import UserError
 
@@ -31,15 +30,18 @@ def test_pages_of_an_encoder_layer(workdir, tmp_path):
     layer = open_layer(workdir, None, "conv_1")
     study = make_study(layer, None, SETTINGS, seed=3, image_count=100)
     assert study.found.patterns.shape == (8, 16, 16, 3) and len(study.images) == 11
-    paths = write_pages(study, tmp_path / "filters.png", evolve=None, seeds=2)
-    assert [path.name for path in paths] == [
-        "filters.png", "filters-evolution.png", "filters-curves.png", "filters-images.png",
-        "filters-seeds.png", "filters.json",
-    ]  # fmt: skip
-    with Image.open(paths[0]) as sheet:
+    shown, numbers = page(study, seeds=2)
+    paths = write_study(tmp_path, shown, numbers)
+    assert {path.name for path in paths} == {
+        "index.html", "results.json", "filters.png", "evolution.png", "curves.png", "images.png",
+        "seeds.png",
+    }  # fmt: skip
+    with Image.open(tmp_path / "filters.png") as sheet:
         assert sheet.text["layer"] == "conv_1" and sheet.text["seed"] == "3"
+    with pytest.raises(UserError, match="--evolve=9 is not among the maps"):
+        page(study, evolve=9)
 
-    figures = json.loads(paths[-1].read_text())
+    figures = json.loads((tmp_path / "results.json").read_text())["results"]
     responses = [entry["response"] for entry in figures["maps"]]
     assert responses == sorted(responses, reverse=True)
     alive = [entry["map"] for entry in figures["maps"]]

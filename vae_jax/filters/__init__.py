@@ -1,1 +1,0 @@
-"""Activation maximisation: input patterns that drive the feature maps of a layer."""

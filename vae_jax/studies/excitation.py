@@ -1,0 +1,483 @@
+"""Input patterns that excite a feature map most: gradient ascent on the image.
+
+Erhan et al. 2009, "Visualizing Higher-Layer Features of a Deep Network". Maps converge after very
+different numbers of steps. The program therefore has a fixed number of lanes, each climbing for one
+map at a time: a lane whose map has ended takes the next one, so that none computes in vain, and a
+map's result does not depend on the maps beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from vae_jax.types import UserError
+
+# Cells across the shorter side of the image; 0 stands for its full size.
+SCALES = (3, 7, 14, 0)
+
+Shape = tuple[int, int, int]
+
+
+@jax.jit
+def standardise(images: jax.Array) -> jax.Array:
+    """Mean 0 and standard deviation 1 over H, W and C of each image `[B, H, W, C]`.
+
+    An image without contrast becomes 0.
+    """
+    centred = images - jnp.mean(images, axis=(1, 2, 3), keepdims=True)
+    deviation = jnp.sqrt(jnp.mean(jnp.square(centred), axis=(1, 2, 3), keepdims=True))
+    return centred / jnp.maximum(deviation, 1e-8)
+
+
+def check_scales(image_shape: Shape, scales: Sequence[int], weights: Sequence[float]) -> None:
+    """Raise UserError unless the scales fit the image and each has its positive weight."""
+    shorter = min(image_shape[:2])
+    for scale in scales:
+        if not 0 <= scale <= shorter:
+            raise UserError(
+                f"scale {scale} is not a number of cells across the image: give 1 to {shorter}, "
+                "or 0 for its full size"
+            )
+    if not scales or len(weights) != len(scales) or min(weights) <= 0:
+        raise UserError(
+            f"{len(scales)} scales {tuple(scales)} have weights {tuple(weights)}: give at least "
+            "one scale, and one weight above 0 for each"
+        )
+
+
+@partial(jax.jit, static_argnames=("count", "image_shape", "scale"))
+def noise_images(key: jax.Array, count: int, image_shape: Shape, scale: int) -> jax.Array:
+    """Noise uniform in [-1, 1] on a coarse grid, resized bicubically and standardised.
+
+    Args:
+        key: image i depends on (key, i) alone.
+        count: M.
+        image_shape: `(H, W, C)`; channels are independent.
+        scale: cells across the shorter side (the longer one gets as many as it needs); 0 for
+            one cell a pixel.
+
+    Returns:
+        `[M, H, W, C]`.
+    """
+    height, width, channels = image_shape
+    shorter = min(height, width)
+    cells = scale or shorter
+    grid = (round(height * cells / shorter), round(width * cells / shorter), channels)
+
+    def image(index: jax.Array) -> jax.Array:
+        coarse = jax.random.uniform(jax.random.fold_in(key, index), grid, jnp.float32, -1.0, 1.0)
+        return jax.image.resize(coarse, image_shape, "cubic")
+
+    return standardise(jax.vmap(image)(jnp.arange(count)))
+
+
+def scale_layers(
+    key: jax.Array,
+    count: int,
+    image_shape: Shape,
+    scales: Sequence[int] = SCALES,
+    weights: Sequence[float] | None = None,
+) -> jax.Array:
+    """Noise at several length scales, to be superposed or added one after the other.
+
+    Args:
+        key: image i depends on (key, i) alone.
+        count: M.
+        image_shape: `(H, W, C)`.
+        scales: K of them, see `noise_images`.
+        weights: of the scales; equal by default.
+
+    Returns:
+        `[K, M, H, W, C]`, each image with mean 0 and its scale's weight as standard deviation.
+
+    Raises:
+        UserError: scales and weights do not fit.
+    """
+    weights = [1.0] * len(scales) if weights is None else weights
+    check_scales(image_shape, scales, weights)
+    layers = [
+        weight * noise_images(jax.random.fold_in(key, k), count, image_shape, scale)
+        for k, (scale, weight) in enumerate(zip(scales, weights, strict=True))
+    ]
+    return jnp.stack(layers)
+
+
+def superpose(layers: jax.Array) -> jax.Array:
+    """`[K, M, H, W, C]` to `[M, H, W, C]`, mean 0 and standard deviation 1 each."""
+    return standardise(jnp.sum(layers, axis=0))
+
+
+@partial(jax.jit, static_argnames=("count", "image_shape", "power"))
+def fourier_images(key: jax.Array, count: int, image_shape: Shape, power: float = 1.0) -> jax.Array:
+    """White noise with amplitudes weighted by 1 / frequency^power, standardised.
+
+    Args:
+        key: image i depends on (key, i) alone.
+        count: M.
+        image_shape: `(H, W, C)`.
+        power: 0 leaves the noise white; natural images have about 1.
+
+    Returns:
+        `[M, H, W, C]`, mean 0 and standard deviation 1 each.
+    """
+    height, width, _ = image_shape
+    frequency = jnp.hypot(
+        jnp.fft.fftfreq(height, dtype=jnp.float32)[:, None],
+        jnp.fft.rfftfreq(width, dtype=jnp.float32)[None, :],
+    )
+    gain = jnp.where(frequency > 0, jnp.maximum(frequency, 1e-9) ** -power, 0.0)
+
+    def image(index: jax.Array) -> jax.Array:
+        white = jax.random.normal(jax.random.fold_in(key, index), image_shape, jnp.float32)
+        spectrum = jnp.fft.rfft2(white, axes=(0, 1)) * gain[:, :, None]
+        return jnp.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
+
+    return standardise(jax.vmap(image)(jnp.arange(count)))
+
+
+# [B, H, W, C] -> feature maps [B, h, w, F]; a plain function, or a tree of arrays
+# (`jax.tree_util.Partial`), which compiles once for all weights.
+LayerFn = Callable[[jax.Array], jax.Array]
+
+# Maps that climb side by side. More cost a CPU as much as they bring.
+CPU_LANES, DEVICE_LANES = 16, 1024
+
+
+class Projection(NamedTuple):
+    """The images that a pattern may be: fixed mean and contrast, clipped to the model's range.
+
+    A pattern is standardised, then becomes `clip(mean + std * pattern, low, high)`. The default
+    leaves it standardised. For a model trained on [0, 1], `unit_range` takes mean and contrast
+    from its images, so that a pattern is about as bright and as rich in contrast as they are.
+
+    Attributes:
+        mean: of every pattern before clipping.
+        std: its standard deviation over H, W and C.
+        low: smallest value that the model was trained on.
+        high: largest such value.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Project images `[B, H, W, C]`."""
+        return jnp.clip(self.mean + self.std * standardise(images), self.low, self.high)
+
+
+def unit_range(images: np.ndarray) -> Projection:
+    """The projection for a model trained on [0, 1].
+
+    Args:
+        images: `[N, H, W, C]` that the model was made for, uint8 or floats in [0, 1].
+
+    Returns:
+        A projection to their average mean and average contrast, within [0, 1].
+    """
+    scale = 255.0 if images.dtype == np.uint8 else 1.0
+    flat = images.reshape(len(images), -1).astype(np.float64) / scale
+    return Projection(float(flat.mean()), float(flat.std(axis=1).mean()), 0.0, 1.0)
+
+
+class Ascent(NamedTuple):
+    """How the image is changed, and when that ends.
+
+    Attributes:
+        epsilon: step, as a share of the projection's standard deviation.
+        tolerance: relative change of the response that counts as none.
+        patience: so many such steps in a row end a map.
+    """
+
+    epsilon: float = 0.01
+    tolerance: float = 5e-4
+    patience: int = 4
+
+
+class Excitation(NamedTuple):
+    """What `excite` found for each of M maps.
+
+    Attributes:
+        patterns: `[M, H, W, C]`, as the model sees them.
+        responses: `[M]`, mean activation of the map.
+        converged: `[M]` bool.
+        steps: `[M]` int, steps taken.
+        curves: `[T, M]`, the response before each step, T the most steps; NaN after the last.
+        snapshots: `[K, M, H, W, C]`, the patterns after the steps that were asked for.
+    """
+
+    patterns: np.ndarray
+    responses: np.ndarray
+    converged: np.ndarray
+    steps: np.ndarray
+    curves: np.ndarray
+    snapshots: np.ndarray
+
+    @property
+    def dead(self) -> np.ndarray:
+        """`[M]` bool: the map does not respond (its mean activation is not above 0)."""
+        return self.responses <= 0.0
+
+
+def map_responses(layer: LayerFn, images: jax.Array) -> jax.Array:
+    """Mean activation `[B, F]` of every map of a layer for images `[B, H, W, C]`."""
+    return jnp.mean(layer(images), axis=(1, 2))
+
+
+DEFAULT_ASCENT = Ascent()
+
+
+def excite(
+    layer: LayerFn,
+    starts: jax.Array,
+    maps: ArrayLike,
+    projection: Projection,
+    stage_steps: Sequence[int],
+    ascent: Ascent = DEFAULT_ASCENT,
+    snapshot_steps: Sequence[int] = (),
+) -> Excitation:
+    """Change images by gradient ascent until one map each responds most, all in one program.
+
+    A step adds `epsilon * std * gradient / RMS(gradient)`, per image, and projects. A map ends
+    once the relative change of its response was at most `tolerance` in `patience` successive
+    steps; its pattern then stays as it is.
+
+    Args:
+        layer: see `LayerFn`.
+        starts: `[S, M, H, W, C]`: each of S stages begins by adding its images to the
+            standardised patterns of the stage before. One stage is the plain loop; noise from
+            coarse to fine scales (`scale_layers`) is the evolution by scales.
+        maps: `[M]` indices of feature maps.
+        projection: to the model's input.
+        stage_steps: `[S]`, the most steps of each stage.
+        ascent: step and convergence.
+        snapshot_steps: `[K]`, steps after which all patterns are kept.
+
+    Returns:
+        The patterns and how they came about.
+    """
+    lanes = CPU_LANES if jax.default_backend() == "cpu" else DEVICE_LANES
+    results, responses = climb_all(
+        layer if isinstance(layer, jax.tree_util.Partial) else jax.tree_util.Partial(layer),
+        jnp.asarray(starts),
+        jnp.asarray(maps, jnp.int32),
+        jnp.asarray(stage_steps, jnp.int32),
+        jnp.asarray(snapshot_steps, jnp.int32),
+        project=projection,
+        step_size=ascent.epsilon * projection.std,
+        tolerance=ascent.tolerance,
+        patience=ascent.patience,
+        sizes=(min(lanes, np.size(maps)), int(sum(stage_steps))),
+    )
+    patterns, converged, steps, curves, snapshots = jax.device_get(results)
+    patterns, curves = patterns[:-1], curves[:, :-1]
+    ended = np.asarray(snapshot_steps, int)[:, None] > np.sum(~np.isnan(curves), axis=0)[None]
+    return Excitation(
+        patterns=patterns,
+        responses=np.asarray(responses),
+        converged=converged[:-1],
+        steps=steps[:-1],
+        curves=curves,
+        snapshots=np.where(ended[..., None, None, None], patterns[None], snapshots[:, :-1]),
+    )
+
+
+class Results(NamedTuple):
+    """What is known of M maps, in rows 0 to M - 1; row M is where idle lanes write.
+
+    Attributes:
+        patterns: `[M + 1, H, W, C]`.
+        converged: `[M + 1]` bool.
+        steps: `[M + 1]` int32, changes of the image.
+        curves: `[T, M + 1]`, response before each step; NaN after the last.
+        snapshots: `[K, M + 1, H, W, C]`.
+    """
+
+    patterns: jax.Array
+    converged: jax.Array
+    steps: jax.Array
+    curves: jax.Array
+    snapshots: jax.Array
+
+
+class _Lanes(NamedTuple):
+    """`[L, ...]`: the row that each lane works on, its image, and how far it has come."""
+
+    row: jax.Array
+    images: jax.Array
+    previous: jax.Array  # response one step ago
+    quiet: jax.Array  # steps in a row without change
+    stage: jax.Array
+    stage_step: jax.Array
+    step: jax.Array
+    moves: jax.Array
+
+
+class _Climb(NamedTuple):
+    """What stays the same while the lanes climb; see `climb_all`."""
+
+    layer: Callable[[jax.Array], jax.Array]
+    starts: jax.Array
+    maps: jax.Array
+    stage_steps: jax.Array
+    snapshot_steps: jax.Array
+    project: Callable[[jax.Array], jax.Array]
+    step_size: float
+    tolerance: float
+    patience: int
+
+    def responses(self, images: jax.Array, rows: jax.Array) -> jax.Array:
+        """`[L]`, of each row's map to its image."""
+        means = jnp.mean(self.layer(images), axis=(1, 2))
+        chosen = jnp.take_along_axis(means, self.maps[rows][:, None], axis=1)[:, 0]
+        return chosen.astype(self.starts.dtype)
+
+    def begun(self, stage: jax.Array, row: jax.Array, images: jax.Array) -> jax.Array:
+        """`[L, H, W, C]`: images as they enter a stage."""
+        stages, count = self.starts.shape[:2]
+        noise = self.starts[jnp.minimum(stage, stages - 1), jnp.minimum(row, count - 1)]
+        return self.project(standardise(images) + noise)
+
+
+@partial(jax.jit, static_argnames=("project", "step_size", "tolerance", "patience", "sizes"))
+def climb_all(
+    layer: jax.tree_util.Partial,
+    starts: jax.Array,
+    maps: jax.Array,
+    stage_steps: jax.Array,
+    snapshot_steps: jax.Array,
+    *,
+    project: Callable[[jax.Array], jax.Array],
+    step_size: float,
+    tolerance: float,
+    patience: int,
+    sizes: tuple[int, int],
+) -> tuple[Results, jax.Array]:
+    """Climb for every map.
+
+    Args:
+        layer: `[B, H, W, C]` to feature maps `[B, h, w, F]`.
+        starts: `[S, M, H, W, C]`, what each stage adds.
+        maps: `[M]` int32.
+        stage_steps: `[S]` int32.
+        snapshot_steps: `[K]` int32.
+        project: onto the images that are allowed.
+        step_size: factor of the gradient after its division by its RMS.
+        tolerance: relative change of the response that counts as none.
+        patience: so many steps without change end a stage.
+        sizes: number of lanes L and most steps of a map T.
+
+    Returns:
+        The results, and the response `[M]` to every pattern.
+    """
+    climb = _Climb(
+        layer, starts, maps, stage_steps, snapshot_steps, project, step_size, tolerance, patience
+    )
+    (count, *shape), dtype, (lanes_count, total) = starts.shape[1:], starts.dtype, sizes
+    row, zeros = jnp.arange(lanes_count), jnp.zeros(lanes_count, jnp.int32)
+    images = climb.begun(zeros, row, jnp.zeros((lanes_count, *shape), dtype))
+    unknown = jnp.full(lanes_count, jnp.nan, dtype)
+    lanes = _Lanes(row, images, unknown, zeros, zeros, zeros, zeros, zeros)
+    results = _no_results(project(starts[0]), total, len(snapshot_steps))
+    _, results, _ = jax.lax.while_loop(
+        lambda loop: jnp.any(loop[0].row < count),
+        partial(_step, climb),
+        (lanes, results, jnp.asarray(lanes_count)),
+    )
+    return results, climb.responses(results.patterns[:-1], jnp.arange(count))
+
+
+def _step(
+    climb: _Climb, loop: tuple[_Lanes, Results, jax.Array]
+) -> tuple[_Lanes, Results, jax.Array]:
+    """One step in every lane; lanes that have finished a map take those from `next_row` on."""
+    lanes, results, next_row = loop
+    stages, count = climb.starts.shape[:2]
+    response, images, quiet = _climbed(climb, lanes)
+    converged = quiet >= climb.patience
+    step, stage_step = lanes.step + 1, lanes.stage_step + 1
+    moves = lanes.moves + ~converged
+
+    stage_over = converged | (stage_step >= climb.stage_steps[lanes.stage])
+    done = stage_over & (lanes.stage == stages - 1)
+    finished = jnp.where(done, lanes.row, count)
+    results = Results(
+        patterns=results.patterns.at[finished].set(images),
+        converged=results.converged.at[finished].set(converged),
+        steps=results.steps.at[finished].set(moves),
+        curves=results.curves.at[lanes.step, lanes.row].set(response),
+        snapshots=_keep(results.snapshots, climb.snapshot_steps, step, lanes.row, images),
+    )
+    taken = next_row + jnp.cumsum(done) - 1
+    row = jnp.where(done, jnp.minimum(taken, count), lanes.row)
+    stage = jnp.where(done, 0, lanes.stage + stage_over)
+    begun = climb.begun(stage, row, jnp.where(_per_image(done), 0.0, images))
+    lanes = _Lanes(
+        row=row,
+        images=jnp.where(_per_image(stage_over), begun, images),
+        previous=jnp.where(stage_over, jnp.nan, response),
+        quiet=jnp.where(stage_over, 0, quiet),
+        stage=stage,
+        stage_step=jnp.where(stage_over, 0, stage_step),
+        step=jnp.where(done, 0, step),
+        moves=jnp.where(done, 0, moves),
+    )
+    return lanes, results, next_row + jnp.sum(done)
+
+
+def _climbed(climb: _Climb, lanes: _Lanes) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Responses before a step, images after it (as they were, if converged), and quiet steps."""
+    rows = jnp.minimum(lanes.row, climb.starts.shape[1] - 1)
+    # Images are independent, so the gradient of the sum is every image's own gradient.
+    response, pull_back = jax.vjp(lambda images: climb.responses(images, rows), lanes.images)
+    (gradient,) = pull_back(jnp.ones_like(response))
+    change = jnp.abs(response - lanes.previous)
+    still = change <= climb.tolerance * jnp.abs(lanes.previous)  # False where that is NaN.
+    quiet = jnp.where(still, lanes.quiet + 1, 0)
+    moved = climb.project(lanes.images + climb.step_size * _over_rms(gradient))
+    converged = _per_image(quiet >= climb.patience)
+    return response, jnp.where(converged, lanes.images, moved), quiet
+
+
+def _no_results(first: jax.Array, total: int, snapshots: int) -> Results:
+    """Room for the results of M maps that start from `first` `[M, H, W, C]`."""
+    rows = len(first) + 1
+    patterns = jnp.pad(first, ((0, 1), (0, 0), (0, 0), (0, 0)))
+    return Results(
+        patterns=patterns,
+        converged=jnp.zeros(rows, bool),
+        steps=jnp.zeros(rows, jnp.int32),
+        curves=jnp.full((total, rows), jnp.nan, first.dtype),
+        snapshots=jnp.broadcast_to(patterns, (snapshots, *patterns.shape)),
+    )
+
+
+def _over_rms(gradient: jax.Array) -> jax.Array:
+    """`[L, H, W, C]` with a root mean square of 1 for each image; 0 stays 0."""
+    rms = jnp.sqrt(jnp.mean(jnp.square(gradient), axis=(1, 2, 3), keepdims=True))
+    return gradient / jnp.where(rms > 0, rms, 1.0)
+
+
+def _keep(
+    snapshots: jax.Array,
+    snapshot_steps: jax.Array,
+    step: jax.Array,
+    row: jax.Array,
+    images: jax.Array,
+) -> jax.Array:
+    due = (snapshot_steps[:, None] == step[None, :])[..., None, None, None]
+    return snapshots.at[:, row].set(jnp.where(due, images[None], snapshots[:, row]))
+
+
+def _per_image(flags: jax.Array) -> jax.Array:
+    """`[L]` to `[L, 1, 1, 1]`."""
+    return flags[:, None, None, None]
