@@ -34,8 +34,8 @@ def main() -> int:
 
     import jax
 
-    from experiments import drawing
     from vae_jax.devices import is_first
+    from vae_jax.studies.training import draw_run
     from vae_jax.train.trainer import fit
 
     jax.config.update("jax_debug_nans", _DEBUG_NANS.value)
@@ -46,7 +46,7 @@ def main() -> int:
     if result.interrupted_by is not None:
         print(f"stopped at step {result.step}; the same command resumes there")
         return 128 + result.interrupted_by
-    for path in drawing.draw_run(_WORKDIR.value):
+    for path in draw_run(_WORKDIR.value):
         print(f"wrote {path}")
     print(f"next: python -m experiments.evaluate --workdir={_WORKDIR.value}")
     return 0

@@ -21,8 +21,8 @@ TRAIN = "import runpy; runpy.run_module('experiments.train', run_name='__main__'
 # The same without runpy, so that the time is that from the end of the imports to the exit.
 TIMED = """
 import time
-import vae_jax.train.trainer  # the heavy part of what `main` imports
-from experiments import app, console, drawing, train
+import vae_jax.studies.training, vae_jax.train.trainer  # what `main` imports, the heavy part
+from experiments import app, console, train
 began, leave = time.monotonic(), console.leave
 console.leave = lambda code: (print("seconds", time.monotonic() - began), leave(code))
 app.run(train.main)

@@ -14,11 +14,11 @@ import signal
 import sys
 import threading
 
-from experiments import drawing
 from vae_jax import run_folder
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.checkpoint.step_folders import StepFolders
 from vae_jax.run_folder import MetricsLog
+from vae_jax.studies import training
 from vae_jax.train import trainer
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.fsync")
@@ -89,7 +89,7 @@ within("logging", run_folder, "write_config")
 write, Checkpoints._write = Checkpoints._write, acknowledge
 fsync = os.fsync
 os.fsync = lambda descriptor: (sys.audit("os.fsync", descriptor), fsync(descriptor))[1]
-drawing.draw_run = lambda workdir: []  # after the end of the training
+training.draw_run = lambda workdir: []  # after the end of the training
 assert (
     trainer.folders is run_folder and trainer.MetricsLog is run_folder.MetricsLog
 )  # what was wrapped

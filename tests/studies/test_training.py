@@ -1,4 +1,4 @@
-"""Pictures of a run show what the model was trained on: black and white where it is binarised."""
+"""What a training leaves to look at: pictures of what the model was trained on, and its curves."""
 
 import shutil
 
@@ -9,13 +9,13 @@ from idx_files import write_idx
 from PIL import Image
 
 from configs import tiny
-from experiments.drawing import COLUMNS, draw_run
 from vae_jax.data.inputs import evaluation_pair, make_input_stage
 from vae_jax.data.splits import open_splits
 from vae_jax.report.pictures import GAP, to_uint8
 from vae_jax.run import decode, encode, open_run
 from vae_jax.run_folder import read_config, write_config
 from vae_jax.streams import stream_key
+from vae_jax.studies.training import COLUMNS, draw_run, loss_curves
 from vae_jax.train.trainer import fit
 
 SHOWN = 4
@@ -58,7 +58,7 @@ def test_originals_and_encoded_images_are_binarised(workdir, tmp_path, binarize)
     config = read_config(workdir)
     config.data.binarize = binarize
     write_config(tmp_path / "run", config)
-    _, path = draw_run(tmp_path / "run")
+    _, path, *_ = draw_run(tmp_path / "run")
     originals, back = shown_rows(path)
 
     run = open_run(tmp_path / "run")
@@ -75,3 +75,22 @@ def test_originals_and_encoded_images_are_binarised(workdir, tmp_path, binarize)
     mean, _ = encode(run.model, run.variables, grey)
     other = to_uint8(decode(run.model, run.variables, mean))[..., 0].astype(int)
     assert np.abs(back - other).max() > 1  # grey images give others
+
+
+def test_a_training_leaves_a_page_of_its_pictures(workdir):
+    names = [path.name for path in draw_run(workdir)]
+    assert names == ["samples.png", "reconstructions.png", "curves.png", "index.html"]
+    html = (workdir / "index.html").read_text()
+    assert all(f'src="{name}"' in html for name in names[:3])
+
+
+def test_curves_show_every_split_and_leave_out_what_is_missing():
+    rows = [
+        {"split": "train", "epoch": 1, "loss": 5.0, "recon_nats": 4.0, "kl": 1.0},
+        {"split": "test", "epoch": 1, "loss": 6.0, "recon_nats": 4.5, "kl": 1.5},
+        {"split": "train", "epoch": 2, "loss": None, "recon_nats": 3.0, "kl": 2.0},
+    ]
+    figure = loss_curves(rows)
+    lines = [[line.get_xydata().tolist() for line in axis.lines] for axis in figure.axes]
+    assert lines[0] == [[[1, 5.0]], [[1, 6.0]]]
+    assert lines[2] == [[[1, 1.0], [2, 2.0]], [[1, 1.5]]]

@@ -1,0 +1,91 @@
+"""What every training leaves to look at: samples, reconstructions, loss curves, and their page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vae_jax.report.charts import COLOURS, drawn, new_chart
+from vae_jax.report.page import write_run_index
+from vae_jax.report.pictures import image_grid, paired_rows, save_png
+from vae_jax.run import (
+    decode,
+    encode_subject,
+    open_run,
+    open_subject,
+    prior_latents,
+    reconstructions,
+)
+from vae_jax.run_folder import read_rows
+
+SEED = 0
+COLUMNS = 8
+CURVES = {
+    "loss": "loss, as trained",
+    "recon_nats": "R [nats per image]",
+    "kl": "KL [nats per image]",
+}
+
+
+def draw_run(workdir: str | Path) -> list[Path]:
+    """Draws samples, reconstructions and loss curves of a run, and writes the page that shows them.
+
+    Samples are decoded N(0, I) points, by the newest checkpoint. Originals and what is encoded are
+    what validation shows the model: binarised where the run was trained on binarised images,
+    corrupted where its inputs are. Corrupted inputs stand between original and reconstruction.
+
+    Args:
+        workdir: Run folder; samples.png, reconstructions.png, curves.png and index.html go there.
+
+    Returns:
+        Their paths.
+    """
+    run, workdir = open_run(workdir), Path(workdir)
+    subject = open_subject(run, "test", run.config.eval.pictures)
+    seen, count = encode_subject(subject), len(subject.images)
+    points = prior_latents(SEED, count, run.model.z_dim)
+    samples = decode(run.model, run.variables, points, subject.labels)
+    back = reconstructions(subject, seen, np.arange(count))
+    rows = {"original": seen.targets, "reconstruction of the mean": back}
+    if not subject.stage.corruption.is_off:
+        rows = {"original": seen.targets, "input": seen.inputs, "reconstruction of the mean": back}
+    pairs = paired_rows(list(rows.values()), COLUMNS)
+    pictures = {
+        "samples.png": (image_grid(samples, COLUMNS), {"seed": str(SEED)}),
+        "reconstructions.png": (image_grid(pairs, COLUMNS), {"rows": ", ".join(rows)}),
+        "curves.png": (drawn(loss_curves(read_rows(workdir))), {}),
+    }
+    written = [
+        save_png(workdir / name, picture, run.provenance | facts)
+        for name, (picture, facts) in pictures.items()
+    ]
+    return [*written, write_run_index(workdir)]
+
+
+def loss_curves(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Charts the loss, R and KL of every split over epochs.
+
+    Args:
+        rows: Of metrics.jsonl; what is missing or null leaves a gap.
+    """
+    figure, axes = new_chart(11, 3.2, columns=len(CURVES))
+    splits = dict.fromkeys(row["split"] for row in rows)
+    for axis, (name, title) in zip(axes[0], CURVES.items(), strict=True):
+        for split, colour in zip(splits, COLOURS, strict=False):
+            own = [row for row in rows if row["split"] == split and row.get(name) is not None]
+            axis.plot(
+                [row["epoch"] for row in own],
+                [row[name] for row in own],
+                marker=".",
+                color=colour,
+                label=split,
+            )
+        axis.set(title=title, xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0][0].legend()
+    return figure
