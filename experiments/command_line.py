@@ -37,6 +37,13 @@ def step() -> flags.FlagHolder[int | None]:
     )
 
 
+def data() -> flags.FlagHolder[str | None]:
+    """Defines --data, where the images of a run lie that has come from elsewhere."""
+    return flags.DEFINE_string(
+        "data", None, "Where the run's images lie, or may be prepared; as in its config by default."
+    )
+
+
 def seed(help_text: str) -> flags.FlagHolder[int]:
     """Defines --seed, which is taken whole or refused."""
     return flags.DEFINE_integer("seed", 0, help_text, lower_bound=0, upper_bound=MAX_SEED)

@@ -16,6 +16,7 @@ from absl import flags
 from experiments import app, as_typed, command_line
 from experiments.run_flags import STEP, WORKDIR
 
+_DATA = command_line.data()
 _SEED = command_line.seed("Of the latent points.")
 _COLUMNS = command_line.count("columns", 12, "Points in the pictures.", high=1000)
 _COUNT = command_line.count("count", 1000, "Points judged for each condition.")
@@ -30,7 +31,7 @@ def main() -> None:
     from vae_jax.studies import conditioning
 
     options = conditioning.Options(_SEED.value, _COLUMNS.value, _COUNT.value, _CLASSIFIER.value)
-    result = conditioning.measure(open_run(WORKDIR.value, STEP.value), options)
+    result = conditioning.measure(open_run(WORKDIR.value, STEP.value, data=_DATA.value), options)
     page = replace(conditioning.page(result), command=as_typed.command())
     print(page.lead)
     for section in page.sections:

@@ -17,7 +17,7 @@ from experiments import app, command_line
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data.formats import folder
 from vae_jax.data.splits import condition_labels
-from vae_jax.data.store.reading import MANIFEST, Store, open_store
+from vae_jax.data.store.reading import MANIFEST, Store, open_store, store_beside
 from vae_jax.files import npz_bytes, write_file
 from vae_jax.types import ImageSet, UserError
 
@@ -40,7 +40,7 @@ def main() -> None:
     if (source / MANIFEST).exists():
         images = open_store(source)
     else:
-        prepared = source.with_name(f"{source.name}-{height}")
+        prepared = store_beside(source, height)
         images = folder.prepare(source, prepared, height)
         print(f"prepared {source} in {prepared}")
     if images.images.shape[1:] != run.model.image_shape:

@@ -18,6 +18,7 @@ from absl import flags
 from experiments import app, as_typed, command_line
 from experiments.run_flags import STEP, WORKDIR
 
+_DATA = command_line.data()
 _SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
 _COUNT = command_line.count("count", 0, "Images, at most; 0 for all.", low=0)
 _SAMPLES = command_line.count("samples", 50, "Importance samples per image.")
@@ -55,7 +56,7 @@ def main() -> None:
         shown=_SHOWN.value,
         reference_choice=_REFERENCE.value,
     )
-    result = evaluation.measure(open_run(WORKDIR.value, STEP.value), options)
+    result = evaluation.measure(open_run(WORKDIR.value, STEP.value, data=_DATA.value), options)
     page = replace(evaluation.page(result), command=as_typed.command())
     for section in page.sections:
         for table in section.tables:

@@ -18,6 +18,7 @@ from absl import flags
 from experiments import app, as_typed, command_line
 from experiments.run_flags import STEP, WORKDIR
 
+_DATA = command_line.data()
 _LAYER = flags.DEFINE_string("layer", None, "conv_0, conv_1, ...", required=True)
 _MAPS = flags.DEFINE_string("maps", "all", "all, or numbers: 0,5,7.")
 _SEED = command_line.seed("Of the start images.")
@@ -55,7 +56,7 @@ def main() -> None:
     )
     if min(settings.steps) < 1 or not settings.ascent.epsilon > 0:
         raise UserError("--steps and --epsilon must be above 0")
-    layer = filters.open_layer(WORKDIR.value, STEP.value, _LAYER.value)
+    layer = filters.open_layer(WORKDIR.value, STEP.value, _LAYER.value, _DATA.value)
     maps = None if _MAPS.value == "all" else _numbers("maps", _MAPS.value.split(","), int)
     study = filters.make_study(layer, maps, settings, _SEED.value, _IMAGES.value)
     page, numbers = filters.page(study, _EVOLVE.value, _SEEDS.value)

@@ -17,6 +17,7 @@ from absl import flags
 from experiments import app, as_typed, command_line
 from experiments.run_flags import STEP, WORKDIR
 
+_DATA = command_line.data()
 _SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
 _COUNT = command_line.count("count", 10_000, "Images, at most; 0 for all.", low=0)
 _SEED = command_line.seed("Of draws, choices and places.")
@@ -35,7 +36,7 @@ def main() -> None:
     from vae_jax.run import open_run
     from vae_jax.studies import paths, posterior
 
-    run = open_run(WORKDIR.value, STEP.value)
+    run = open_run(WORKDIR.value, STEP.value, data=_DATA.value)
     images = {"split": _SPLIT.value, "count": _COUNT.value, "seed": _SEED.value}
     ways = paths.measure(
         run,

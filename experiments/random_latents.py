@@ -22,6 +22,7 @@ from vae_jax.types import UserError
 _WORKDIR = flags.DEFINE_multi_string(
     "workdir", None, "Folder of a run; give it again for more.", required=True
 )
+_DATA = command_line.data()
 _OUT = command_line.out_folder(None, "index.html; needed for several runs.")
 _POINTS = command_line.count("points", 1000, "Points per row, at most.", low=8)
 _SEEDS = command_line.count("seeds", 3, "Seeds that mean and deviation are taken over.", high=100)
@@ -51,7 +52,7 @@ def main() -> None:
         fit_split=_FIT_SPLIT.value,
         fit_count=_FIT_COUNT.value,
     )
-    runs = {name: open_run(workdir) for name, workdir in names.items()}
+    runs = {name: open_run(workdir, data=_DATA.value) for name, workdir in names.items()}
     results = {name: random_latents.measure(run, options) for name, run in runs.items()}
     page = replace(random_latents.page(results), command=as_typed.command())
     numbers = {name: result.numbers for name, result in results.items()}

@@ -16,6 +16,7 @@ from absl import flags
 from experiments import app, as_typed, command_line
 from experiments.run_flags import STEP, WORKDIR
 
+_DATA = command_line.data()
 _COUNT = command_line.count("count", 1000, "Test images; 0 for all.", low=0)
 _SHOWN = command_line.count("shown", 16, "Images in the picture.", high=1000)
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Run folder of a classifier of classes.")
@@ -29,7 +30,7 @@ def main() -> None:
     from vae_jax.studies import restoration
 
     options = restoration.Options(_COUNT.value, _SHOWN.value, _CLASSIFIER.value)
-    result = restoration.measure(open_run(WORKDIR.value, STEP.value), options)
+    result = restoration.measure(open_run(WORKDIR.value, STEP.value, data=_DATA.value), options)
     page = replace(restoration.page(result), command=as_typed.command())
     print(page.lead)
     for section in page.sections:

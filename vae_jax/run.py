@@ -24,7 +24,7 @@ from vae_jax.checkpoint.saving import (
 )
 from vae_jax.data.batches import to_unit_range
 from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage
-from vae_jax.data.splits import condition_labels, first_images, open_splits
+from vae_jax.data.splits import Splits, condition_labels, first_images, open_splits
 from vae_jax.losses import Objective
 from vae_jax.memory import require_memory
 from vae_jax.metrics.densities import normal
@@ -55,6 +55,7 @@ class Run(Generic[Model]):
         variables: `{'params': ..., 'batch_stats': ...}` of the networks that were asked for.
         label_names: The names of the condition, empty if there is none; of a classifier, what it
             predicts.
+        data_named: Whether the user named where its images lie: they may be prepared there.
     """
 
     workdir: Path
@@ -63,6 +64,7 @@ class Run(Generic[Model]):
     model: Model
     variables: dict[str, Any]
     label_names: tuple[str, ...]
+    data_named: bool = False
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -75,7 +77,10 @@ class Run(Generic[Model]):
 
 
 def open_run(
-    workdir: str | Path, step: int | None = None, networks: tuple[str, ...] = NETWORKS
+    workdir: str | Path,
+    step: int | None = None,
+    networks: tuple[str, ...] = NETWORKS,
+    data: str | None = None,
 ) -> Run[VAE]:
     """Opens a trained VAE.
 
@@ -87,6 +92,7 @@ def open_run(
         workdir: The run folder.
         step: Which checkpoint; None for the newest good one.
         networks: Which of `encoder` and `decoder` to read; the others are not touched.
+        data: Where its images lie now, or may be prepared; None for `config.data.path`.
 
     Returns:
         The run.
@@ -94,22 +100,26 @@ def open_run(
     Raises:
         UserError: No run folder, no good checkpoint, or a checkpoint that does not fit the config.
     """
-    config = read_config(workdir, "run")
+    config = _config(workdir, "run", data)
     model = make_vae(config.model, config.data.image_shape)
     saved = SavedSteps(Path(workdir) / CHECKPOINTS)
     label_names = _label_names(saved, workdir, step)
     shapes = network_shapes(model, len(label_names))
     restored = saved.restore({name: shapes[name] for name in networks}, step)
     variables = network_variables(restored.items)
-    return Run(Path(workdir), config, restored.step, model, variables, label_names)
+    named = data is not None
+    return Run(Path(workdir), config, restored.step, model, variables, label_names, named)
 
 
-def open_classifier(workdir: str | Path, step: int | None = None) -> Run[Classifier]:
+def open_classifier(
+    workdir: str | Path, step: int | None = None, data: str | None = None
+) -> Run[Classifier]:
     """Opens a trained classifier.
 
     Args:
         workdir: The run folder.
         step: Which checkpoint; None for the newest good one.
+        data: Where its images lie now, or may be prepared; None for `config.data.path`.
 
     Returns:
         The run; its variables have the subtree `classifier`, and `label_names` belong to the
@@ -118,7 +128,7 @@ def open_classifier(workdir: str | Path, step: int | None = None) -> Run[Classif
     Raises:
         UserError: No run folder of a classifier, or no good checkpoint.
     """
-    config = read_config(workdir, "classifier")
+    config = _config(workdir, "classifier", data)
     saved = SavedSteps(Path(workdir) / CHECKPOINTS)
     label_names = _label_names(saved, workdir, step)
     model = make_classifier(config.classifier, config.data.image_shape, len(label_names))
@@ -127,7 +137,15 @@ def open_classifier(workdir: str | Path, step: int | None = None) -> Run[Classif
     item = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
     restored = saved.restore({"classifier": item}, step)
     variables = network_variables(restored.items)
-    return Run(Path(workdir), config, restored.step, model, variables, label_names)
+    named = data is not None
+    return Run(Path(workdir), config, restored.step, model, variables, label_names, named)
+
+
+def _config(workdir: str | Path, kind: str, data: str | None) -> ConfigDict:
+    config = read_config(workdir, kind)
+    if data is not None:
+        config.data.path = data
+    return config
 
 
 def _label_names(saved: SavedSteps, workdir: str | Path, step: int | None) -> tuple[str, ...]:
@@ -311,6 +329,15 @@ class Subject(NamedTuple):
     split: ImageSet
 
 
+def run_splits(run: Run[Any]) -> Splits:
+    """Opens the images that a run was trained on; draws and prepares none where no user asked.
+
+    Raises:
+        UserError: They do not lie there prepared, or others do; the sentence names `--data`.
+    """
+    return open_splits(run.config.data, prepare=run.data_named, setting="--data=PATH")
+
+
 def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
     """Returns the model of a run with the first images of a split.
 
@@ -327,7 +354,7 @@ def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
     """
     if split not in SPLITS:
         raise UserError(f"--split is {split!r}; valid are {', '.join(SPLITS)}")
-    chosen = getattr(open_splits(run.config.data), split)
+    chosen = getattr(run_splits(run), split)
     return make_subject(run, first_images(chosen, min(count, len(chosen)), "--count"))
 
 

@@ -41,6 +41,28 @@ def test_a_missing_path_is_named(tiny_config):
         open_splits(tiny_config.data)
 
 
+def test_a_reader_prepares_nothing(tiny_config, tmp_path):
+    """A run that came from elsewhere names places that are not there, or are somebody else's."""
+    data, setting = tiny_config.data, "--data=PATH"
+    write_images(tmp_path / "set", 3, first=1)
+    for name in ("faces", "folder", "mnist"):
+        data.name, data.path = name, str(tmp_path / "nowhere")
+        with pytest.raises(UserError, match="nowhere', which does not exist: set --data=PATH to"):
+            open_splits(data, prepare=False, setting=setting)
+    for name in ("faces", "folder"):
+        data.name, data.path = name, str(tmp_path / "set")
+        with pytest.raises(UserError, match="are not prepared: set --data=PATH to"):
+            open_splits(data, prepare=False, setting=setting)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    data.digest = open_splits(dict(data) | {"name": "folder"}).digest
+    for name, place in (("folder", "set"), ("faces", "set-16")):  # beside it, and the store itself
+        data.name, data.path = name, str(tmp_path / place)
+        assert open_splits(data, prepare=False, setting=setting).digest == data.digest
+    data.digest = "0" * 64
+    with pytest.raises(UserError, match="trained on .* set --data=PATH to where those lie"):
+        open_splits(data, prepare=False, setting=setting)
+
+
 def test_folders_whose_names_differ_after_a_dot_have_stores_of_their_own(tmp_path, tiny_config):
     data = tiny_config.data
     data.name = "folder"

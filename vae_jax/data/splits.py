@@ -12,7 +12,7 @@ import numpy as np
 
 from vae_jax.data.faces.files import write_faces
 from vae_jax.data.formats import celeba, cifar, folder, idx
-from vae_jax.data.store.reading import MANIFEST, Store, open_store
+from vae_jax.data.store.reading import MANIFEST, Store, open_store, store_beside
 from vae_jax.files import reason_of
 from vae_jax.types import ImageSet, UserError
 
@@ -38,11 +38,15 @@ class Splits(NamedTuple):
     digest: str
 
 
-def open_splits(data: Mapping[str, Any]) -> Splits:
+def open_splits(
+    data: Mapping[str, Any], prepare: bool = True, setting: str = "config.data.path"
+) -> Splits:
     """Opens a data set, preparing it first where that has not been done.
 
     Args:
         data: the fields of `config.data`.
+        prepare: False: draws and prepares nothing, and refuses a data set that needs it.
+        setting: what errors call the place that the user may change.
 
     Returns:
         The splits, cut to `train_count`, `validation_count` and `test_count` images. Validation
@@ -54,7 +58,7 @@ def open_splits(data: Mapping[str, Any]) -> Splits:
             other data than those of `digest`.
     """
     try:
-        train, validation, test, digest = _open(data)
+        train, validation, test, digest = _open(data, prepare, setting)
     except OSError as error:
         raise UserError(
             f"config.data.path is {data['path']!r}, which cannot be read: {reason_of(error)}"
@@ -62,7 +66,7 @@ def open_splits(data: Mapping[str, Any]) -> Splits:
     if data["digest"] not in ("", digest):
         raise UserError(
             f"the images at {data['path']} are not those that this run was trained on (SHA-256 "
-            f"{digest[:12]}, not {data['digest'][:12]}): set config.data.path to where those lie"
+            f"{digest[:12]}, not {data['digest'][:12]}): set {setting} to where those lie"
         )
     for split in (train, test):
         if split.image_shape != tuple(data["image_shape"]):
@@ -85,16 +89,17 @@ def open_splits(data: Mapping[str, Any]) -> Splits:
     return Splits(train, validation, test, digest)
 
 
-def _open(data: Mapping[str, Any]) -> Splits:
+def _open(data: Mapping[str, Any], prepare: bool, setting: str) -> Splits:
     """Opens whole splits as the data set has them."""
     if data["name"] in ARRAYS:
+        _require_path(Path(data["path"]), setting)
         sets = ARRAYS[data["name"]](data["path"])
         digest = hashlib.sha256()
         for name in ("train", "test"):
             digest.update(np.ascontiguousarray(sets[name].images).data)
             digest.update(np.ascontiguousarray(sets[name].labels).data)
         return Splits(sets["train"], None, sets["test"], digest.hexdigest())
-    prepared = _prepared(data)
+    prepared = _prepared(data, prepare, setting)
     validation = prepared.split("validation") if prepared.split_sizes["validation"] else None
     return Splits(prepared.split("train"), validation, prepared.split("test"), prepared.digest)
 
@@ -130,30 +135,39 @@ def fixed_binarized(split: ImageSet, seed: tuple[int, ...]) -> ImageSet:
     return replace(split, images=images, rows=np.arange(len(split)))
 
 
-def _prepared(data: Mapping[str, Any]) -> Store:
-    path = Path(data["path"])
+def _prepared(data: Mapping[str, Any], prepare: bool, setting: str) -> Store:
+    path, faces = Path(data["path"]), data["name"] == "faces"
     height, width, channels = data["image_shape"]
     if height != width or channels != 3:
         raise UserError(
             f"config.data.image_shape is {tuple(data['image_shape'])}, but data set "
             f"{data['name']!r} gives square colour images: (size, size, 3)"
         )
-    if data["name"] == "faces":
-        home = path / f"{data['generate_count']}-seed{data['generate_seed']}"
-        source, out = home / "jpeg", home / str(height)
-        if (out / MANIFEST).exists():
-            return open_store(out)
-        write_faces(source, data["generate_count"], data["generate_seed"])
-        return celeba.prepare(source, out, height)
-    if (path / MANIFEST).exists():
+    home = path / f"{data['generate_count']}-seed{data['generate_seed']}"
+    out = home / str(height) if faces else store_beside(path, height)
+    if (path / MANIFEST).exists() and (not faces or data["digest"]):  # which is compared
         return open_store(path)
+    if (out / MANIFEST).exists() and (faces or not prepare):
+        return open_store(out)
+    if not prepare:
+        _require_path(path, setting)
+        raise UserError(
+            f"config.data.path is {str(path)!r}, where the images of this run are not prepared: "
+            f"set {setting} to where they lie, or may be prepared"
+        )
+    if faces:
+        write_faces(home / "jpeg", data["generate_count"], data["generate_seed"])
+        return celeba.prepare(home / "jpeg", out, height)
+    _require_path(path, setting)
+    return (celeba if data["name"] == "celeba" else folder).prepare(path, out, height)
+
+
+def _require_path(path: Path, setting: str) -> None:
     if not path.exists():
         raise UserError(
-            f"config.data.path is {str(path)!r}, which does not exist; give a prepared store, "
-            "a folder of images or a zip"
+            f"config.data.path is {str(path)!r}, which does not exist: set {setting} to where the "
+            "images lie"
         )
-    prepare = celeba.prepare if data["name"] == "celeba" else folder.prepare
-    return prepare(path, path.with_name(f"{path.name}-{height}"), height)
 
 
 def first_images(split: ImageSet, count: int, field: str) -> ImageSet:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from vae_jax.data.splits import condition_labels, first_images, open_splits
+from vae_jax.data.splits import condition_labels, first_images
 from vae_jax.models.classifier import Classifier
 from vae_jax.models.vae import VAE
 from vae_jax.report.page import Page, Picture, Section, Table
@@ -27,6 +27,7 @@ from vae_jax.run import (
     open_classifier,
     predict,
     prior_latents,
+    run_splits,
 )
 from vae_jax.run_folder import read_rows
 from vae_jax.types import ImageSet, UserError
@@ -117,7 +118,7 @@ def measure(run: Run[VAE], options: Options) -> Result:
     """
     if not run.label_names:
         raise UserError(f"{str(run.workdir)!r} was trained without condition")
-    test = open_splits(run.config.data).test
+    test = run_splits(run).test
     images, rows = condition_images(run, test, options)
     facts = run.provenance | {"seed": str(options.seed)}
     result = Result(facts, options, run.label_names, images, rows)

@@ -15,12 +15,12 @@ from PIL import Image, ImageDraw
 
 from vae_jax.config import is_classifier
 from vae_jax.data.batches import to_unit_range
-from vae_jax.data.splits import first_images, open_splits
+from vae_jax.data.splits import first_images
 from vae_jax.models.blocks import layer_features
 from vae_jax.report.charts import drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table
 from vae_jax.report.pictures import GAP, MIN_SHOWN_HEIGHT, to_uint8
-from vae_jax.run import Run, in_batches, open_classifier, open_run
+from vae_jax.run import Run, in_batches, open_classifier, open_run, run_splits
 from vae_jax.run_folder import read_config
 from vae_jax.streams import make_key
 from vae_jax.studies.excitation import (
@@ -249,17 +249,17 @@ class Study:
         return line
 
 
-def open_layer(workdir: str, step: int | None, name: str) -> Layer:
+def open_layer(workdir: str, step: int | None, name: str, data: str | None = None) -> Layer:
     """The layer `name` of the classifier or the encoder in `workdir`.
 
     Raises:
         UserError: no such run or layer; the sentence lists the valid layers.
     """
     if is_classifier(read_config(workdir)):
-        run, network = open_classifier(workdir, step), "classifier"
+        run, network = open_classifier(workdir, step, data), "classifier"
         stack = run.model.stack
     else:
-        run, network = open_run(workdir, step, networks=("encoder",)), "encoder"
+        run, network = open_run(workdir, step, ("encoder",), data), "encoder"
         stack = run.model.encoder_stack
     variables = {kind: trees[network] for kind, trees in run.variables.items()}
     features = layer_features(stack, run.model.style, variables, name)
@@ -291,7 +291,7 @@ def make_study(
                 f"{layer.name} has no map {index}; valid are 0 to {layer.map_count - 1}"
             )
     indices = np.arange(layer.map_count) if maps is None else np.asarray(maps)
-    test = open_splits(layer.run.config.data).test
+    test = run_splits(layer.run).test
     test = first_images(test, min(image_count, len(test)), "--images")
     images = test.take(np.arange(len(test)))
     respond = jax.jit(lambda batch: (map_responses(layer.features, to_unit_range(batch)),))

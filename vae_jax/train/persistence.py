@@ -23,11 +23,13 @@ class Facts(NamedTuple):
         config_digest: of the resolved config.
         label_names: of the condition, empty if there is none.
         epoch_sums: of `EpochMeans` when the checkpoint lies within an epoch, else empty.
+        first_loss: of the run's first step, by which it is told that it diverged; None before it.
     """
 
     config_digest: str
     label_names: tuple[str, ...]
     epoch_sums: dict[str, float]
+    first_loss: float | None = None
 
     def untested(self, step: int, steps_per_epoch: int) -> bool:
         """Says whether the epoch that ends at `step` was stopped before its rows were complete."""

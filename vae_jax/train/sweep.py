@@ -280,9 +280,21 @@ def member_folder(workdir: str | Path, member: Member) -> Path:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Reads what is known of a member's training: status, reason, seconds; empty if nothing."""
+    """Reads what is known of a member's training: status, reason, seconds; empty if nothing.
+
+    Raises:
+        UserError: The file was altered.
+    """
     path = folder / RECORD
-    return json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_bytes())
+        if isinstance(record["seconds"], int | float) and isinstance(record["status"], str):
+            return record
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    raise UserError(f"{path} is damaged; remove it, the member's checkpoints stay")
 
 
 def write_record(
@@ -334,12 +346,11 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
         step, untested = _position(folder, steps // config.train.epochs)
         positions[member.name] = step - 0.5 * untested  # put together with its like only
         record = read_record(folder)
-        if step >= steps and not untested:
+        same = record.get("config_digest") == configs.digest(member.config)
+        if same and record.get("status") == "diverged":
+            outcomes[member.name] = Outcome("diverged", str(record.get("reason")), step)
+        elif step >= steps and not untested:
             outcomes[member.name] = Outcome("finished", "", step)
-        elif record.get("status") == "diverged" and record["config_digest"] == configs.digest(
-            member.config
-        ):
-            outcomes[member.name] = Outcome("diverged", record["reason"], step)
     backend = jax.default_backend()
     schedule, reason = resolve_schedule(config.sweep.schedule, backend)
     groups = make_groups(

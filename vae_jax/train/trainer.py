@@ -187,9 +187,10 @@ class _Run:
         self.log = open_log(workdir, step - self.untested, config.log.tensorboard)
         stack.callback(self.log.close)
         self.means, self.images_before = EpochMeans(), 0.0
-        self.rows: dict[str, Row] = {}
-        # Of the first step, or of the first epoch in a run that goes on.
-        self.first_loss = next((row["loss"] for row in folders.read_rows(workdir)), math.nan)
+        self.rows: dict[str, Row] = {
+            row["split"]: row for row in folders.read_rows(workdir) if row["step"] == step
+        }
+        self.first_loss = facts.first_loss
         self.reason = ""  # why it was given up
 
     def begin_epoch(self, within: bool) -> None:
@@ -231,7 +232,9 @@ class _Run:
         train, describe = self.rows["train"], self.task.describe
         parts = [f"epoch {train['epoch']}/{self.config.train.epochs}  step {train['step']}"]
         held_out = self._held_out()
-        if held_out is None:
+        if "loss" not in train:
+            parts.append("no step was finite")
+        elif held_out is None:
             parts.append(f"train {describe(train)}")
         else:
             parts += [f"train {train['loss']:.5g}", f"{held_out['split']} {describe(held_out)}"]
@@ -240,7 +243,9 @@ class _Run:
     def worsened(self) -> str:
         """Says that the run ended far above where it began, if it did."""
         held_out, first = self._held_out(), self.first_loss
-        if held_out is None or not held_out["loss"] - first > (WORSE - 1) * abs(first):
+        if held_out is None or held_out["loss"] is None or first is None:
+            return ""
+        if not held_out["loss"] - first > (WORSE - 1) * abs(first):
             return ""
         return f"its {held_out['split']} loss is {held_out['loss']:.4g}, and {first:.4g} at first"
 
@@ -254,7 +259,8 @@ class _Run:
         Losses under a weight that a controller moves are not of one kind, and rank nothing.
         """
         sums = self.means.saved() if within_epoch else {}
-        facts = persistence.Facts(configs.digest(self.config), self.task.label_names, sums)
+        names, first = self.task.label_names, self.first_loss
+        facts = persistence.Facts(configs.digest(self.config), names, sums, first)
         ranking = math.nan
         if not within_epoch and state.control is None:
             ranking = self.rows.get("validation", {}).get("loss", math.nan)
@@ -302,10 +308,11 @@ class _Trainer:
         """Trains to the end, to a signal, or until no run is left."""
         step, per_epoch, untested = self.step, self.feed.steps_per_epoch, self.runs[0].untested
         if step >= self.last_step and not untested:
-            self.say(
-                f"finished already at step {step} (epoch {step // per_epoch}); "
-                "a larger --config.train.epochs trains on"
-            )
+            if not self.runs[0].worsened():
+                self.say(
+                    f"finished already at step {step} (epoch {step // per_epoch}); "
+                    "a larger --config.train.epochs trains on"
+                )
             return
         if step:
             self.say(f"resuming at step {step} (epoch {step // per_epoch + 1 - untested})")
@@ -336,7 +343,7 @@ class _Trainer:
             each = self.engine.each_metrics(metrics)
             for run, own in zip(self.runs, each, strict=True):
                 run.means.add(own)
-                if math.isnan(run.first_loss):
+                if run.first_loss is None:
                     run.first_loss = float(own["loss"][0])
             self._give_up_diverged(each)
             alone = len(self.runs) == 1

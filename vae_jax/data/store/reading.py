@@ -97,6 +97,13 @@ def split_sizes(splits: np.ndarray) -> dict[str, int]:
     return {name: int(count) for name, count in zip(SPLIT_NAMES, counts, strict=True)}
 
 
+def store_beside(source: str | Path, size: int) -> Path:
+    """Returns where images are prepared if nobody says: the folder PATH-SIZE beside their own."""
+    path = Path(source)
+    path = path if path.name not in ("", "..") else path.resolve()
+    return path.parent / f"{path.name}-{size}"
+
+
 def open_store(directory: str | Path, verify: bool = False) -> Store:
     """Opens a prepared store read-only, refusing one that is partial or damaged.
 
