@@ -33,7 +33,7 @@ _MEASURE = flags.DEFINE_bool("measure", True, "Measure the members and write the
 _CLASSIFIER = flags.DEFINE_string(
     "classifier", None, "Run folder of a classifier, in whose features samples are compared too."
 )
-_OUT = command_line.out_folder(None, "the page; WORKDIR/ablation by default.")
+_OUT = command_line.out_below("ablation", "the page")
 
 
 def main() -> int:
@@ -66,10 +66,11 @@ def main() -> int:
         splits, options = open_splits(config.data), sweep_results.Options(_CLASSIFIER.value)
         result = sweep_results.measure(config, workdir, trained, splits, options)
         result = replace(result, differences=_differences(config))
-        out = Path(_OUT.value or workdir / sweep_results.STUDY)
+        out = Path(_OUT.value)
         page = replace(ablation.page([result]), command=as_typed.command())
         table = write_file(out / "results.csv", sweep_results.results_csv(result))
-        print(f"wrote {write_study(out, page, ablation.numbers([result]))[0]}\nwrote {table}")
+        written = write_study(out, page, ablation.numbers([result]))
+        command_line.tell([written[0], table], "report", workdir=workdir)
     return 0
 
 

@@ -10,6 +10,8 @@ import difflib
 import math
 import os
 import re
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ MAY_BE_EMPTY = ("compilation_cache",)
 
 _files: dict[str, flags.FlagHolder] = {}
 _folders: dict[str, flags.FlagHolder] = {}
+_below: dict[str, str] = {}  # folders by default, seen from that of --workdir
 
 
 def workdir(kind: str = "run") -> flags.FlagHolder[str]:
@@ -71,6 +74,29 @@ def out_folder(
     return _folders[name]
 
 
+def out_below(folder: str, help_text: str) -> flags.FlagHolder:
+    """Defines --out, a folder below the one of --workdir by default; `{flag}` stands for values."""
+    place = re.sub(r"{(\w+)}", lambda match: match[1].upper(), folder)
+    by_default = "/".join(["WORKDIR", *filter(None, [place])])
+    _below["out"] = folder
+    return out_folder(None, f"{help_text}; {by_default} by default.")
+
+
+def tell(written: Iterable[str | Path], then: str = "", **flag_values: Any) -> None:
+    """Prints what a command wrote, and the next command that one might want.
+
+    Args:
+        written: Paths.
+        then: Name of that command; empty for none.
+        flag_values: Its flags.
+    """
+    for path in written:
+        print(f"wrote {path}")
+    if then:
+        asked = [f"--{name}={value}" for name, value in flag_values.items()]
+        print(f"next: {shlex.join(['python', '-m', f'experiments.{then}', *asked])}")
+
+
 def read(arguments: list[str]) -> None:
     """Parses the command line and refuses values that no command can use.
 
@@ -92,7 +118,16 @@ def read(arguments: list[str]) -> None:
                 raise UserError(f"--{name} is empty; give a value or leave it out")
             if isinstance(item, float) and not math.isfinite(item):
                 raise UserError(f"--{name} is {item}, but must be finite")
+    for name, below in _below.items():
+        if flags.FLAGS[name].value is None:
+            folder = below.format(**flags.FLAGS.flag_values_dict())
+            flags.FLAGS[name].value = str(_workdir() / folder)
     _check_outputs()
+
+
+def _workdir() -> Path:
+    value = flags.FLAGS.workdir
+    return Path(value[0] if isinstance(value, list) else value)
 
 
 def _check_outputs() -> None:
@@ -100,6 +135,8 @@ def _check_outputs() -> None:
     for name, flag in (_files | _folders).items():
         if flag.value is None:
             continue
+        if name in _below and not flags.FLAGS[name].present and not _workdir().is_dir():
+            continue  # That there is no such workdir is what has to be told.
         path = Path(flag.value)
         if path.resolve() in seen:
             raise UserError(f"--{name} and --{seen[path.resolve()]} both name {path}")
@@ -114,8 +151,8 @@ def _check_outputs() -> None:
             raise UserError(f"--{name}={path} cannot be written: {above} is not a folder")
         if not os.access(above, os.W_OK | os.X_OK):
             raise UserError(
-                f"--{name}={path} cannot be written: permission denied in {above}; "
-                "name another place"
+                f"--{name}={path} cannot be written: no permission in {above}; give another "
+                f"place with --{name}"
             )
 
 

@@ -21,7 +21,7 @@ _SEED = command_line.seed("Of the latent points.")
 _COLUMNS = command_line.count("columns", 12, "Points in the pictures.", high=1000)
 _COUNT = command_line.count("count", 1000, "Points judged for each condition.")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Run folder of the classifier that judges.")
-_OUT = command_line.out_folder(None, "the page; WORKDIR/conditional by default.")
+_OUT = command_line.out_below("conditional", "the page")
 
 
 def main() -> None:
@@ -37,8 +37,8 @@ def main() -> None:
     for section in page.sections:
         for table in section.tables:
             print(text_table(table))
-    written = write_study(_OUT.value or f"{WORKDIR.value}/conditional", page, result.numbers)
-    print(f"wrote {written[0]}")
+    written = write_study(_OUT.value, page, result.numbers)
+    command_line.tell(written[:1], "evaluate", workdir=WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class ConfigFlag:
         Raises:
             UserError: One sentence about the file or the field.
         """
-        config = load(self._path.value)
+        config = load(self._path.value or "")
         for text in _overrides:
             override(config, text)
         return config.lock()

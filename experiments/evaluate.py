@@ -34,7 +34,7 @@ _SEED = command_line.seed("Of samples and choices.")
 _BY = flags.DEFINE_enum("by", "mean", ["mean", "sample"], "What reconstructions decode.")
 _SHOWN = command_line.count("shown", 16, "Images in each picture.", high=1000)
 _REFERENCE = flags.DEFINE_bool("reference_choice", False, "Choose them as the reference does.")
-_OUT = command_line.out_folder(None, "index.html; WORKDIR/evaluation by default.")
+_OUT = command_line.out_below("evaluation", "index.html")
 
 
 def main() -> None:
@@ -61,8 +61,8 @@ def main() -> None:
     for section in page.sections:
         for table in section.tables:
             print(f"{section.heading}\n{text_table(table)}\n")
-    written = write_study(_OUT.value or f"{WORKDIR.value}/evaluation", page, result.numbers)
-    print(f"wrote {written[0]}")
+    written = write_study(_OUT.value, page, result.numbers)
+    command_line.tell(written[:1], "latent_space", workdir=WORKDIR.value)
 
 
 if __name__ == "__main__":

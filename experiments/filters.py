@@ -23,7 +23,7 @@ _LAYER = flags.DEFINE_string("layer", None, "conv_0, conv_1, ...", required=True
 _MAPS = flags.DEFINE_string("maps", "all", "all, or numbers: 0,5,7.")
 _SEED = command_line.seed("Of the start images.")
 _SEEDS = command_line.count("seeds", 4, "Seeds side by side.", low=2, high=100)
-_OUT = command_line.out_folder(None, "the page; WORKDIR/filters-LAYER by default.")
+_OUT = command_line.out_below("filters-{layer}", "the page")
 _EVOLVE = flags.DEFINE_integer("evolve", None, "Map to show evolving; the strongest by default.")
 _START = flags.DEFINE_enum("start", "noise", ["noise", "fourier"], "Kind of the start images.")
 _SCALES = flags.DEFINE_list("scales", "3,7,14,0", "Noise cells across; 0: full size.")
@@ -60,12 +60,11 @@ def main() -> None:
     maps = None if _MAPS.value == "all" else _numbers("maps", _MAPS.value.split(","), int)
     study = filters.make_study(layer, maps, settings, _SEED.value, _IMAGES.value)
     page, numbers = filters.page(study, _EVOLVE.value, _SEEDS.value)
-    out = _OUT.value or f"{WORKDIR.value}/filters-{layer.name}"
-    written = write_study(out, replace(page, command=as_typed.command()), numbers)
+    written = write_study(_OUT.value, replace(page, command=as_typed.command()), numbers)
     print(study.sentence())
     if _TIME.value:
         print(filters.timing_sentence(study))
-    print(f"wrote {written[0]}")
+    command_line.tell(written[:1])
 
 
 def _numbers(flag: str, texts: list[str], kind: type) -> tuple:

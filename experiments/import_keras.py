@@ -32,7 +32,8 @@ def main() -> None:
 
         run = open_run(_WORKDIR.value, _STEP.value)
         save_keras(run.variables, _ENCODER.value, _DECODER.value)
-        print(f"wrote {_ENCODER.value} and {_DECODER.value} from step {run.step}")
+        print(f"exported step {run.step}")
+        command_line.tell([_ENCODER.value, _DECODER.value])
         return
     if not _CONFIG.given:
         raise UserError("--config is missing: which config has the layers of the Keras model?")
@@ -41,7 +42,8 @@ def main() -> None:
     from vae_jax.interop.keras import import_run
 
     import_run(config, _ENCODER.value, _DECODER.value, _WORKDIR.value)
-    print(f"made {_WORKDIR.value}: train, sample and encode take it")
+    print("train, sample and encode take it")
+    command_line.tell([_WORKDIR.value], "sample", workdir=_WORKDIR.value)
 
 
 if __name__ == "__main__":

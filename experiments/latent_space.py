@@ -27,7 +27,7 @@ _GRID = command_line.count("grid", 12, "Images per side of the manifold chart.",
 _ATTRIBUTES = flags.DEFINE_list("attributes", [], "Names to show; the clearest by default.")
 _JOINT = flags.DEFINE_bool("joint", False, "Separate attributes that occur together.")
 _STRENGTH = flags.DEFINE_float("strength", 2.0, "Largest multiple of an attribute's vector.")
-_OUT = command_line.out_folder(None, "with posterior/ and paths/ in it; WORKDIR by default.")
+_OUT = command_line.out_below("", "with posterior/ and paths/ in it")
 
 
 def main() -> None:
@@ -50,13 +50,14 @@ def main() -> None:
         ),
     )
     shape = posterior.measure(run, posterior.Options(**images, grid=_GRID.value))
-    out = Path(_OUT.value or WORKDIR.value)
     for name, page, numbers in (
         ("posterior", posterior.page(shape), shape.numbers),
         ("paths", paths.page(ways), ways.numbers),
     ):
         page = replace(page, command=as_typed.command())
-        print(f"{page.lead}\nwrote {write_study(out / name, page, numbers)[0]}")
+        print(page.lead)
+        command_line.tell(write_study(Path(_OUT.value, name), page, numbers)[:1])
+    command_line.tell((), "random_latents", workdir=WORKDIR.value)
 
 
 if __name__ == "__main__":

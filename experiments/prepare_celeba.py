@@ -66,6 +66,10 @@ def main() -> None:
     print(f"skipped: {len(source['skipped'])}")
     for name, reason in source["skipped"]:
         print(f"  {name} {reason}")
+    asked = {"config": "configs/celeba.py", "config.data.path": _OUT.value}
+    if _SIZE.value != 96:
+        asked["config.data.image_shape"] = f"({_SIZE.value},{_SIZE.value},3)"
+    command_line.tell([_OUT.value], "train", **asked, workdir="runs/celeba")
 
 
 if __name__ == "__main__":

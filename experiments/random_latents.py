@@ -23,7 +23,7 @@ _WORKDIR = flags.DEFINE_multi_string(
     "workdir", None, "Folder of a run; give it again for more.", required=True
 )
 _DATA = command_line.data()
-_OUT = command_line.out_folder(None, "index.html; needed for several runs.")
+_OUT = command_line.out_below("random_latents", "index.html; needed for several runs")
 _POINTS = command_line.count("points", 1000, "Points per row, at most.", low=8)
 _SEEDS = command_line.count("seeds", 3, "Seeds that mean and deviation are taken over.", high=100)
 _COLUMNS = command_line.count("columns", 10, "Images of a row that are shown.", high=1000)
@@ -36,7 +36,7 @@ _SEED = command_line.seed("First seed of points and distances.")
 def main() -> None:
     """Measures every run, then writes the page."""
     names = _run_names(_WORKDIR.value)
-    if len(names) > 1 and not _OUT.value:
+    if len(names) > 1 and not flags.FLAGS["out"].present:
         raise UserError("several runs have no folder in common: give one with --out=FOLDER")
 
     from vae_jax.report.page import text_table, write_study
@@ -59,8 +59,8 @@ def main() -> None:
     for section in page.sections:
         for table in section.tables:
             print(f"{section.heading}\n{text_table(table)}\n")
-    out = _OUT.value or f"{_WORKDIR.value[0]}/random_latents"
-    print(f"wrote {write_study(out, page, numbers)[0]}")
+    written = write_study(_OUT.value, page, numbers)
+    command_line.tell(written[:1], "filters", workdir=_WORKDIR.value[0], layer="conv_0")
 
 
 def _run_names(workdirs: list[str]) -> dict[str, str]:

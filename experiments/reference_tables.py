@@ -22,7 +22,7 @@ from experiments import app, as_typed, command_line
 _DATA = flags.DEFINE_string("data", "data/mnist", "Folder with MNIST's four IDX files.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/reference", "Folder of the runs.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of each model; seeds scatter, so give five.")
-_OUT = command_line.out_folder(None, "the page; WORKDIR/tables by default.")
+_OUT = command_line.out_below("tables", "the page")
 _EPOCHS = {
     "keras_example": command_line.count("keras_example_epochs", 5, "0 leaves it out.", low=0),
     "mnist_z12": command_line.count("mnist_z12_epochs", 37, "0 leaves it out.", low=0),
@@ -64,7 +64,7 @@ def main() -> int | None:
         for table in section.tables:
             print(f"\n{table.caption}\n{text_table(table)}")
     written = write_study(_OUT.value or f"{_WORKDIR.value}/tables", shown, compared)
-    print(f"\nwrote {written[0]}")
+    command_line.tell(written[:1])
     return None
 
 

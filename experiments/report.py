@@ -29,7 +29,7 @@ def main() -> None:
 
     results = merge_results([read_results(workdir) for workdir in _WORKDIRS.value])
     page = replace(ablation.page(results), command=as_typed.command())
-    print(f"wrote {write_study(_OUT.value, page, ablation.numbers(results))[0]}")
+    command_line.tell(write_study(_OUT.value, page, ablation.numbers(results))[:1])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ _DATA = command_line.data()
 _COUNT = command_line.count("count", 1000, "Test images; 0 for all.", low=0)
 _SHOWN = command_line.count("shown", 16, "Images in the picture.", high=1000)
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Run folder of a classifier of classes.")
-_OUT = command_line.out_folder(None, "the page; WORKDIR/restoration by default.")
+_OUT = command_line.out_below("restoration", "the page")
 
 
 def main() -> None:
@@ -36,8 +36,8 @@ def main() -> None:
     for section in page.sections:
         for table in section.tables:
             print(f"\n{section.heading}\n{text_table(table)}")
-    written = write_study(_OUT.value or f"{WORKDIR.value}/restoration", page, result.numbers)
-    print(f"wrote {written[0]}")
+    written = write_study(_OUT.value, page, result.numbers)
+    command_line.tell(written[:1], "evaluate", workdir=WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -56,15 +56,14 @@ def main() -> None:
     images = decode(run.model, run.variables, z, labels)
     picture, facts = image_grid(images, _COLUMNS.value), run.provenance | facts
     out = Path(_OUT.value)
-    save_png(out, picture, facts)
-    print(f"wrote {out}")
+    written = [save_png(out, picture, facts)]
     if _SHARPEN.value:
         beside = out.with_stem(out.stem + "-sharpened")
-        save_png(beside, sharpened(picture), facts)
-        print(f"wrote {beside}")
+        written.append(save_png(beside, sharpened(picture), facts))
     for flag, array in ((_LATENTS, z), (_ARRAYS, images)):
         if flag.value:
-            print(f"wrote {write_file(flag.value, npy_bytes(array))}")
+            written.append(write_file(flag.value, npy_bytes(array)))
+    command_line.tell(written, "latent_space", workdir=WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,7 @@ def main() -> int:
     if result.interrupted_by is not None:
         print(f"stopped at step {result.step}; the same command resumes there")
         return 128 + result.interrupted_by
-    for path in draw_run(_WORKDIR.value):
-        print(f"wrote {path}")
-    print(f"next: python -m experiments.evaluate --workdir={_WORKDIR.value}")
+    command_line.tell(draw_run(_WORKDIR.value), "evaluate", workdir=_WORKDIR.value)
     return 0
 
 

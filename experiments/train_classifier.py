@@ -36,6 +36,7 @@ def main() -> int:
         return 128 + result.interrupted_by
     row = [row for row in read_rows(_WORKDIR.value) if row["split"] == "test"][-1]
     print(accuracy_table(config, row, open_splits(config.data).test))
+    command_line.tell([_WORKDIR.value], "filters", workdir=_WORKDIR.value, layer="conv_0")
     return 0
 
 

@@ -28,6 +28,7 @@ REASONS = {
     errno.ENFILE: "too many files are open",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "it is a folder",
+    errno.EEXIST: "a file of this name is in its place",
     errno.ENOENT: "it does not exist",
     errno.ENAMETOOLONG: "the name is too long",
     errno.ELOOP: "its symbolic links lead in a circle",
@@ -40,7 +41,7 @@ def reason_of(error: OSError) -> str:
 
 
 @contextmanager
-def explained(path: str | Path, remedy: str = "name another place") -> Iterator[None]:
+def explained(path: str | os.PathLike[str], remedy: str = "name another place") -> Iterator[None]:
     """Turns an OSError while writing `path` into a UserError of one sentence.
 
     Args:

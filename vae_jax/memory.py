@@ -21,7 +21,7 @@ def machine_bytes() -> int:
     if soft != resource.RLIM_INFINITY:
         limits.append(soft)
     for path in CONTROL_GROUP_LIMITS:
-        text = path.read_text().strip() if path.is_file() else ""
+        text = path.read_text("utf-8").strip() if path.is_file() else ""
         if text.isdecimal():
             limits.append(int(text))
     return min(limits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from vae_jax.checkpoint.saving import (
 )
 from vae_jax.data.batches import to_unit_range
 from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage
-from vae_jax.data.splits import Splits, condition_labels, first_images, open_splits
+from vae_jax.data.splits import ARRAYS, Splits, condition_labels, first_images, open_splits
 from vae_jax.losses import Objective
 from vae_jax.memory import require_memory
 from vae_jax.metrics.densities import normal
@@ -139,6 +139,37 @@ def open_classifier(
     variables = network_variables(restored.items)
     named = data is not None
     return Run(Path(workdir), config, restored.step, model, variables, label_names, named)
+
+
+def open_judge(workdir: str | Path, data: Mapping[str, Any], digest: str = "") -> Run[Classifier]:
+    """Opens a classifier that is to look at images of a data set.
+
+    Args:
+        workdir: The classifier's run folder.
+        data: The fields of `config.data` of what it judges.
+        digest: Of that data set; by default `data` says it.
+
+    Returns:
+        See `open_classifier`.
+
+    Raises:
+        UserError: Also if it was trained on images of another shape or another known data set.
+    """
+    judge = open_classifier(workdir)
+    own = judge.config.data
+    if judge.model.image_shape != tuple(data["image_shape"]):
+        raise UserError(
+            f"the classifier in {str(workdir)!r} sees images of {judge.model.image_shape}, but "
+            f"these are {tuple(data['image_shape'])}: train one on the same images"
+        )
+    digests = {own["digest"], digest or data["digest"]} - {""}
+    # Two preparations of one kind may well show the same images; others never do.
+    if len(digests) > 1 and (own["name"] != data["name"] or own["name"] in ARRAYS):
+        raise UserError(
+            f"the classifier in {str(workdir)!r} was trained on other images ({own['name']} at "
+            f"{own['path']}) than these ({data['name']} at {data['path']}): train one on the same"
+        )
+    return judge
 
 
 def _config(workdir: str | Path, kind: str, data: str | None) -> ConfigDict:

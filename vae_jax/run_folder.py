@@ -71,7 +71,7 @@ def write_config(workdir: str | Path, config: ConfigDict) -> None:
     """Writes WORKDIR/config.json, all or nothing."""
     path = Path(workdir) / CONFIG_FILE
     temporary = path.with_suffix(".tmp")
-    with explained(path), temporary.open("w") as file:
+    with explained(path), temporary.open("w", encoding="utf-8") as file:
         file.write(configs.to_json(config))
         file.flush()
         os.fsync(file.fileno())
@@ -136,13 +136,13 @@ class MetricsLog:
         checkpoints.mkdir(parents=True, exist_ok=True)  # before the first row
         kept = [row for row in rows if row["step"] <= step]
         temporary = self._path.with_suffix(".tmp")
-        with temporary.open("w") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.writelines(_line(row) for row in kept)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._path)
         sync_directory(self._path.parent)
-        self._file = self._path.open("a")
+        self._file = self._path.open("a", encoding="utf-8")
         self._events = _event_writer(Path(workdir), step) if tensorboard else None
 
     def write(self, row: dict[str, Any]) -> None:
@@ -219,7 +219,7 @@ def _describe_holder(path: Path, patience: float = 1.0) -> str:
     deadline = time.monotonic() + patience
     while True:
         try:
-            holder = json.loads(path.read_text())
+            holder = json.loads(path.read_bytes())
             return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
         except (OSError, ValueError, LookupError, TypeError):
             if time.monotonic() > deadline:
@@ -237,11 +237,13 @@ def run_lock(workdir: str | os.PathLike[str]) -> Iterator[None]:
         workdir: the run folder; created if it is missing.
 
     Raises:
-        UserError: another process holds the lock; the sentence names it.
+        UserError: the folder cannot be written, or another process holds the lock; the sentence
+            names it.
     """
     path = Path(workdir) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    with explained(workdir, "name another --workdir"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     _held.add(descriptor)
     try:
         try:

@@ -16,17 +16,16 @@ first proves that it computes the same loss and gradient norm from the same weig
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from experiments import app
+from experiments import app, command_line
 from experiments.config_file import ConfigFlag
 from experiments.speed.programs import PEERS
+from vae_jax.files import json_bytes, write_file
 from vae_jax.types import UserError
 
 _CONFIG = ConfigFlag("Config file.", required=False)
@@ -42,7 +41,7 @@ _SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each time.", lower_boun
 _PYTHON = flags.DEFINE_string("peer_python", sys.executable, "Interpreter of Keras and PyTorch.")
 _REAL_DATA = flags.DEFINE_bool("real_data", False, "Images of config.data, not random ones.")
 _FILES = flags.DEFINE_integer("files", 12_000, "JPEGs of --what=prepare.", lower_bound=64)
-_JSON = flags.DEFINE_string("json", None, "Write the result to this file too.")
+_JSON = command_line.out_file(None, "the result as JSON.", "json")
 
 
 def main() -> None:
@@ -55,8 +54,7 @@ def main() -> None:
     end_on_sigterm()
     result = _measure(_WHAT.value)
     if _JSON.value:
-        Path(_JSON.value).write_text(json.dumps(result, indent=2) + "\n")
-        print(f"wrote {_JSON.value}")
+        command_line.tell([write_file(_JSON.value, json_bytes(result))])
 
 
 def end_on_sigterm() -> None:

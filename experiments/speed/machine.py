@@ -41,7 +41,7 @@ def machine_in_words() -> str:
 def _cpu_information() -> dict[str, str]:
     """What Linux tells of the first processor."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
+    lines = path.read_text("utf-8").split("\n\n")[0].splitlines() if path.exists() else []
     pairs = (line.partition(":") for line in lines)
     facts = {name.strip(): value.strip() for name, _, value in pairs}
     return facts | {"flags": facts.get("flags") or facts.get("Features", "")}
@@ -51,7 +51,10 @@ def cache_bytes(level: int) -> int | None:
     """Returns the size of the first processor's cache of a level, or None where it is unknown."""
     for index in sorted(CACHES.glob("index*")):
         try:
-            facts = {name: (index / name).read_text().strip() for name in ("level", "type", "size")}
+            facts = {
+                name: (index / name).read_text("utf-8").strip()
+                for name in ("level", "type", "size")
+            }
             if facts["level"] == str(level) and facts["type"] in ("Data", "Unified"):
                 return int(facts["size"].removesuffix("K")) * 1024
         except (OSError, ValueError):

@@ -61,7 +61,7 @@ class Task:
 
     def save(self, folder: Path) -> None:
         """Write the task where `TaskFolder` finds it."""
-        (folder / TASK_FILE).write_text(json.dumps(asdict(self)))
+        (folder / TASK_FILE).write_text(json.dumps(asdict(self)), "utf-8")
 
 
 class TaskFolder:
@@ -74,7 +74,7 @@ class TaskFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.task = Task(**json.loads((self.path / TASK_FILE).read_text()))
+        self.task = Task(**json.loads((self.path / TASK_FILE).read_bytes()))
 
     def images(self) -> np.ndarray:
         """The data, `[N, H, W, C]` uint8."""

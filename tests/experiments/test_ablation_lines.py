@@ -1,6 +1,9 @@
 """experiments.ablation and experiments.report as a user runs them."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 SWEEP = """
 from ml_collections import ConfigDict
@@ -39,3 +42,29 @@ def test_a_sweep_is_trained_measured_and_reported(command, tiny_store, tmp_path)
     assert pictures == {path.name for path in (workdir / "ablation").glob("*.png")}
     bad = command("report", f"--workdir={tmp_path / 'none'}", f"--out={out}", expect=2)
     assert "has no ablation/results.json" in bad and "Traceback" not in bad
+
+
+ALL_FAILED = """
+import sys
+from experiments import ablation, app
+from vae_jax.train import sweep
+
+def fit_sweep(config, workdir):
+    members = sweep.sweep_members(config)
+    outcomes = {member.name: sweep.Outcome("failed", "not enough memory", 0) for member in members}
+    return sweep.SweepResult(members, outcomes, None)
+
+sweep.fit_sweep = fit_sweep
+app.run(ablation.main)
+"""
+
+
+def test_a_sweep_whose_members_all_failed_ends_with_an_error(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_FAILED, "--config=configs/ablation_faces.py",
+         f"--workdir={tmp_path}"],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "error: no run of the sweep was trained; " in done.stderr
+    assert ": not enough memory" in done.stderr

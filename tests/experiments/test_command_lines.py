@@ -1,6 +1,7 @@
 """Every entry point as a user runs it, in processes of their own, on configs/tiny.py."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from vae_jax.run import open_run, open_subject
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +95,18 @@ def test_encode_a_store_and_a_folder(command, trained):
         latents = np.load(out)
         assert latents["mean"].shape == latents["log_var"].shape == (count, 4)
         assert latents["files"][0] == "000001.jpg"
+
+
+def test_data_that_lie_elsewhere_are_named(command, trained):
+    workdir, home, _ = trained
+    moved, nowhere = shutil.copytree(workdir, home / "moved"), home / "nowhere"
+    text = (moved / "config.json").read_text()
+    (moved / "config.json").write_text(text.replace(str(home / "faces"), str(nowhere)))
+    output = command("evaluate", f"--workdir={moved}", expect=2)
+    assert f"{str(nowhere)!r}, which does not exist: set --data=PATH to where" in output
+    assert not nowhere.exists()
+    run = open_run(moved, data=str(home / "faces"))
+    assert len(open_subject(run, "train").images) == 38
 
 
 def test_the_same_command_resumes_and_more_epochs_train_on(command, trained):

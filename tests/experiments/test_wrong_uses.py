@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from configs import ablation_faces, classifier_mnist, tiny
+from vae_jax.config import to_json
+
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(
-    path.stem for path in (ROOT / "experiments").glob("*.py") if "app.run(main)" in path.read_text()
+    ".".join(path.relative_to(ROOT / "experiments").with_suffix("").parts)
+    for path in (ROOT / "experiments").rglob("*.py")
+    if "app.run(main)" in path.read_text("utf-8")
 )
 MANY = Path(__file__).with_name("many_commands.py")
 
@@ -26,6 +31,8 @@ CONFIGS = {
     "binary.py": "\0\1",
     "argument.py": "def get_config(name):\n    return name\n",
 }
+# What lies in a folder of the same name.
+KINDS = {"tiny": tiny, "sweep": ablation_faces, "classifier": classifier_mnist}
 # command, arguments, what the sentence says
 WRONG_USES = [
     ("train", [WORKDIR], "--config is missing"),
@@ -83,6 +90,40 @@ WRONG_USES = [
     ("export", [WORKDIR, "--out={home}/syntax.py"], "is a file, but names a folder"),
     ("sample", [WORKDIR, "--config.seed=1"], "this command reads no config"),
     ("latent_space", [WORKDIR, "--strength=nan"], "must be finite"),
+    ("latent_space", ["--workdir={home}/tiny"], "holds no checkpoint yet; train it first"),
+    ("train", [TINY, "--workdir={home}/sweep"], "holds a sweep, but a run is needed"),
+    ("train", [TINY, "--workdir={home}/syntax.py"], "a file of this name is in its place"),
+    ("train", [TINY, "--workdir="], "--workdir is empty"),
+    ("train_classifier", [TINY, WORKDIR], "no section `classifier`"),
+    ("train_classifier", ["--config=configs/classifier_mnist.py", "--workdir={home}/tiny"],
+     "holds a run, but a classifier is needed"),
+    ("ablation", ["--config=configs/ablation_faces.py", "--workdir={home}/tiny"],
+     "holds a run, but a sweep is needed"),
+    ("ablation", [TINY, WORKDIR], "no section `sweep`"),
+    ("sample", ["--workdir={home}/sweep"], "name one of its runs, {home}/sweep/members/NAME"),
+    ("evaluate", ["--workdir={home}/classifier"], "holds a classifier, but a run is needed"),
+    ("evaluate", [WORKDIR, "--data="], "--data is empty"),
+    ("filters", ["--workdir={home}/sweep", "--layer=conv_0"], "holds a sweep, but a run"),
+    ("filters", [WORKDIR, "--layer=conv_0", "--seeds=1000000"], "from 2 to 100"),
+    ("export", ["--workdir={home}/broken"], "is not valid JSON"),
+    ("encode", [WORKDIR], "--images is missing"),
+    ("encode", [WORKDIR, "--images=."], "is not a run folder"),
+    ("restore", [WORKDIR, "--count=-1"], "from 0 to"),
+    ("conditional", [WORKDIR, "--columns=1e6"], "must be a whole number"),
+    ("random_latents", ["--workdir=a", "--workdir=b"], "--out=FOLDER"),
+    ("report", ["--workdir={home}/sweep", "--out={home}/report"], "no ablation/results.json"),
+    ("import_keras", [WORKDIR], "--encoder and --decoder are missing"),
+    ("import_keras", [WORKDIR, "--encoder=e", "--decoder=d"], "--config is missing"),
+    ("import_keras", [TINY, WORKDIR, "--encoder=e.h5", "--decoder=d.h5"], "e.h5"),
+    ("prepare_celeba", ["--source={home}/none", "--out={home}/a"], "does not exist"),
+    ("prepare_celeba", ["--source={home}/syntax.py", "--out={home}/a"], "zip"),
+    ("kl_weight", ["--convention=nobody"], "nobody"),
+    ("kl_weight", ["--convention=sum", "--image_shape=3,3"], "three whole numbers"),
+    ("reference_tables", ["--seeds=one"], "not a list of seeds"),
+    ("reference_tables", ["--data={home}/none", "--workdir={home}/tables"], "does not exist"),
+    ("speed.__main__", [], "needs --config"),
+    ("speed.__main__", ["--against=numpy"], "--against=numpy is unknown"),
+    ("speed.__main__", ["--what=prepare", "--json=/dev/null"], "not a regular file"),
 ]  # fmt: skip
 EVERYWHERE = {
     "--wrokdir=x": "--wrokdir is not a flag of this command",
@@ -96,6 +137,11 @@ def outcomes(tmp_path_factory):
     home = tmp_path_factory.mktemp("wrong")
     for name, text in CONFIGS.items():
         (home / name).write_text(text)
+    for name, module in KINDS.items():
+        (home / name).mkdir()
+        (home / name / "config.json").write_text(to_json(module.get_config()))
+    (home / "broken").mkdir()
+    (home / "broken" / "config.json").write_text("{")
     cases = [(name, arguments) for name, arguments, _ in WRONG_USES]
     cases += [(name, [flag]) for name in COMMANDS for flag in ("--help", *EVERYWHERE)]
     lines = [[name, [text.format(home=home) for text in rest]] for name, rest in cases]
@@ -106,6 +152,8 @@ def outcomes(tmp_path_factory):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    found = [[text.replace(str(home), "{home}") if isinstance(text, str) else text for text in some]
+             for some in found]  # fmt: skip
     return {(name, *rest): outcome for (name, rest), outcome in zip(cases, found, strict=True)}
 
 
@@ -208,5 +256,25 @@ def test_a_platform_that_is_not_there_is_told():
     assert "error: JAX finds no device for JAX_PLATFORMS=nowhere" in done.stderr
 
 
-def test_the_table_names_commands_that_exist():
-    assert {name for name, *_ in WRONG_USES} <= set(COMMANDS)
+READ_ONLY = """
+import os
+os.access = lambda *_: False
+from experiments import app, evaluate
+app.run(evaluate.main)
+"""
+
+
+def test_pages_of_a_run_that_one_may_only_read_go_elsewhere(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ONLY, f"--workdir={tmp_path}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == (
+        f"error: --out={tmp_path}/evaluation cannot be written: no permission in {tmp_path}; "
+        "give another place with --out\n"
+    )
+
+
+def test_the_table_has_every_command():
+    assert {name for name, *_ in WRONG_USES} == set(COMMANDS)

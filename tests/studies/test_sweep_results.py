@@ -138,6 +138,10 @@ def test_samples_in_the_features_of_one_classifier(swept, tmp_path):
     config.data.image_shape = (32, 32, 3)
     with pytest.raises(UserError, match=r"sees images of \(16, 16, 3\).*train one on the same"):
         measure(config, workdir, trained, open_splits(swept[0].data), options, silent)
+    config.data.image_shape, config.data.name = (16, 16, 3), "faces"
+    other = open_splits(swept[0].data)._replace(digest="0" * 64)
+    with pytest.raises(UserError, match="was trained on other images .celeba at"):
+        measure(config, workdir, trained, other, options, silent)
 
 
 def test_results_are_read_back_as_they_were_measured(swept):

@@ -21,6 +21,7 @@ from vae_jax.train.sweep import (
     make_plan,
     member_folder,
     member_memory,
+    read_record,
     resolve_schedule,
     sweep_members,
 )
@@ -283,6 +284,10 @@ def test_a_diverged_member_is_reported_and_the_others_finish(
     assert any("w0.5-z2-lr0.001-s1 diverged" in line for line in said)
     record = json.loads((tmp_path / "members" / "w0.5-z2-lr0.001-s1" / "member.json").read_text())
     assert record["status"] == "diverged" and record["seconds"] > 0
+    for broken in (b"{", b"{}", b"[]", b"\xff", b'{"seconds": "x", "status": "finished"}'):
+        (tmp_path / "member.json").write_bytes(broken)
+        with pytest.raises(UserError, match="member.json is damaged; remove it"):
+            read_record(tmp_path)
     # It is not tried again, and not forgotten.
     assert fit_sweep(sweep_config, tmp_path, quiet).outcomes == result.outcomes
 

@@ -65,7 +65,7 @@ class StepFolders:
         """Exchanges the record of a step by one rename."""
         path = self._record_path(step)
         fresh = path.with_name(f"{RECORD_FILE}.new")
-        fresh.write_text(json.dumps(sealed))
+        fresh.write_text(json.dumps(sealed), "utf-8")
         self.sync(step)
         fresh.replace(path)
 

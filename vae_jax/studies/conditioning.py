@@ -24,7 +24,7 @@ from vae_jax.run import (
     decode,
     encode_subject,
     make_subject,
-    open_classifier,
+    open_judge,
     predict,
     prior_latents,
     run_splits,
@@ -124,7 +124,7 @@ def measure(run: Run[VAE], options: Options) -> Result:
     result = Result(facts, options, run.label_names, images, rows)
     if options.classifier is None:
         return result
-    judge = open_classifier(options.classifier)
+    judge = open_judge(options.classifier, run.config.data)
     own = [row["accuracy"] for row in read_rows(options.classifier) if row["split"] == "test"]
     judged: dict[str, Any] = {"accuracy": own[-1] if own else None}
     if run.config.data.condition == "class":

@@ -42,7 +42,7 @@ from vae_jax.run import (
     encode_batch,
     encode_subject,
     in_batches,
-    open_classifier,
+    open_judge,
     open_subject,
     prior_latents,
     reconstructions,
@@ -279,13 +279,7 @@ def feature_spaces(run: Run[VAE], options: Options) -> dict[str, Space]:
         "pixels": lambda images, labels: pixels(images),
     }
     if options.classifier:
-        judge = open_classifier(options.classifier)
-        if judge.model.image_shape != run.model.image_shape:
-            raise UserError(
-                f"the classifier in {options.classifier!r} sees images of "
-                f"{judge.model.image_shape}, but this model's are {run.model.image_shape}: train "
-                "one on the same images"
-            )
+        judge = open_judge(options.classifier, run.config.data)
         spaces["classifier"] = lambda images, labels: classifier_features(judge, images)
     return {name: spaces[name] for name in dict.fromkeys(names)}
 

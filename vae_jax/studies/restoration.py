@@ -30,7 +30,7 @@ from vae_jax.run import (
     Subject,
     encode_subject,
     in_batches,
-    open_classifier,
+    open_judge,
     open_subject,
     predict,
     reconstructions,
@@ -140,7 +140,7 @@ def measure(run: Run[VAE], options: Options) -> Result:
     prepared = fill_erased(seen.inputs, erased, mean_image) if erased.any() else seen.inputs
     for name, (function, strength) in filters.items():
         restored[name], strengths[name] = function(prepared, strength), strength
-    judge = open_classifier(options.classifier) if options.classifier else None
+    judge = _judge(run, options.classifier, subject) if options.classifier else None
     ways = {AS_MADE: restored}
     if erased.any():
         ways[KEPT] = {
@@ -171,6 +171,16 @@ def measure(run: Run[VAE], options: Options) -> Result:
         )
     )
     return Result(facts, options, shown, scores, strengths, without)
+
+
+def _judge(run: Run[VAE], workdir: str, subject: Subject) -> Run[Classifier]:
+    judge = open_judge(workdir, run.config.data)
+    if judge.config.data.condition != "class" or judge.label_names != subject.split.label_names:
+        raise UserError(
+            f"the classifier in {workdir!r} knows {', '.join(judge.label_names)}, but these images "
+            "have other classes: train one on the same classes"
+        )
+    return judge
 
 
 def _erased(subject: Subject) -> np.ndarray:

@@ -46,7 +46,7 @@ from vae_jax.run import (
     decode,
     encode_subject,
     make_subject,
-    open_classifier,
+    open_judge,
     open_run,
     prior_latents,
 )
@@ -198,13 +198,7 @@ def measure(
     began, workdir = time.monotonic(), Path(workdir)
     spaces: dict[str, Space] = {"pixels": small_pixels}
     if options.classifier:
-        judge = open_classifier(options.classifier)
-        if judge.model.image_shape != tuple(config.data.image_shape):
-            raise UserError(
-                f"the classifier in {options.classifier!r} sees images of "
-                f"{judge.model.image_shape}, but this sweep's are "
-                f"{tuple(config.data.image_shape)}: train one on the same images"
-            )
+        judge = open_judge(options.classifier, config.data, splits.digest)
         spaces["classifier"] = partial(classifier_features, judge)
     key = {"schema": SCHEMA, "classifier": options.classifier}
     measured = []

@@ -428,6 +428,7 @@ def fit_sweep(config: ConfigDict, workdir: str | Path, say: Say = print) -> Swee
     """
     workdir = Path(workdir)
     configs.validate(config)
+    folders.saved_config(workdir, "sweep")  # Another kind is refused before images are prepared.
     splits = devices.first_before_others(lambda: open_splits(config.data))
     config = config.copy_and_resolve_references()
     config.data.digest = splits.digest

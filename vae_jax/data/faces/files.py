@@ -88,7 +88,7 @@ def _claim(root: Path, wanted: dict[str, object]) -> None:
     wanted = {**wanted, "drawing_version": DRAWING_VERSION}
     if manifest.exists():
         try:
-            found = json.loads(manifest.read_text())
+            found = json.loads(manifest.read_bytes())
         except ValueError:
             found = "an unreadable " + MANIFEST_FILE
         if found != wanted:
@@ -117,7 +117,7 @@ def _temporary(path: Path) -> Path:
 
 def _write_text(path: Path, lines: list[str]) -> None:
     temporary = _temporary(path)
-    with open(temporary, "w", newline="\n") as file:
+    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(line + "\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
