@@ -69,6 +69,16 @@ def end(process, number, within):
     return output
 
 
+@pytest.fixture(autouse=True)
+def signals_that_end():
+    """A background job ignores Ctrl-C, one under nohup a hangup, and so would what they start."""
+    ends = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    previous = {number: signal.signal(number, handler) for number, handler in ends.items()}
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def processes():
     started = []
@@ -140,15 +150,7 @@ def test_a_killed_trainer_leaves_no_stale_lock(tiny_store, tiny_config, tmp_path
     assert fit(tiny_config, tmp_path, lambda line: None).step >= 5
 
 
-@pytest.fixture
-def interruptible():
-    """Background jobs of a shell ignore Ctrl-C, and so would what they start."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
-def test_an_interrupt_while_data_are_prepared_ends_it(tmp_path, processes, interruptible):
+def test_an_interrupt_while_data_are_prepared_ends_it(tmp_path, processes):
     faces = tmp_path / "faces"
     command = [
         sys.executable, "-m", "experiments.train", "--config=configs/tiny.py",
