@@ -51,7 +51,7 @@ def main() -> None:
     mean, log_var = encode(run.model, run.variables, images.images, _labels(run, images))
     arrays = {"mean": mean, "log_var": log_var, "files": np.array(images.file_names)}
     print(f"mean and log_var of {mean.shape[0]:,} images, {mean.shape[1]} dimensions")
-    written = write_file(_OUT.value, npz_bytes(arrays))
+    written = write_file(_OUT.value, npz_bytes(**arrays))
     command_line.tell([written], "latent_space", workdir=WORKDIR.value)
 
 

@@ -120,7 +120,7 @@ def test_the_same_command_resumes_and_more_epochs_train_on(command, trained):
     assert "resuming at step 10" in output and "epoch 3/3" in output
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
-    assert steps == [5, 5, 10, 10, 15, 15]
+    assert steps == [5, 5, 5, 10, 10, 10, 15, 15, 15]  # train, validation, test
 
 
 def test_a_mistake_is_one_sentence(command, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -74,7 +75,14 @@ def live(workdir, config, phase, event, seconds):
         f"--config.data.name={config.data.name}", f"--config.data.path={config.data.path}",
         f"--config.train.epochs={EPOCHS}", "--config.checkpoint.keep_latest=1",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     said = [line.split() for line in done.stdout.splitlines()]
     died = [words[1] for words in said if words[:1] == ["dies"]]
     assert done.returncode == (-signal.SIGKILL if died else 0), done.stdout + done.stderr

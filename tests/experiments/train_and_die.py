@@ -90,9 +90,7 @@ write, Checkpoints._write = Checkpoints._write, acknowledge
 fsync = os.fsync
 os.fsync = lambda descriptor: (sys.audit("os.fsync", descriptor), fsync(descriptor))[1]
 training.draw_run = lambda workdir: []  # after the end of the training
-assert (
-    trainer.folders is run_folder and trainer.MetricsLog is run_folder.MetricsLog
-)  # what was wrapped
+assert trainer.folders is run_folder  # whose functions were wrapped
 sys.addaudithook(count)
 if PHASE == "anywhere":
     clock = threading.Timer(SECONDS, die)

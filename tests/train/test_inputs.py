@@ -102,7 +102,7 @@ jitted_pair = jax.jit(training_pair, static_argnums=0)
 class Echo:
     """Stands in for a model: its logits are a function of the inputs alone."""
 
-    style = BlockStyle()
+    style, sample = BlockStyle(), True
 
     def clone(self, style):
         return self
