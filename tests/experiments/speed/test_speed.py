@@ -24,6 +24,7 @@ def make_folder(path, what, **model):
     return TaskFolder(path)
 
 
+@pytest.mark.slow
 def test_against_plain_flax_from_the_command_line(command, tmp_path):
     out = tmp_path / "result.json"
     shown = command(
