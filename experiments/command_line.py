@@ -131,16 +131,17 @@ def _workdir() -> Path:
 
 
 def _check_outputs() -> None:
-    seen: dict[Path, str] = {}
+    seen: dict[str, str] = {}
     for name, flag in (_files | _folders).items():
         if flag.value is None:
             continue
         if name in _below and not flags.FLAGS[name].present and not _workdir().is_dir():
             continue  # That there is no such workdir is what has to be told.
         path = Path(flag.value)
-        if path.resolve() in seen:
-            raise UserError(f"--{name} and --{seen[path.resolve()]} both name {path}")
-        seen[path.resolve()] = name
+        real = os.path.realpath(path)  # Other than `resolve`, it takes links that lead in a circle.
+        if real in seen:
+            raise UserError(f"--{name} and --{seen[real]} both name {path}")
+        seen[real] = name
         if name in _files:
             check_replaceable(path)
         elif path.exists() and not path.is_dir():

@@ -94,6 +94,8 @@ WRONG_USES = [
     ("train", [TINY, "--workdir={home}/sweep"], "holds a sweep, but a run is needed"),
     ("train", [TINY, "--workdir={home}/syntax.py"], "a file of this name is in its place"),
     ("train", [TINY, "--workdir="], "--workdir is empty"),
+    ("train", [TINY, WORKDIR, "--config.data.path="], "config.data.path is empty"),
+    ("sample", [WORKDIR, "--out={home}/circle"], "symbolic links lead in a circle"),
     ("train_classifier", [TINY, WORKDIR], "no section `classifier`"),
     ("train_classifier", ["--config=configs/classifier_mnist.py", "--workdir={home}/tiny"],
      "holds a run, but a classifier is needed"),
@@ -140,6 +142,7 @@ def outcomes(tmp_path_factory):
     for name, module in KINDS.items():
         (home / name).mkdir()
         (home / name / "config.json").write_text(to_json(module.get_config()))
+    (home / "circle").symlink_to("circle")
     (home / "broken").mkdir()
     (home / "broken" / "config.json").write_text("{")
     cases = [(name, arguments) for name, arguments, _ in WRONG_USES]

@@ -57,6 +57,8 @@ def open_splits(
         UserError: nothing usable at the path, images of another shape than the config says, or
             other data than those of `digest`.
     """
+    if not data["path"]:
+        raise UserError("config.data.path is empty; name the folder of the images")
     try:
         train, validation, test, digest = _open(data, prepare, setting)
     except OSError as error:
