@@ -1,5 +1,7 @@
 """The evaluation's own arithmetic, the Inception hook, and what its page says."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -33,6 +35,9 @@ def test_fid_only_of_inception_activations(tmp_path):
         fid_of_file(tmp_path / "b.npz")
     with pytest.raises(UserError, match="arrays real and fake"):
         fid_of_file(tmp_path / "absent.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(UserError, match="arrays real and fake"):
+        fid_of_file(tmp_path / "pipe.npz")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:5000])
     with pytest.raises(UserError, match="cut.npz must be a .npz with the arrays real and fake"):
         fid_of_file(tmp_path / "cut.npz")

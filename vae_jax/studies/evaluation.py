@@ -353,7 +353,7 @@ def fid_of_file(path: str | Path) -> dict[str, Any]:
         UserError: It is no such file.
     """
     if not Path(path).is_file():  # A pipe would be waited for.
-        raise UserError(f"--inception={path} is not a file; give a .npz file")
+        raise UserError(f"--inception={path} must be a .npz with the arrays real and fake")
     try:
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("real", "fake")}
