@@ -21,7 +21,7 @@ from experiments.run_flags import STEP, WORKDIR
 _DATA = command_line.data()
 _SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
 _COUNT = command_line.count("count", 0, "Images, at most; 0 for all.", low=0)
-_SAMPLES = command_line.count("samples", 50, "Importance samples per image.")
+_SAMPLES = command_line.count("samples", 50, "Importance samples per image.", high=100_000)
 _GENERATED = command_line.count("generated", 1000, "Prior samples, at most.", low=8)
 _FEATURES = flags.DEFINE_list(
     "features",
