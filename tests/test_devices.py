@@ -82,11 +82,12 @@ def test_members_take_no_more_devices_than_there_are_members():
         members_share(9, 3, some(8))
 
 
-def test_on_eight_virtual_devices():
+@pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_on_eight_virtual_devices(marked):
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
     checks = ROOT / "tests" / "train" / "on_eight_devices.py"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", str(checks)],
+        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-m", marked, checks],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": flags},
         capture_output=True,

@@ -224,6 +224,7 @@ def grouped(tiny_config, devices):
     return losses, engine.unpack(states[-1]), tests, states[-1]
 
 
+@pytest.mark.slow
 def test_members_on_devices_of_their_own_are_trained_as_on_one(tiny_config):
     """Three members on two devices, one of which computes a copy."""
     losses, states, tests, _ = grouped(tiny_config, 1)
@@ -236,6 +237,7 @@ def test_members_on_devices_of_their_own_are_trained_as_on_one(tiny_config):
         assert test["test"] == pytest.approx(expected["test"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_the_same_figures_on_any_number_of_devices(tiny_config, tmp_path):
     """Three members, each with its own order of the images, on one device each."""
     with tiny_config.unlocked():
