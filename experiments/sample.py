@@ -28,7 +28,9 @@ _COLUMNS = command_line.count("columns", 8, "Images per row.", high=1000)
 _OUT = command_line.out_file("samples.png", "the picture.")
 _SHARPEN = flags.DEFINE_bool("sharpen", False, "Also write a sharpened picture beside it.")
 _LATENTS = command_line.out_file(None, "the latent points [N, Z] as .npy.", "latents")
-_LATENTS_IN = flags.DEFINE_string("latents_in", None, "Decode the points of this .npy instead.")
+_LATENTS_IN = flags.DEFINE_string(
+    "latents_in", None, "Decode the points of this .npy, or of the explorer's .json, instead."
+)
 _LABEL = flags.DEFINE_string("label", None, "Class to ask a conditional model for.")
 _ATTRIBUTES = flags.DEFINE_string("attributes", None, "Asked for: 'Smiling=1,Eyeglasses=0'.")
 _ARRAYS = command_line.out_file(None, "the images [N, H, W, C] float32 as .npy.", "arrays")

@@ -1,5 +1,6 @@
 """Samples depend on (checkpoint, seed, i) alone; images are judged as validation shows them."""
 
+import json
 import os
 from pathlib import Path
 
@@ -83,6 +84,27 @@ def test_latents_from_a_file_are_checked(tmp_path):
     path.write_bytes(b"PK\3\4" + bytes(100))  # a zip by its first bytes
     with pytest.raises(UserError, match="z.npy is not a readable .npy"):
         read_latents(path, 2)
+
+
+def test_latents_of_the_explorer_are_read_exactly(tmp_path):
+    path = tmp_path / "latents.json"
+    points = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+    path.write_text(json.dumps({"z_dim": 2, "latents": points.tolist()}))
+    np.testing.assert_array_equal(read_latents(path, 2), points)
+    for bad, message in (
+        ("{", "holds no latent points"),
+        ("[" * 100_000, "RecursionError"),
+        ("[1, 2]", "holds no latent points"),
+        ('{"points": [[1, 2]]}', "latents"),
+        ('{"latents": [[1, 2], [3]]}', "inhomogen"),
+        ('{"latents": [[1, "b"]]}', "could not convert"),
+        ('{"latents": [[1, 2, 3]]}', r"shape \(1, 3\)"),
+        ('{"latents": [[1, NaN]]}', "not finite"),
+        (f'{{"latents": [[1, 1{"0" * 400}]]}}', "holds no latent points"),
+    ):
+        path.write_text(bad)
+        with pytest.raises(UserError, match=message):
+            read_latents(path, 2)
 
 
 def mutated_latents(tmp_path, count):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -227,7 +228,8 @@ def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
     """Reads latent points that a user brings.
 
     Args:
-        path: A .npy file with floats `[N, Z]`.
+        path: A .npy file with floats `[N, Z]`, or a .json file as the latent explorer saves it:
+            `{"latents": [[...], ...]}`.
         z_dim: Z.
 
     Returns:
@@ -237,13 +239,8 @@ def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
         UserError: Not such a file, or more points than the machine can hold.
     """
     if not Path(path).is_file():  # A pipe would be waited for.
-        raise UserError(f"{path} is not a file; give a .npy file")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
-            # Compares the header with the size of the file before anything is allocated.
-            z = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # NumPy raises many kinds for broken headers.
-        raise UserError(f"{path} is not a readable .npy file ({error})") from None
+        raise UserError(f"{path} is not a file; give a .npy or .json file")
+    z = _json_points(Path(path)) if Path(path).suffix == ".json" else _npy_points(Path(path))
     if z.ndim != 2 or z.shape[1] != z_dim or not np.issubdtype(z.dtype, np.floating):
         raise UserError(
             f"{path} holds {z.dtype} of shape {z.shape}, but this model decodes "
@@ -255,6 +252,27 @@ def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
     if not np.isfinite(points).all():
         raise UserError(f"{path} holds points that are not finite")
     return points
+
+
+def _npy_points(path: Path) -> np.ndarray:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
+            # Compares the header with the size of the file before anything is allocated.
+            return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # NumPy raises many kinds for broken headers.
+        raise UserError(f"{path} is not a readable .npy file ({error})") from None
+
+
+def _json_points(path: Path) -> np.ndarray:
+    size = path.stat().st_size
+    require_memory(20 * size, f"{path} with {size:,} bytes", "give fewer points")
+    try:
+        return np.array(json.loads(path.read_bytes())["latents"], np.float64)
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        raise UserError(
+            f"{path} holds no latent points ({type(error).__name__}: {str(error)[:80]}); "
+            'it has to be {"latents": [[...], ...]}'
+        ) from None
 
 
 def decode(

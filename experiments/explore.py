@@ -1,0 +1,35 @@
+"""Move in the latent space of a trained model: one HTML file that holds the decoder.
+
+python -m experiments.explore --workdir=runs/faces --out=explorer.html
+
+The file opens from disk in any browser of today; it loads nothing and needs no server. Directions
+come from codes of the test split, and --data says where its images lie if they have been moved.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from experiments import app, as_typed, command_line
+from experiments.run_flags import STEP, WORKDIR
+
+_DATA = command_line.data()
+_SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
+_COUNT = command_line.count("count", 10_000, "Images, at most; 0 for all.", low=0)
+_SEED = command_line.seed("Of the choice of the images on the shelf.")
+_OUT = command_line.out_file("explorer.html", "the page.")
+
+
+def main() -> None:
+    """Collects the decoder and the directions, and writes the page."""
+    from vae_jax.run import open_run
+    from vae_jax.studies.explorer.explorer import Options, measure, write_explorer
+
+    run = open_run(WORKDIR.value, STEP.value, data=_DATA.value)
+    result = measure(run, Options(_SPLIT.value, _COUNT.value, _SEED.value))
+    path = write_explorer(_OUT.value, result, as_typed.command())
+    print(f"wrote {path} ({path.stat().st_size:,} bytes); open it in a browser")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,237 @@
+"""A latent space to move in: one HTML file that holds a decoder and runs it in the browser.
+
+The file opens from disk and loads nothing. What it is built from lies beside this module:
+`explorer.html` and `explorer.css`, and in the order in which they are read `draws.js` (JAX's random
+points), `product.js` (matrix products), `decoder.js`, `geometry.js` and `page.js`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from vae_jax.files import json_bytes, write_file
+from vae_jax.metrics import posterior
+from vae_jax.models.vae import VAE
+from vae_jax.run import (
+    Run,
+    Subject,
+    chosen_images,
+    decode,
+    encode_subject,
+    open_subject,
+    prior_latents,
+)
+from vae_jax.studies.explorer.network import Network, plain_network
+from vae_jax.studies.paths import attribute_vectors, halves, label_table, separation
+
+PRINCIPAL = 16  # directions with a slider
+CODES = 8  # encoded images on the shelf
+CHECKED = 64  # points whose images are compared
+SCRIPTS = ("draws", "product", "decoder", "geometry", "page")
+DIGITS = 6  # of the numbers beside the weights
+_TEMPLATES = Environment(
+    loader=PackageLoader("vae_jax.studies.explorer", "."),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which images say where codes lie.
+
+    Attributes:
+        split: 'test' or 'train'.
+        count: How many, at most; 0 for all.
+        seed: Of the choice of the images on the shelf, and of what is compared.
+    """
+
+    split: str = "test"
+    count: int = 10_000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the page needs.
+
+    Attributes:
+        title: Name of the run.
+        facts: Checkpoint, split and seed.
+        network: The decoder.
+        space: Where codes lie and which ways lead through them, as plain data: `z_dim`,
+            `image_shape`; `offset` and `deviations` `[Z]` of the aggregate posterior;
+            `principal` and `attributes`, each a list of `name`, `hint` and `direction` `[Z]`, one
+            deviation long; `components` with `kl` in nats and `active`; `codes` of images; and
+            `condition`, what a conditional model is told.
+        rounding: Largest change of a pixel, in steps of 1/255, that float16 weights make in
+            images of `CHECKED` points of N(0, I).
+    """
+
+    title: str
+    facts: dict[str, str]
+    network: Network = field(repr=False)
+    space: dict[str, Any] = field(repr=False)
+    rounding: float
+
+
+def measure(run: Run[VAE], options: Options) -> Result:
+    """Collects the decoder and the directions of the codes of a run's images.
+
+    Args:
+        run: With encoder and decoder.
+        options: Which images to encode.
+
+    Raises:
+        UserError: A decoder that does not fit a page, fewer than two images, or codes that are not
+            finite.
+    """
+    network = plain_network(run.model, run.variables, len(run.label_names))
+    subject = open_subject(run, options.split, options.count)
+    seen = encode_subject(subject)
+    moments = posterior.moments(seen.mean, seen.log_var)
+    chosen = chosen_images(CODES, len(seen.mean), options.seed)
+    kl = posterior.kl_per_dimension(seen.mean, seen.log_var)
+    space = {
+        "z_dim": run.model.z_dim,
+        "image_shape": run.model.image_shape,
+        "offset": moments.offset,
+        "deviations": np.sqrt(np.diag(moments.covariance)),
+        "principal": _principal(moments),
+        "attributes": _attributes(subject, seen.mean, moments.covariance, options.seed),
+        "components": {"kl": kl, "active": posterior.active_units(seen.mean).mask},
+        "codes": [
+            {
+                "name": f"{options.split.capitalize()} image {i}",
+                "z": seen.mean[i],
+                "labels": _told(subject, i),
+            }
+            for i in chosen.tolist()
+        ],
+        "condition": {"kind": run.config.data.condition, "names": run.label_names},
+    }
+    facts = run.provenance | {
+        "split": options.split,
+        "images": f"{len(seen.mean):,}",
+        "seed": str(options.seed),
+    }
+    title = f"The latent space of {run.workdir.resolve().name}"
+    return Result(title, facts, network, space, _rounding(run, network, subject, options.seed))
+
+
+def _principal(moments: posterior.Moments) -> list[dict[str, Any]]:
+    """The axes of the aggregate posterior's covariance, longest first."""
+    values, vectors = np.linalg.eigh(moments.covariance)
+    return [
+        {
+            "name": f"Direction {rank}",
+            "hint": f"variance {value:.2f}",
+            "direction": np.sqrt(value) * vector,
+        }
+        for rank, (value, vector) in enumerate(
+            zip(values[::-1][:PRINCIPAL], vectors.T[::-1], strict=False), 1
+        )
+    ]
+
+
+def _attributes(
+    subject: Subject, mean: np.ndarray, covariance: np.ndarray, seed: int
+) -> list[dict[str, Any]]:
+    """The ways from codes without an attribute to codes with it, those told apart best first."""
+    table, names = label_table(subject.split.labels, subject.split.label_names)
+    if not names or len(mean) < 4:
+        return []
+    fit, judge = halves(len(mean), seed)
+    shares = separation((mean[fit], table[fit]), (mean[judge], table[judge])).shares
+    found = []
+    for i in np.argsort(-np.nan_to_num(shares)).tolist():
+        vector = attribute_vectors(mean, table[:, [i]])[0]
+        unit = vector / max(float(np.linalg.norm(vector)), np.finfo(float).tiny)
+        hint = "too few images to judge" if np.isnan(shares[i]) else f"{shares[i]:.0%} told apart"
+        found.append(
+            {
+                "name": names[i].replace("_", " "),
+                "hint": hint,
+                "direction": np.sqrt(unit @ covariance @ unit) * unit,
+            }
+        )
+    return found
+
+
+def _told(subject: Subject, image: int) -> list[float]:
+    return [] if subject.labels is None else subject.labels[image].tolist()
+
+
+def _rounding(run: Run[VAE], network: Network, subject: Subject, seed: int) -> float:
+    z = prior_latents(seed, CHECKED, run.model.z_dim)
+    labels = None
+    if subject.labels is not None:
+        labels = subject.labels[np.arange(CHECKED) % len(subject.labels)]
+    exact = decode(run.model, run.variables, z, labels)
+    rounded = decode(network.model, network.variables, z, labels)
+    return float(255 * np.abs(exact - rounded).max())
+
+
+def lead(result: Result) -> str:
+    """Returns what was done and what the page shows, in plain sentences."""
+    space = result.space
+    active = int(np.sum(space["components"]["active"]))
+    height, width, _ = space["image_shape"]
+    return (
+        f"This page holds the decoder of a variational autoencoder: it draws a {width}x{height} "
+        f"image from {space['z_dim']} numbers, here and now in your browser. Drag across the image "
+        f"or move a slider to see what the numbers mean. {result.facts['images']} images of the "
+        f"{result.facts['split']} split were encoded to find the directions: {active} of the "
+        f"{space['z_dim']} numbers are in use, and carry "
+        f"{float(np.sum(space['components']['kl'])):.1f} nats per image."
+    )
+
+
+def write_explorer(path: str | Path, result: Result, command: str = "") -> Path:
+    """Writes the page, all or nothing.
+
+    Args:
+        path: The file.
+        result: What `measure` returned.
+        command: That makes the page again.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    facts = result.facts | {
+        "weights": f"{len(result.network.weights) // 2:,} float16 numbers, which change a pixel by "
+        f"at most {result.rounding:.2f}/255 in {CHECKED} images"
+    }
+    html = _TEMPLATES.get_template("explorer.html").render(
+        title=result.title,
+        lead=lead(result),
+        facts=facts,
+        command=command,
+        style=Markup(_source("explorer.css")),
+        script=Markup("\n".join(_source(f"{name}.js") for name in SCRIPTS)),
+        model=Markup(inside_html({"layers": result.network.layers} | result.space)),
+        weights=Markup(base64.b64encode(result.network.weights).decode()),
+    )
+    return write_file(path, html.encode())
+
+
+def _source(name: str) -> str:
+    return Path(__file__).with_name(name).read_text("utf-8")
+
+
+def inside_html(value: Any) -> str:
+    """Returns JSON that cannot end the HTML element it stands in, its numbers rounded."""
+    plain = json.loads(
+        json_bytes(value), parse_float=lambda text: float(f"{float(text):.{DIGITS}g}")
+    )
+    return json.dumps(plain, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -1,0 +1,166 @@
+"""A trained decoder as plain numbers: norms folded into the weights, which are float16.
+
+In evaluation a batch norm is a factor and an offset for each channel, so that the decoder is one of
+the same layers without norms. That decoder is a model of its own: it can be run and compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vae_jax.models.convolution import conv_axis, conv_transpose_output_size
+from vae_jax.models.encoder import feature_shape
+from vae_jax.models.vae import VAE
+from vae_jax.types import UserError
+
+MAX_WEIGHTS = 16_000_000  # a page of 43 MB
+
+
+class Network(NamedTuple):
+    """A decoder without norms.
+
+    Attributes:
+        model: The module, with `norm='none'`, in float32.
+        variables: Its parameters, rounded to float16.
+        layers: What each layer does, as plain data: the first is dense, the others are transposed
+            convolutions, see `_layers`.
+        weights: All kernels and biases in the order of the layers, little-endian float16. A kernel
+            is `[inputs, outputs]` or `[channels, taps x filters]`.
+    """
+
+    model: VAE
+    variables: dict[str, Any]
+    layers: list[dict[str, Any]]
+    weights: bytes
+
+
+def plain_network(model: VAE, variables: Mapping[str, Any], label_dim: int) -> Network:
+    """Folds the norms of a decoder into its weights, and rounds these to float16.
+
+    Args:
+        model: The module.
+        variables: With the decoder's parameters and statistics.
+        label_dim: L, number of labels that the decoder is told.
+
+    Returns:
+        The decoder.
+
+    Raises:
+        UserError: Too many weights for a page, or some that no float16 can hold.
+    """
+    params = variables["params"]["decoder"]
+    count = sum(math.prod(leaf.shape) for layer in params.values() for leaf in _leaves(layer))
+    if count > MAX_WEIGHTS:
+        raise UserError(
+            f"the decoder has {count:,} weights, but a page holds at most {MAX_WEIGHTS:,}; "
+            "explore a smaller model"
+        )
+    statistics = variables.get("batch_stats", {}).get("decoder", {})
+    epsilon = model.style.norm_epsilon
+    folded = {
+        name: _rounded(name, _folded(layer, statistics.get(name), epsilon))
+        for name, layer in params.items()
+    }
+    plain = model.clone(style=replace(model.style, norm="none", dtype="float32"))
+    return Network(
+        plain,
+        {"params": {"decoder": folded}},
+        layers := _layers(plain, label_dim),
+        b"".join(_bytes(folded[layer["name"]]) for layer in layers),
+    )
+
+
+def _leaves(layer: Mapping[str, Any]) -> list[Any]:
+    return [
+        leaf
+        for part in layer.values()
+        for leaf in (_leaves(part) if isinstance(part, Mapping) else [part])
+    ]
+
+
+def _folded(
+    layer: Mapping[str, Any], statistics: Mapping[str, Any] | None, epsilon: float
+) -> dict[str, np.ndarray]:
+    """Kernel and bias of a layer in float64, after its norm if it has one."""
+    kernel = np.asarray(layer["kernel"], np.float64)
+    bias = np.asarray(layer.get("bias", 0.0), np.float64)
+    if statistics is not None:
+        norm = {name: np.asarray(value, np.float64) for name, value in layer["norm"].items()}
+        mean, variance = (np.asarray(statistics["norm"][k], np.float64) for k in ("mean", "var"))
+        factor = norm["scale"] / np.sqrt(variance + epsilon)
+        kernel = kernel * factor[None, None, :, None]  # [k, k, filters, channels]
+        bias = (bias - mean) * factor + norm["bias"]
+    return {"kernel": kernel, "bias": bias}
+
+
+def _rounded(name: str, layer: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    with np.errstate(over="ignore"):
+        rounded = {part: array.astype(np.float16) for part, array in layer.items()}
+    for part, array in rounded.items():
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"{part} of the decoder's layer {name} holds weights that are not finite or exceed "
+                "65,504, the largest float16; explore another --step or run"
+            )
+    return {part: array.astype(np.float32) for part, array in rounded.items()}
+
+
+def _layers(model: VAE, label_dim: int) -> list[dict[str, Any]]:
+    """Returns the layers of a decoder, first to last.
+
+    `top` and `left` are the rows and columns of a transposed convolution's result that are cut off,
+    as `conv_axis` places them.
+    """
+    stack, style = model.decoder_stack, model.style
+    height, width, channels = feature_shape(model.encoder_stack, model.image_shape)
+    layers: list[dict[str, Any]] = [
+        {
+            "name": "dense",
+            "kind": "dense",
+            "inputs": model.z_dim + label_dim,
+            "outputs": height * width * channels,
+            "activation": model.decoder_dense_activation,
+            "slope": style.negative_slope,
+        }
+    ]
+    widths = (*stack.filters, model.image_shape[-1])
+    for i, filters in enumerate(widths):
+        kernel, stride, padding = stack.kernel_sizes[i], stack.strides[i], stack.padding[i]
+        rows, columns = (
+            conv_axis(
+                conv_transpose_output_size(size, kernel, stride, padding), kernel, stride, padding
+            )
+            for size in (height, width)
+        )
+        layers.append(
+            {
+                "name": f"conv_{i}",
+                "kind": "transposed",
+                "in_height": rows.small,
+                "in_width": columns.small,
+                "channels": channels,
+                "out_height": rows.large,
+                "out_width": columns.large,
+                "filters": filters,
+                "kernel": kernel,
+                "stride": stride,
+                "top": rows.low,
+                "left": columns.low,
+                "activation": "none" if i == len(widths) - 1 else style.activation,
+                "slope": style.negative_slope,
+            }
+        )
+        height, width, channels = rows.large, columns.large, filters
+    return layers
+
+
+def _bytes(layer: dict[str, np.ndarray]) -> bytes:
+    kernel = layer["kernel"]
+    if kernel.ndim == 4:  # [k, k, filters, channels] to [channels, k, k, filters]
+        kernel = kernel.transpose(3, 0, 1, 2)
+    return b"".join(part.astype("<f2").tobytes() for part in (kernel, layer["bias"]))
