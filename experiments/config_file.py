@@ -39,9 +39,9 @@ class ConfigFlag:
         )
 
     @property
-    def given(self) -> bool:
-        """Whether the command line names a config."""
-        return self._path.value is not None
+    def path(self) -> str | None:
+        """The file that the command line names."""
+        return self._path.value
 
     @property
     def value(self) -> ConfigDict:

@@ -29,6 +29,7 @@ def main() -> None:
     for network in NETWORKS:
         for path in write_artifact(run, network, _OUT.value):
             print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    command_line.tell((), "sample", workdir=WORKDIR.value)
 
 
 if __name__ == "__main__":

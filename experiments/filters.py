@@ -17,6 +17,9 @@ from absl import flags
 
 from experiments import app, as_typed, command_line
 from experiments.run_flags import STEP, WORKDIR
+from vae_jax.types import UserError
+
+MAX_STEPS = 100_000
 
 _DATA = command_line.data()
 _LAYER = flags.DEFINE_string("layer", None, "conv_0, conv_1, ...", required=True)
@@ -29,9 +32,13 @@ _START = flags.DEFINE_enum("start", "noise", ["noise", "fourier"], "Kind of the 
 _SCALES = flags.DEFINE_list("scales", "3,7,14,0", "Noise cells across; 0: full size.")
 _WEIGHTS = flags.DEFINE_list("weights", None, "Of the scales; equal by default.")
 _STRATEGY = flags.DEFINE_enum("strategy", "0", ["0", "1"], "0: one loop; 1: scale by scale.")
-_STEPS = flags.DEFINE_list("steps", None, "Most steps; for strategy 1 of each scale.")
+_STEPS = flags.DEFINE_list(
+    "steps", None, f"Most steps, for strategy 1 of each scale; up to {MAX_STEPS:,}."
+)
 _PRECURSORS = command_line.count("precursors", 64, "Starts tried for each map.", high=100_000)
-_EPSILON = flags.DEFINE_float("epsilon", 0.01, "Step, in standard deviations.")
+_EPSILON = flags.DEFINE_float(
+    "epsilon", 0.01, "Step, in standard deviations.", lower_bound=1e-6, upper_bound=1e3
+)
 _IMAGES = command_line.count("images", 10_000, "Test images to compare with.")
 _TIME = flags.DEFINE_bool("time", False, "Also time all maps at once against one by one.")
 
@@ -41,21 +48,17 @@ def main() -> None:
     from vae_jax.report.page import write_study
     from vae_jax.studies import filters
     from vae_jax.studies.excitation import Ascent
-    from vae_jax.types import UserError
 
     strategy = int(_STRATEGY.value)
-    steps = filters.SCALE_STEPS if strategy else filters.LOOP_STEPS
     settings = filters.Settings(
         start=_START.value,
         scales=_numbers("scales", _SCALES.value, int),
         weights=_numbers("weights", _WEIGHTS.value, float) if _WEIGHTS.value else None,
         strategy=strategy,
-        steps=_numbers("steps", _STEPS.value, int) if _STEPS.value else steps,
+        steps=_steps(strategy),
         precursors=_PRECURSORS.value,
         ascent=Ascent(_EPSILON.value),
     )
-    if min(settings.steps) < 1 or not settings.ascent.epsilon > 0:
-        raise UserError("--steps and --epsilon must be above 0")
     layer = filters.open_layer(WORKDIR.value, STEP.value, _LAYER.value, _DATA.value)
     maps = None if _MAPS.value == "all" else _numbers("maps", _MAPS.value.split(","), int)
     study = filters.make_study(layer, maps, settings, _SEED.value, _IMAGES.value)
@@ -64,12 +67,22 @@ def main() -> None:
     print(study.sentence())
     if _TIME.value:
         print(filters.timing_sentence(study))
-    command_line.tell(written[:1])
+    other = {"workdir": WORKDIR.value, "layer": _LAYER.value, "seed": _SEED.value + 1}
+    command_line.tell(written[:1], "filters", **other)
+
+
+def _steps(strategy: int) -> tuple[int, ...]:
+    from vae_jax.studies import filters
+
+    if not _STEPS.value:
+        return filters.SCALE_STEPS if strategy else filters.LOOP_STEPS
+    steps = _numbers("steps", _STEPS.value, int)
+    if not all(1 <= step <= MAX_STEPS for step in steps):
+        raise UserError(f"--steps={','.join(_STEPS.value)}: each must be from 1 to {MAX_STEPS:,}")
+    return steps
 
 
 def _numbers(flag: str, texts: list[str], kind: type) -> tuple:
-    from vae_jax.types import UserError
-
     try:
         numbers = tuple(kind(text) for text in texts)
     except ValueError:

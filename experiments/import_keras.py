@@ -33,9 +33,9 @@ def main() -> None:
         run = open_run(_WORKDIR.value, _STEP.value)
         save_keras(run.variables, _ENCODER.value, _DECODER.value)
         print(f"exported step {run.step}")
-        command_line.tell([_ENCODER.value, _DECODER.value])
+        command_line.tell([_ENCODER.value, _DECODER.value], "sample", workdir=_WORKDIR.value)
         return
-    if not _CONFIG.given:
+    if _CONFIG.path is None:
         raise UserError("--config is missing: which config has the layers of the Keras model?")
     config = _CONFIG.value
 

@@ -50,6 +50,8 @@ def main() -> None:
         ),
     )
     shape = posterior.measure(run, posterior.Options(**images, grid=_GRID.value))
+    if ways.numbers["pairs"] < _PAIRS.value:
+        print(f"{ways.numbers['pairs']} pairs instead of {_PAIRS.value}: there are no more images")
     for name, page, numbers in (
         ("posterior", posterior.page(shape), shape.numbers),
         ("paths", paths.page(ways), ways.numbers),

@@ -14,15 +14,16 @@ import time
 from absl import flags
 
 from experiments import app, command_line
-from vae_jax.data.formats import celeba
-from vae_jax.data.store.reading import open_store
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of JPEGs, or zip archive.", required=True)
 _OUT = command_line.out_folder(None, "the store.", required=True)
 _SIZE = command_line.count("size", 96, "Height and width of the images in pixels.", high=4096)
 _CROP = flags.DEFINE_enum("crop", "auto", ["auto", "square"], "CelebA's box or the centred square.")
 _PARTITION = flags.DEFINE_enum(
-    "partition", "auto", celeba.PARTITIONS, "Which images are for testing."
+    "partition",
+    "auto",
+    ["auto", "official", "reference", "fraction"],
+    "Which images are for testing.",
 )
 _TRAIN = command_line.count("train_count", 170_000, "Training images, reference partition.")
 _TEST = command_line.count("test_count", 10_000, "Test images of the reference partition.")
@@ -42,6 +43,9 @@ _VERIFY = flags.DEFINE_bool("verify", False, "Compare the SHA-256 of everything 
 
 def main() -> None:
     """Prepares, and prints a summary."""
+    from vae_jax.data.formats import celeba
+    from vae_jax.data.store.reading import open_store
+
     began = time.monotonic()
     store = celeba.prepare(
         _SOURCE.value,

@@ -64,7 +64,8 @@ def main() -> int | None:
         for table in section.tables:
             print(f"\n{table.caption}\n{text_table(table)}")
     written = write_study(_OUT.value or f"{_WORKDIR.value}/tables", shown, compared)
-    command_line.tell(written[:1])
+    name = f"{next(iter(compared), 'keras_example')}-seed{_SEEDS.value[0]}"
+    command_line.tell(written[:1], "sample", workdir=f"{_WORKDIR.value}/{name}")
     return None
 
 

@@ -24,12 +24,15 @@ _OUT = command_line.out_folder("runs/report", "the page and its pictures.")
 def main() -> None:
     """Reads, merges, writes the page."""
     from vae_jax.report.page import write_study
+    from vae_jax.run_folder import MEMBERS
     from vae_jax.studies import ablation
     from vae_jax.studies.sweep_results import merge_results, read_results
 
     results = merge_results([read_results(workdir) for workdir in _WORKDIRS.value])
     page = replace(ablation.page(results), command=as_typed.command())
-    command_line.tell(write_study(_OUT.value, page, ablation.numbers(results))[:1])
+    written = write_study(_OUT.value, page, ablation.numbers(results))[:1]
+    member = results[0].members[0].name
+    command_line.tell(written, "evaluate", workdir=f"{_WORKDIRS.value[0]}/{MEMBERS}/{member}")
 
 
 if __name__ == "__main__":

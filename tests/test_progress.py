@@ -36,6 +36,6 @@ def test_a_log_gets_plain_lines_now_and_then(monkeypatch, capsys):
         for _ in range(4):
             advance(note="loss 2")
     assert capsys.readouterr().err.splitlines() == [
-        "Training: 2/4 steps, 0.167/s, loss 2",
+        "Training: 2/4 steps, 0.167/s, 0:12 to go, loss 2",
         "Training: 4/4 steps, 0.167/s, loss 2",
     ]

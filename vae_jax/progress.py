@@ -30,13 +30,13 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(total: int, label: str, unit: str = "", start: int = 0) -> Iterator[Advance]:
-    """Show progress from `start` to `total`; yields a function that moves it on.
+    """Shows progress from `start` to `total`; yields a function that moves it on.
 
     Args:
-        total: count at which the work is done.
-        label: what is being done.
-        unit: what is counted, such as "images".
-        start: count that is done already, for resumed work.
+        total: Count at which the work is done.
+        label: What is being done.
+        unit: What is counted, such as "images".
+        start: Count that is done already, for resumed work.
     """
     if not sys.stderr.isatty():
         yield _plain_lines(total, label, unit, start)
@@ -52,7 +52,7 @@ def progress(total: int, label: str, unit: str = "", start: int = 0) -> Iterator
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """The bar that is shown already, or a new one for as long as the context."""
+    """Yields the bar that is shown already, or a new one for as long as the context."""
     if _shown:
         yield _shown[0]
         return
@@ -91,6 +91,7 @@ def _plain_lines(total: int, label: str, unit: str, start: int) -> Advance:
         parts = (
             f"{label}: {done}/{total} {unit}".rstrip(),
             f"{rate:.3g}/s" if rate < 100 else f"{rate:,.0f}/s",
+            f"{clock((total - done) / rate)} to go" if start < done < total else "",
             note,
         )
         print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
@@ -98,8 +99,15 @@ def _plain_lines(total: int, label: str, unit: str, start: int) -> Advance:
     return advance
 
 
+def clock(seconds: float) -> str:
+    """Returns seconds as people write them, M:SS or H:MM:SS."""
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def track(iterable: Iterable[T], total: int, label: str, unit: str = "") -> Iterator[T]:
-    """Yield from `iterable`, moving a progress display on by one an item."""
+    """Yields from `iterable`, moving a progress display on by one per item."""
     with progress(total, label, unit) as advance:
         for item in iterable:
             yield item

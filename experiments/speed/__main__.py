@@ -10,7 +10,7 @@ first proves that it computes the same loss and gradient norm from the same weig
     --what=decode   images/s of decoding
     --what=prepare  images/s of preparing JPEGs, against a bare Pillow loop
     --what=profile  where the time of a training step goes
-    --what=ablation a sweep as one command against its members one by one
+    --what=sweep    a sweep as one command against its members one by one
     --what=report   all that a GPU's owner wants to know: best batch size, the whole run
 """
 
@@ -32,7 +32,7 @@ _CONFIG = ConfigFlag("Config file.", required=False)
 _WHAT = flags.DEFINE_enum(
     "what",
     "train",
-    ["train", "decode", "prepare", "profile", "report", "ablation"],
+    ["train", "decode", "prepare", "profile", "report", "sweep"],
     "What to measure.",
 )
 _AGAINST = flags.DEFINE_list("against", [], f"Peers: {', '.join(PEERS)}.")
@@ -49,12 +49,14 @@ def main() -> None:
     for name in _AGAINST.value:
         if name not in PEERS:
             raise UserError(f"--against={name} is unknown; valid are {', '.join(PEERS)}")
-    if _WHAT.value != "prepare" and not _CONFIG.given:
+    if _WHAT.value != "prepare" and _CONFIG.path is None:
         raise UserError(f"--what={_WHAT.value} needs --config")
     end_on_sigterm()
     result = _measure(_WHAT.value)
-    if _JSON.value:
-        command_line.tell([write_file(_JSON.value, json_bytes(result))])
+    written = [write_file(_JSON.value, json_bytes(result))] if _JSON.value else []
+    config = _CONFIG.path or "configs/celeba.py"
+    then = {"what": "profile"} if _WHAT.value == "train" else {}
+    command_line.tell(written, "speed", config=config, **then)
 
 
 def end_on_sigterm() -> None:
@@ -76,7 +78,7 @@ def _measure(what: str) -> dict[str, Any]:
     else:
         if what == "prepare":
             result = compare.compare_preparation(how, _FILES.value)
-        elif what == "ablation":
+        elif what == "sweep":
             result = compare.compare_sweep(_CONFIG.value, how)
         else:
             result = compare.compare(_CONFIG.value, what, how)

@@ -107,6 +107,8 @@ WRONG_USES = [
     ("evaluate", [WORKDIR, "--data="], "--data is empty"),
     ("filters", ["--workdir={home}/sweep", "--layer=conv_0"], "holds a sweep, but a run"),
     ("filters", [WORKDIR, "--layer=conv_0", "--seeds=1000000"], "from 2 to 100"),
+    ("filters", [WORKDIR, "--layer=conv_0", "--steps=1000000000"], "from 1 to 100,000"),
+    ("filters", [WORKDIR, "--layer=conv_0", "--epsilon=0"], "a number from"),
     ("export", ["--workdir={home}/broken"], "is not valid JSON"),
     ("explore", ["--workdir={home}/sweep"], "holds a sweep, but a run is needed"),
     ("explore", ["--workdir={home}/tiny"], "holds no checkpoint yet; train it first"),

@@ -30,6 +30,7 @@ from vae_jax.checkpoint.saving import SavedSteps
 from vae_jax.data.splits import Splits, condition_names, open_splits
 from vae_jax.files import json_bytes, write_file
 from vae_jax.models.vae import make_vae
+from vae_jax.progress import clock
 from vae_jax.run_folder import run_lock
 from vae_jax.streams import make_key
 from vae_jax.train import persistence
@@ -459,7 +460,7 @@ def fit_sweep(config: ConfigDict, workdir: str | Path, say: Say = print) -> Swee
             seconds = time.monotonic() - began
             say(
                 f"{len(plan.members) - left}/{len(plan.members)} members, "
-                f"{_clock(seconds)} so far, about {_clock(seconds / trained * left)} to go"
+                f"{clock(seconds)} so far, about {clock(seconds / trained * left)} to go"
             )
         for member in plan.members:
             outcomes.setdefault(member.name, Outcome("interrupted", "not started", 0))
@@ -501,10 +502,6 @@ def _train_group(
 
 def _group_engine(group: Group, tasks: Sequence[Task], feeds: Feeds) -> Engine:
     return Mapped(tasks, feeds.train.mesh) if group.together else Plain(*tasks)
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 class _StepTime(NamedTuple):
