@@ -16,6 +16,7 @@ import sys
 import textwrap
 import tomllib
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -129,6 +130,8 @@ def _keep_programs(folder: str) -> None:
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = path
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    # A program that cannot be kept, or was kept badly, is compiled again: nothing to tell.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def _devices():
