@@ -163,6 +163,7 @@ def test_results_are_read_back_as_they_were_measured(swept):
         (("members", 0, "name"), "../../etc", "not the name of a folder"),
         (("members", 0, "name"), "..", "not the name of a folder"),
         (("members", 0, "test", "psnr"), "high", "test.psnr is not a number or null"),
+        (("seconds", "measuring"), 1e400, "seconds.measuring is not a number"),
         (("members", 0, "kl_per_dimension"), [None], r"kl_per_dimension\[0\] is not a number"),
         (("members", 0, "curves", "test"), "up", "curves.test is not of type dict"),
         (("members", 0, "curves", "test", "kl"), [], "are incomplete"),

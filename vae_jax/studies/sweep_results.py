@@ -504,7 +504,7 @@ def checked(value: Any, schema: Any, where: str) -> Any:
         for name, inner in wanted.items():
             checked(value[name], inner, f"{where}.{name}")
     elif schema in (NUMBER, FIGURE):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = type(value) in (int, float) and abs(value) < float("inf")
         if not number and (value is not None or schema == NUMBER):
             raise UserError(f"{where} is not {schema}")
     elif not isinstance(value, schema) or isinstance(value, bool):
