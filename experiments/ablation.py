@@ -5,8 +5,10 @@ python -m experiments.ablation --config=configs/ablation_faces.py --workdir=runs
 
 Leaves a run folder for each member in WORKDIR/members, and WORKDIR/ablation/index.html with its
 pictures, results.json and results.csv. The same command resumes, and adding a value trains only
-what is new. Differences between models need several seeds to be resolved:
---config.sweep.seed='(0, 1, 2, 3, 4)'.
+what is new. Samples of every member are drawn from N(0, I) and from a Gaussian fitted to its codes;
+--priors=gaussian,mixture fits more kinds. What was measured otherwise before is measured again,
+from the checkpoints and without training. Differences between models need several seeds to be
+resolved: --config.sweep.seed='(0, 1, 2, 3, 4)'.
 With --coordinator=HOST:PORT --processes=N --process_id=I, or --distributed on a cluster, several
 processes train together; all of them see the workdir.
 Exit codes: 0 done, 2 a user's error, 128 + N after signal N (checkpoints saved; 143 SIGTERM,
@@ -33,6 +35,9 @@ _MEASURE = flags.DEFINE_bool("measure", True, "Measure the members and write the
 _CLASSIFIER = flags.DEFINE_string(
     "classifier", None, "Run folder of a classifier, in whose features samples are compared too."
 )
+_PRIORS = flags.DEFINE_list(
+    "priors", ["gaussian"], "Fitted to every member's codes and drawn from, beside N(0, I)."
+)
 _OUT = command_line.out_below("ablation", "the page")
 
 
@@ -54,6 +59,7 @@ def main() -> int:
         splits = open_splits(config.data)
         print(describe_plan(make_plan(config, workdir, splits), splits))
         return 0
+    options = sweep_results.Options(_CLASSIFIER.value, tuple(_PRIORS.value))
     trained = fit_sweep(config, workdir)
     if trained.interrupted_by is not None:
         if is_first():
@@ -63,7 +69,7 @@ def main() -> int:
         name, outcome = next(iter(trained.outcomes.items()))
         raise UserError(f"no run of the sweep was trained; {name}: {outcome.reason}")
     if _MEASURE.value and is_first():
-        splits, options = open_splits(config.data), sweep_results.Options(_CLASSIFIER.value)
+        splits = open_splits(config.data)
         result = sweep_results.measure(config, workdir, trained, splits, options)
         result = replace(result, differences=_differences(config))
         out = Path(_OUT.value)

@@ -16,6 +16,7 @@ FLOORS = (
     {"checkpoint", "config"},
     {"run_folder"},
     {"run", "train"},
+    {"priors"},
     {"interop", "studies"},
     {"experiments"},
 )

@@ -118,6 +118,26 @@ def test_what_seeds_do_not_tell_apart_is_not_resolved():
     assert "one seed: not resolved" in str(size_table(one_seed).rows)
 
 
+def test_fitted_priors_are_set_against_the_normal_one():
+    members = []
+    for one in grid():
+        base = one.test["pixels_frechet"]
+        more = {"pixels_frechet_gaussian": base - 0.6, "pixels_frechet_codes": base - 0.8}
+        members.append(replace(one, test=one.test | more))
+    cells = make_cells(members)
+    assert ablation.closed_share(cells[0], "pixels_frechet", "_gaussian") == pytest.approx(0.75)
+    assert ablation.closed_share(cells[0], "pixels_frechet", "_mixture") is None
+    table = ablation.priors_table(cells, "pixels_frechet")
+    assert list(table.header[1:]) == [
+        "N(0, I)", "fitted gaussian", "decoded codes", "gap closed by fitted gaussian"
+    ]  # fmt: skip
+    assert [row[4] for row in table.rows] == ["75%"] * 6
+    headings = [section.heading for section in ablation.page([sweep_of(members)]).sections]
+    assert "N(0, I) against fitted priors" in headings
+    plain_page = ablation.page([sweep_of(grid())])
+    assert "N(0, I) against fitted priors" not in [s.heading for s in plain_page.sections]
+
+
 def test_a_share_above_3_percent_counts_only_outside_its_interval():
     sentence = ablation.share_sentence(make_cells(grid()))
     assert "KL weight 5 is the smallest" in sentence and "not resolved" not in sentence

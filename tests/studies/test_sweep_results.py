@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from configs import classifier_faces
 from vae_jax.data.splits import open_splits
 from vae_jax.losses import gaussian_kl
+from vae_jax.priors.fitted import codes_of, draw, fit_prior
 from vae_jax.report.page import Page, write_study
 from vae_jax.run import decode, encode, open_run, prior_latents
 from vae_jax.studies import ablation, sweep_results
@@ -89,6 +90,26 @@ def test_points_and_images_are_those_of_the_members_own_seed(swept):
     floors = [m.test["sliced_wasserstein_floor"] for m in result.members]
     assert floors[0] == floors[2] and floors[1] == floors[3] and floors[0] != floors[1]
     assert set(chosen_rows(split, 8, 0)) != set(chosen_rows(split, 8, 1))
+
+
+def test_samples_of_a_fitted_gaussian_are_judged_as_those_of_the_prior(swept):
+    config, workdir, _, result = swept
+    member, splits = result.members[1], open_splits(config.data)
+    run = open_run(member.folder)
+    codes = codes_of(run, splits.train, member.seed)
+    prior = fit_prior("gaussian", codes, None, member.seed)
+    images = splits.test.take(chosen_rows(splits.test, 8, member.seed))
+    rows = chosen_rows(splits.train, 8, member.seed)
+    sources = {"gaussian": draw(prior, member.seed, 8), "codes": codes.z[rows]}
+    for name, z in sources.items():
+        found = set_figures(images, decode(run.model, run.variables, z), member.seed, NO_SPACES)
+        wanted = pytest.approx(found["sliced_wasserstein"], rel=1e-5)
+        assert member.test[f"sliced_wasserstein_{name}"] == wanted
+    floor = set_figures(images, splits.train.take(rows), member.seed, NO_SPACES)
+    assert member.test["sliced_wasserstein_floor"] == floor["sliced_wasserstein"]
+    assert (member.folder / "samples_gaussian.png").is_file()
+    with pytest.raises(UserError, match="--priors has 'grand'; valid are gaussian, mixture"):
+        Options(priors=("grand",))
 
 
 def test_measuring_again_is_reading_what_was_kept(swept, monkeypatch):

@@ -171,9 +171,16 @@ def gaussian_log_prob(gaussian: Gaussian, points: jax.Array) -> jax.Array:
     return -0.5 * jnp.sum(jnp.square(white), axis=0) - log_scale - constant
 
 
+def gaussian_draw(gaussian: Gaussian, key: jax.Array) -> jax.Array:
+    """Draws one point `[Z]`."""
+    mean, cholesky = gaussian
+    noise = jax.random.normal(key, mean.shape, mean.dtype)
+    return mean + jnp.dot(cholesky, noise, precision=HIGHEST)
+
+
 @partial(jax.jit, static_argnames="count")
 def gaussian_sample(gaussian: Gaussian, key: jax.Array, count: int) -> jax.Array:
-    """Draws points.
+    """Draws points; row i depends on (key, i) alone.
 
     Args:
         gaussian: The density.
@@ -183,14 +190,10 @@ def gaussian_sample(gaussian: Gaussian, key: jax.Array, count: int) -> jax.Array
     Returns:
         `[count, Z]`.
     """
-
-    def draw(index: jax.Array) -> jax.Array:
-        mean, cholesky = gaussian
-        noise = jax.random.normal(jax.random.fold_in(key, index), mean.shape, mean.dtype)
-        return mean + jnp.dot(cholesky, noise, precision=HIGHEST)
-
     # One row at a time, for the same reason as in `sphere`.
-    return jax.lax.map(draw, jnp.arange(count))
+    return jax.lax.map(
+        lambda i: gaussian_draw(gaussian, jax.random.fold_in(key, i)), jnp.arange(count)
+    )
 
 
 class Mixture(NamedTuple):
@@ -231,6 +234,13 @@ def mixture_log_prob(mixture: Mixture, points: jax.Array) -> jax.Array:
     return jax.scipy.special.logsumexp(_joint_log_prob(mixture, points), axis=0)
 
 
+def mixture_draw(mixture: Mixture, key: jax.Array) -> jax.Array:
+    """Draws one point `[Z]`: a component by its weight, then a point of it."""
+    component_key, noise_key = jax.random.split(key)
+    chosen = jax.random.categorical(component_key, mixture.log_weights)
+    return gaussian_draw(Gaussian(mixture.means[chosen], mixture.choleskys[chosen]), noise_key)
+
+
 @partial(jax.jit, static_argnames="count")
 def mixture_sample(mixture: Mixture, key: jax.Array, count: int) -> jax.Array:
     """Draws points; row i depends on (key, i) alone.
@@ -243,15 +253,9 @@ def mixture_sample(mixture: Mixture, key: jax.Array, count: int) -> jax.Array:
     Returns:
         `[count, Z]`.
     """
-
-    def draw(index: jax.Array) -> jax.Array:
-        component_key, noise_key = jax.random.split(jax.random.fold_in(key, index))
-        chosen = jax.random.categorical(component_key, mixture.log_weights)
-        mean = mixture.means[chosen]
-        noise = jax.random.normal(noise_key, mean.shape, mean.dtype)
-        return mean + jnp.dot(mixture.choleskys[chosen], noise, precision=HIGHEST)
-
-    return jax.lax.map(draw, jnp.arange(count))
+    return jax.lax.map(
+        lambda i: mixture_draw(mixture, jax.random.fold_in(key, i)), jnp.arange(count)
+    )
 
 
 # Fitting a mixture by expectation maximisation. Points are whitened before, so that float32
@@ -426,7 +430,7 @@ def choose_mixture(
     key: jax.Array,
     components: Sequence[int] = (1, 2, 5, 10),
     *,
-    held_out: float = 0.2,
+    held_out: float | np.ndarray = 0.2,
     **options: Any,
 ) -> MixtureChoice:
     """Fits mixtures of several sizes and chooses one by held-out log-likelihood.
@@ -438,7 +442,7 @@ def choose_mixture(
         points: `[N, Z]`.
         key: Typed random key for the split and the seedings.
         components: The numbers of components to try.
-        held_out: Share of the points that only judge.
+        held_out: Share of the points that only judge; or other points `[M, Z]` that do.
         **options: As for `fit_mixture`.
 
     Returns:
@@ -447,20 +451,23 @@ def choose_mixture(
     Raises:
         UserError: Nothing to try, a share outside (0, 1), or as for `fit_mixture`.
     """
-    points = _check_points(points)
-    kept = len(points) - round(held_out * len(points))
-    if not components or not 0 < kept < len(points):
-        raise UserError(
-            f"Choosing a mixture needs a list of sizes (got {tuple(components)}) and a held-out "
-            f"share that leaves points on both sides (got {held_out} of {len(points)})"
-        )
+    points, judging = _check_points(points), held_out
     split_key, fit_key = jax.random.split(key)
-    order = np.asarray(jax.random.permutation(split_key, len(points)))
-    training, judging = points[order[:kept]], jnp.asarray(points[order[kept:]])
+    if isinstance(judging, float | int):
+        kept = len(points) - round(judging * len(points))
+        order = np.asarray(jax.random.permutation(split_key, len(points)))
+        points, judging = points[order[:kept]], points[order[kept:]]
+    if not components or not len(points) or not len(judging):
+        raise UserError(
+            f"Choosing a mixture needs a list of sizes (got {tuple(components)}), points to fit to "
+            f"and held-out points to judge by (got {len(points)} and {len(judging)})"
+        )
     fitted, log_probs = {}, {}
     for size in track(components, len(components), "Fitting mixtures", "sizes"):
-        fitted[size] = fit_mixture(training, size, fit_key, **options)
-        log_probs[size] = np.asarray(mixture_log_prob(fitted[size], judging), np.float64)
+        fitted[size] = fit_mixture(points, size, fit_key, **options)
+        log_probs[size] = np.asarray(
+            mixture_log_prob(fitted[size], jnp.asarray(judging)), np.float64
+        )
     scores = {size: float(each.mean()) for size, each in log_probs.items()}
     best = max(scores, key=scores.__getitem__)
     deficits = {size: log_probs[best] - each for size, each in log_probs.items()}

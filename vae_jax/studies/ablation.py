@@ -7,6 +7,7 @@ on test has a 95 % interval without zero. Everything else is "not resolved".
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from vae_jax.metrics.intervals import Interval, interval_of, paired_difference
-from vae_jax.report.charts import drawn, new_chart
+from vae_jax.priors.fitted import KINDS
+from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table
 from vae_jax.studies.sweep_results import MeasuredMember, MeasuredSweep
 from vae_jax.types import UserError
@@ -58,15 +60,37 @@ FIGURES |= {
     for space, title in SPACES.items()
     for name, figure in IN_SPACE.items()
 }
+# Where samples come from: what their figures end with, and what it is called.
+SOURCES = {"": "N(0, I)"} | {f"_{kind}": f"fitted {kind.replace('_', ' ')}" for kind in KINDS}
+SOURCES |= {"_codes": "decoded codes"}
+OF_SAMPLES = tuple(name for name in FIGURES if name.startswith(("sliced", *SPACES)))
+FIGURES |= {
+    f"{name}{suffix}": Figure(
+        f"{FIGURES[name].title}, {source}",
+        FIGURES[name].form,
+        0 if suffix == "_codes" else FIGURES[name].better,  # Nobody chooses by training images.
+    )
+    for suffix, source in SOURCES.items()
+    if suffix
+    for name in OF_SAMPLES
+}
 OBJECTIVE = ("beta", "recon", "kl", "elbo", "kl_share", "active_units", "radius_mean",
              "radius_prior_mean")  # fmt: skip
 QUALITY = ("psnr", "sliced_wasserstein")
 VERDICTS = {
     "elbo": "Highest ELBO",
     "psnr": "Best reconstructions",
-    "sliced_wasserstein": "Samples nearest to images, sliced Wasserstein",
-    "pixels_frechet": "Samples nearest to images, 8 x 8 pixels",
-    "classifier_frechet": "Samples nearest to images, classifier's features",
+}
+DISTANCES = {
+    "sliced_wasserstein": "sliced Wasserstein",
+    "pixels_frechet": "Frechet, 8 x 8 pixels",
+    "classifier_frechet": "Frechet, classifier's features",
+}
+VERDICTS |= {
+    f"{name}{suffix}": f"Samples of {SOURCES[suffix]} nearest to images, {title}"
+    for name, title in DISTANCES.items()
+    for suffix in SOURCES
+    if suffix != "_codes"
 }
 # KL share that the first of the claims is about.
 SHARE = 0.03
@@ -143,6 +167,11 @@ def _text(name: str, interval: Interval | None) -> str:
     return f"{spread} [{low},{NO_BREAK}{high}]"
 
 
+def _base(name: str) -> str:
+    """The name of a figure without where its samples come from."""
+    return next((base for base in OF_SAMPLES if name == base or name.startswith(f"{base}_")), name)
+
+
 # Verdicts.
 
 
@@ -202,7 +231,7 @@ def verdict_table(cells: Sequence[Cell]) -> Table:
         shown = "; ".join(others[:4]) + (f"; and {len(others) - 4} more" if len(others) > 4 else "")
         where = label(choice.best) + ("" if choice.split == "validation" else " (chosen on test)")
         number = _text(name, choice.best.interval(name))
-        floor = choice.best.interval(f"{name}_floor")
+        floor = choice.best.interval(f"{_base(name)}_floor")
         real = "" if floor is None else FIGURES[name].form.format(floor.mean)
         rows.append([question, where, number, real, shown or "all others are worse"])
     return Table(
@@ -222,7 +251,7 @@ def size_table(cells: Sequence[Cell]) -> Table | None:
         return None
     weight, rate = best.best.kl_weight, best.best.learning_rate
     same = [cell for cell in cells if (cell.kl_weight, cell.learning_rate) == (weight, rate)]
-    names = [n for n in VERDICTS if n != "elbo" and all(cell.by_seed(n) for cell in same)]
+    names = [n for n in ("psnr", *DISTANCES) if all(cell.by_seed(n) for cell in same)]
     if len(same) < 2:
         return None
     rows = []
@@ -303,7 +332,7 @@ def figures_table(cells: Sequence[Cell], names: Sequence[str], caption: str) -> 
                 mark = mark or f"{UNRESOLVED}{NO_BREAK}" * (cell in choice.unresolved)
             row.append(mark + _text(name, cell.interval(name)))
         rows.append(row)
-    floors = [[cell.interval(f"{name}_floor") for cell in cells] for name in used]
+    floors = [[cell.interval(f"{_base(name)}_floor") for cell in cells] for name in used]
     if any(floor for column in floors for floor in column):
         pick = [next((f for f in column if f is not None), None) for column in floors]
         texts = ["" if f is None else _text(n, f) for n, f in zip(used, pick, strict=True)]
@@ -415,6 +444,41 @@ def against_weight(cells: Sequence[Cell], name: str, label: str) -> Image.Image:
     axes.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
     axes.set(xlabel="KL weight", ylabel=label)
     axes.legend(loc="best", fontsize=8)
+    return drawn(figure)
+
+
+def against_prior(cells: Sequence[Cell], name: str) -> Image.Image:
+    """Draws a distance of samples against the KL weight, a panel per Z and a line per prior.
+
+    Args:
+        cells: Some with the figure.
+        name: Of the distance, for N(0, I).
+    """
+    lines = _lines([cell for cell in cells if cell.by_seed(name)])
+    rows = -(-len(lines) // 2)
+    columns = min(len(lines), 2)
+    figure, panels = new_chart(SIZE[0] * columns, SIZE[1] * rows, rows, columns)
+    for axes in panels.flat[len(lines) :]:
+        axes.set_axis_off()
+    for axes, (title, own) in zip(panels.flat, lines.items(), strict=False):
+        weights = [cell.kl_weight for cell in own]
+        for k, (suffix, source) in enumerate(SOURCES.items()):
+            some = [cell for cell in own if cell.by_seed(f"{name}{suffix}")]
+            if some:
+                means, bars = _bars(some, f"{name}{suffix}")
+                places = [weights.index(cell.kl_weight) for cell in some]
+                axes.errorbar(
+                    places, means, bars, color=COLOURS[k % len(COLOURS)], label=source,
+                    marker=MARKERS[k], markersize=4.5, elinewidth=0.8,
+                )  # fmt: skip
+        floors = [v for cell in own for v in cell.by_seed(f"{name}_floor").values()]
+        if floors:
+            axes.axhline(np.mean(floors), color="0.4", linestyle="--", linewidth=1)
+        if name.endswith("frechet"):
+            axes.set_yscale("log")
+        axes.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
+        axes.set(title=title, xlabel="KL weight", ylabel=FIGURES[name].title)
+        axes.legend(loc="best", fontsize=8)
     return drawn(figure)
 
 
@@ -532,9 +596,11 @@ def _sections(result: MeasuredSweep, tag: str) -> list[Section]:
         sections = [
             Section("Verdicts", share_sentence(cells), tables=[t for t in tables if t]),
             _chart_section(cells, tag),
+            *_prior_sections(cells, tag),
             _number_section(cells, result),
         ]
-        sections += [_picture_section(kind, cells, label, tag) for kind in PICTURES]
+        shown = [_picture_section(kind, cells, label, tag) for kind in PICTURES]
+        sections += [section for section in shown if section.pictures]
     problems = [m for m in result.members if not m.finished]
     if problems:
         rows = [[m.name, m.status, f"{m.step:,}", m.reason] for m in problems]
@@ -587,6 +653,63 @@ def _chart_section(cells: Sequence[Cell], tag: str) -> Section:
     return Section("Rate, distortion, quality", text + bars.get(seeds, interval), pictures)
 
 
+def closed_share(cell: Cell, name: str, suffix: str) -> float | None:
+    """Returns which share of the gap from N(0, I) to decoded codes a prior closes, over seeds.
+
+    It is 1 where samples of the prior are as near to images as decoded codes of training images,
+    and None where these are no nearer than samples of N(0, I).
+    """
+    normal, fitted, codes = (cell.interval(f"{name}{end}") for end in ("", suffix, "_codes"))
+    if normal is None or fitted is None or codes is None or normal.mean <= codes.mean:
+        return None
+    return (normal.mean - fitted.mean) / (normal.mean - codes.mean)
+
+
+def priors_table(cells: Sequence[Cell], name: str) -> Table:
+    """Returns a distance of samples from images by where they come from, one row per cell."""
+    label = _labels(cells)
+    used = [suffix for suffix in SOURCES if any(cell.by_seed(f"{name}{suffix}") for cell in cells)]
+    fitted = [suffix for suffix in used if suffix not in ("", "_codes")]
+    rows = []
+    for cell in cells:
+        shares = [closed_share(cell, name, suffix) for suffix in fitted]
+        rows.append(
+            [label(cell)]
+            + [_text(name, cell.interval(f"{name}{suffix}")) for suffix in used]
+            + ["–" if share is None else f"{share:.0%}" for share in shares]
+        )
+    header = ["", *(SOURCES[s] for s in used), *(f"gap closed by {SOURCES[s]}" for s in fitted)]
+    caption = (
+        f"{FIGURES[name].title}: mean ± standard deviation over seeds [95 % interval]. Gap closed: "
+        "of the way from N(0, I) to decoded codes, 100 % is all of it; – where there is no gap."
+    )
+    return Table(header, rows, caption)
+
+
+def _prior_sections(cells: Sequence[Cell], tag: str) -> list[Section]:
+    """The section on fitted priors, where there are figures of any."""
+    names = [name for name in DISTANCES if any(cell.by_seed(f"{name}_codes") for cell in cells)]
+    if not names:
+        return []
+    text = (
+        "The same decoders, told points of N(0, I) or of a density fitted to the codes of training "
+        "images; decoded codes are draws of the posteriors of training images, the best that any "
+        "prior can come to but by luck. Where the line of a fitted prior is low at a weight and "
+        "that of N(0, I) is not, the weight is good and only the prior was wrong."
+    )
+    pictures = [
+        Picture(
+            f"{tag}priors-{name.replace('_', '-')}",
+            against_prior(cells, name),
+            f"{FIGURES[name].title} of samples against the KL weight, by what they are drawn from; "
+            "lower is better. Dashed: real images against real ones.",
+        )
+        for name in names
+    ]
+    tables = [priors_table(cells, name) for name in names]
+    return [Section("N(0, I) against fitted priors", text, pictures, tables)]
+
+
 def _number_section(cells: Sequence[Cell], result: MeasuredSweep) -> Section:
     spread = (
         "Mean ± standard deviation over seeds [95 % interval of the mean]. "
@@ -606,26 +729,36 @@ def _number_section(cells: Sequence[Cell], result: MeasuredSweep) -> Section:
         figures_table(cells, OBJECTIVE, objective),
         figures_table(cells, QUALITY, quality),
     ]
-    for space, title in SPACES.items():
-        names = [f"{space}_{name}" for name in IN_SPACE]
+    for (space, title), (suffix, source) in itertools.product(SPACES.items(), SOURCES.items()):
+        names = [f"{space}_{name}{suffix}" for name in IN_SPACE]
         if any(cell.by_seed(names[0]) for cell in cells):
-            caption = f"{count}, in one space for all models: {title}. {spread}"
+            caption = f"{source}: {count}, in one space for all models: {title}. {spread}"
             tables.append(figures_table(cells, names, caption))
     return Section("Numbers", tables=tables)
 
 
+# File name of a picture of a member: heading and what to see.
 PICTURES = {
-    "samples": "Decoded points of N(0, I) of the first seed: within one Z the same points for "
-    "every KL weight.",
-    "reconstructions": "The same test images for every model: a row of originals, below it their "
-    "reconstructions from the posterior mean.",
+    f"samples{suffix}": (
+        f"Samples of {source}",
+        f"Decoded points of {source} of the first seed: within one Z the same random numbers for "
+        "every KL weight.",
+    )
+    for suffix, source in SOURCES.items()
+    if suffix != "_codes"
+} | {
+    "reconstructions": (
+        "Reconstructions",
+        "The same test images for every model: a row of originals, below it their reconstructions "
+        "from the posterior mean.",
+    )
 }
 
 
 def _picture_section(
     kind: str, cells: Sequence[Cell], label: Callable[[Cell], str], tag: str
 ) -> Section:
-    pictures = []
+    pictures, (heading, text) = [], PICTURES[kind]
     for cell in cells:
         member = cell.members[0]
         path = member.folder / f"{kind}.png"
@@ -636,17 +769,19 @@ def _picture_section(
                 image = file.convert("RGB")
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"{path} is not a readable picture ({error}); draw it anew") from None
-        names = ("sliced_wasserstein",) if kind == "samples" else ("psnr", "kl")
+        samples = kind.startswith("samples")
+        names = (f"sliced_wasserstein{kind[7:]}",) if samples else ("psnr", "kl")
         numbers = [
             f"{FIGURES[name].title.split(' [')[0]} {FIGURES[name].form.format(member.test[name])}"
             for name in names
             if member.test.get(name) is not None
         ]
-        name = f"{tag}{kind}-z{cell.z_dim}-w{cell.kl_weight:g}-lr{cell.learning_rate:g}"
+        of = f"z{cell.z_dim}-w{cell.kl_weight:g}-lr{cell.learning_rate:g}"
+        name = f"{tag}{kind.replace('_', '-')}-{of}"
         caption = ": ".join([label(cell), *([", ".join(numbers)] if numbers else [])])
-        alt = f"{kind.capitalize()} of the model with {label(cell)}"
+        alt = f"{heading} of the model with {label(cell)}"
         pictures.append(Picture(name, image, caption, alt))
-    return Section(kind.capitalize(), PICTURES[kind], pictures)
+    return Section(heading, text, pictures)
 
 
 def _training_sections(result: MeasuredSweep, cells: Sequence[Cell], tag: str) -> list[Section]:

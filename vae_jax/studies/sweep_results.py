@@ -38,6 +38,7 @@ from vae_jax.metrics.feature_distances import (
 from vae_jax.metrics.image_quality import psnr
 from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein
 from vae_jax.models.vae import VAE
+from vae_jax.priors.fitted import KINDS, Prior, codes_of, draw, fit_prior, normal_prior
 from vae_jax.report.page import RESULTS
 from vae_jax.report.pictures import image_grid, paired_rows, save_png
 from vae_jax.run import (
@@ -48,7 +49,6 @@ from vae_jax.run import (
     make_subject,
     open_judge,
     open_run,
-    prior_latents,
 )
 from vae_jax.run_folder import read_rows
 from vae_jax.streams import make_key
@@ -57,7 +57,7 @@ from vae_jax.types import ImageSet, UserError
 
 STUDY = "ablation"  # folder of the page below that of the sweep
 FIGURES = "figures.json"  # what was measured of a member, in its folder
-SCHEMA = 2
+SCHEMA = 3
 AXES = ("z_dim", "kl_weight", "learning_rate", "seed")
 # Samples are compared with half of a split's images, at most so many: another seed, another half.
 COMPARED_IMAGES = 1024
@@ -83,9 +83,17 @@ class Options:
     Attributes:
         classifier: Run folder of a classifier of the same images, in whose features samples are
             compared too; None for none.
+        priors: Kinds of priors that are fitted to every member, of `priors.fitted.KINDS`; samples
+            are drawn from each of them as from N(0, I).
     """
 
     classifier: str | None = None
+    priors: tuple[str, ...] = ("gaussian",)
+
+    def __post_init__(self) -> None:
+        for kind in self.priors:
+            if kind not in KINDS:
+                raise UserError(f"--priors has {kind!r}; valid are {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,10 @@ class MeasuredMember:
         config_digest: Of its config.
         curves: By split the epochs and the figures of `CURVES` after each.
         test: Figures on the test split; empty unless finished. Nats per image: `recon`, `kl`,
-            `elbo`; `psnr` in dB; see `set_figures` for the comparison of prior samples.
+            `elbo`; `psnr` in dB; see `set_figures` for the comparison of samples of N(0, I). The
+            same with the name of a prior at the end compare its samples, with `_codes` decoded
+            codes of training images, which no prior can beat but by luck, and with `_floor` these
+            images themselves.
         validation: The same on the validation split, for choosing; empty without one.
         kl_per_dimension: `[Z]`, nats per image on the test split.
         folder: The run folder, where samples.png and reconstructions.png lie.
@@ -200,7 +211,7 @@ def measure(
     if options.classifier:
         judge = open_judge(options.classifier, config.data, splits.digest)
         spaces["classifier"] = partial(classifier_features, judge)
-    key = {"schema": SCHEMA, "classifier": options.classifier}
+    key = {"schema": SCHEMA} | asdict(options) | {"priors": list(options.priors)}
     measured = []
     for number, member in enumerate(result.members, start=1):
         measured.append(_member_result(member, workdir, result, splits, spaces, key))
@@ -223,6 +234,7 @@ def measure(
             ),
             "config digest": configs.digest(config),
             "classifier": options.classifier or "none",
+            "priors fitted to the codes": ", ".join(options.priors) or "none",
         },
         seconds={
             "training": sum(member.seconds for member in measured),
@@ -252,7 +264,8 @@ def _member_result(
         key = dict(key) | {"step": outcome.step, "config_digest": digest}
         kept = _kept_figures(folder / FIGURES, key)
         if kept is None:
-            measured = measure_member(open_run(folder, outcome.step), splits, spaces)
+            run = open_run(folder, outcome.step)
+            measured = measure_member(run, splits, spaces, key["priors"])
             write_file(folder / FIGURES, json_bytes({"key": key} | measured))
         else:
             measured = kept
@@ -288,16 +301,20 @@ def _curves(folder: Path) -> dict[str, dict[str, list[float | None]]]:
     return curves
 
 
-def measure_member(run: Run[VAE], splits: Splits, spaces: Mapping[str, Space]) -> dict[str, Any]:
+def measure_member(
+    run: Run[VAE], splits: Splits, spaces: Mapping[str, Space], kinds: Sequence[str] = ()
+) -> dict[str, Any]:
     """Measures one model on test and validation images, and draws what it shows.
 
-    Writes samples.png (decoded points of N(0, I), of the run's seed) and reconstructions.png (test
-    images, each above the decoded mean of its posterior) into the run folder.
+    Writes samples.png (decoded points of N(0, I), of the run's seed), the same for every fitted
+    prior, and reconstructions.png (test images, each above the decoded mean of its posterior) into
+    the run folder.
 
     Args:
         run: The model.
         splits: Of its data.
         spaces: Feature spaces that do not depend on the model, by name.
+        kinds: Priors that are fitted to its codes.
 
     Returns:
         `test`, `validation` and `kl_per_dimension`, see `MeasuredMember`.
@@ -305,35 +322,45 @@ def measure_member(run: Run[VAE], splits: Splits, spaces: Mapping[str, Space]) -
     Raises:
         UserError: The run has no row of the test split, or posteriors that are not finite.
     """
-    seed, validation = run.config.seed, splits.validation
-    count = _compared(splits.test, splits.train)
-    more = 0 if validation is None else _compared(validation, splits.train)
-    # Choosing on validation must not profit from the samples that test judges: points of its own.
-    z = prior_latents(seed, max(count + more, SHOWN_SAMPLES), run.model.z_dim)
+    seed, train = run.config.seed, splits.train
     test, (mean, log_var), shown = _split_figures(run, splits.test, "test")
     test |= posterior_figures(mean, log_var, seed)
-    samples = _judge(run, splits.test, splits.train, z[:count], spaces, test)
-    test |= floor_figures(splits.test, splits.train, seed, spaces)
-    figures: Figures = {}
-    if validation is not None:
-        figures, _, _ = _split_figures(run, validation, "validation")
-        _judge(run, validation, splits.train, z[count : count + more], spaces, figures)
-    if len(samples) < SHOWN_SAMPLES:
-        labels = condition_labels(run.config.data, splits.test)
-        labels = None if labels is None else np.resize(labels, (SHOWN_SAMPLES, labels.shape[1]))
-        samples = decode(run.model, run.variables, z[:SHOWN_SAMPLES], labels)
-    pictures = {
-        "samples": (samples[:SHOWN_SAMPLES], {"seed": str(seed)}),
-        "reconstructions": (
-            paired_rows(list(shown), COLUMNS),
-            {"rows": "original, reconstruction of the mean"},
-        ),
-    }
-    for name, (pixels, facts) in pictures.items():
-        path = run.workdir / f"{name}.png"
-        save_png(path, image_grid(pixels, COLUMNS), run.provenance | facts)
-    kl_per_dimension = posterior.kl_per_dimension(mean, log_var).tolist()
-    return {"test": test, "validation": figures, "kl_per_dimension": kl_per_dimension}
+    figures, judged = {"test": test, "validation": {}}, {"test": splits.test}
+    if splits.validation is not None:
+        figures["validation"] = _split_figures(run, splits.validation, "validation")[0]
+        judged["validation"] = splits.validation
+    real = {name: _compared_images(run, split, train) for name, split in judged.items()}
+    codes = codes_of(run, train, seed)
+    judging = codes_of(run, judged["validation"], seed) if "validation" in judged else None
+    priors = [fit_prior(kind, codes, judging, seed) for kind in kinds]
+    pictures = {"reconstructions": paired_rows(list(shown), COLUMNS)}
+    for prior in (normal_prior(run.model.z_dim, len(run.label_names)), *priors):
+        suffix = f"_{prior.name}" if prior in priors else ""
+        fake = _samples(run, prior, real)
+        pictures[f"samples{suffix}"] = fake.pop("shown")
+        for name, samples in fake.items():
+            found = set_figures(real[name][0], samples, seed, spaces)
+            figures[name] |= {f"{figure}{suffix}": value for figure, value in found.items()}
+    images = real["test"][0]
+    rows = chosen_rows(train, len(images), seed)
+    labels = None if codes.labels is None else codes.labels[rows]
+    decoded = decode(run.model, run.variables, codes.z[rows], labels)
+    for suffix, best in (("codes", decoded), ("floor", train.take(rows))):
+        found = set_figures(images, best, seed, spaces)
+        test |= {f"{name}_{suffix}": value for name, value in found.items()}
+    for name, pixels in pictures.items():
+        facts = run.provenance | {"seed": str(seed)}
+        save_png(run.workdir / f"{name}.png", image_grid(pixels, COLUMNS), facts)
+    return figures | {"kl_per_dimension": posterior.kl_per_dimension(mean, log_var).tolist()}
+
+
+def _compared_images(
+    run: Run[VAE], split: ImageSet, train: ImageSet
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images that samples are compared with, and what the model is told about them."""
+    rows = chosen_rows(split, _compared(split, train), run.config.seed)
+    labels = condition_labels(run.config.data, split)
+    return split.take(rows), None if labels is None else labels[rows]
 
 
 def _split_figures(
@@ -401,33 +428,24 @@ def chosen_rows(split: ImageSet, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(len(split))[:count])
 
 
-def _judge(
-    run: Run[VAE],
-    split: ImageSet,
-    train: ImageSet,
-    z: np.ndarray,
-    spaces: Mapping[str, Space],
-    figures: Figures,
-) -> np.ndarray:
-    """Adds the comparison of decoded points with images of a split; the decoded points."""
-    seed = run.config.seed
-    rows = chosen_rows(split, _compared(split, train), seed)
-    labels = condition_labels(run.config.data, split)
-    samples = decode(run.model, run.variables, z, None if labels is None else labels[rows])
-    figures |= set_figures(split.take(rows), samples, seed, spaces)
-    return samples
-
-
-def floor_figures(
-    split: ImageSet, train: ImageSet, seed: int, spaces: Mapping[str, Space]
-) -> Figures:
-    """Returns `set_figures` of training images, each with `_floor` to its name.
-
-    They are what a perfect model would reach, at the same counts and draws as its samples.
-    """
-    count = _compared(split, train)
-    real, other = (part.take(chosen_rows(part, count, seed)) for part in (split, train))
-    return {f"{name}_floor": v for name, v in set_figures(real, other, seed, spaces).items()}
+def _samples(
+    run: Run[VAE], prior: Prior, real: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
+) -> dict[str, np.ndarray]:
+    """Decoded points of a prior: for each split as many as images, told the same; and `shown`."""
+    count, parts = 0, {"shown": slice(SHOWN_SAMPLES)}
+    for name, (images, _) in real.items():
+        # Choosing on validation must not profit from the samples that test judges: its own points.
+        parts[name] = slice(count, count + len(images))
+        count += len(images)
+    count, labels = max(count, SHOWN_SAMPLES), None
+    told = [labels for _, labels in real.values() if labels is not None]
+    if told:
+        labels = np.resize(np.concatenate(told), (count, len(run.label_names)))
+    z = draw(prior, run.config.seed, count, labels=labels)
+    return {
+        name: decode(run.model, run.variables, z[part], None if labels is None else labels[part])
+        for name, part in parts.items()
+    }
 
 
 def set_figures(

@@ -1,0 +1,1 @@
+"""Priors fitted after training: densities of latent points that images are decoded from."""

@@ -1,0 +1,293 @@
+"""Densities fitted to the codes of a trained model, and points drawn from them.
+
+The aggregate posterior of a trained VAE is not N(0, I); points that follow it decode to better
+images, without touching the training (Dai & Wipf 2019; Ghosh et al., ICLR 2020; Chadebec &
+Allassonniere 2022). A density is fitted to draws of the posteriors of training images, not to
+their means, and chosen by validation images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.data.splits import condition_labels, first_images, piece_of
+from vae_jax.memory import require_memory
+from vae_jax.metrics import densities, posterior
+from vae_jax.models.vae import VAE
+from vae_jax.run import Run, encode_subject, in_batches, make_subject, run_splits
+from vae_jax.streams import make_key, stream_key
+from vae_jax.types import ImageSet, UserError
+
+NORMAL = "normal"  # N(0, I), which every model was trained with
+MIXTURES = (1, 2, 5, 10)  # numbers of components to choose from
+CODES_PER_COMPONENT = 10  # at least
+HELD_OUT = 0.1  # of the training codes, where the data have no validation images
+PIECE = 1024  # images encoded at a time; a multiple of the batch that encoding is compiled for
+
+
+class Codes(NamedTuple):
+    """Draws of the aggregate posterior.
+
+    Attributes:
+        z: `[N, Z]`, one draw of the posterior of each image.
+        labels: `[N, L]`, what the model was told about it, or None.
+    """
+
+    z: np.ndarray
+    labels: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A density of latent points: z = mean(label) + temperature r, where r follows `density`.
+
+    The mean depends on the label by least squares, what lies around it does not: for a class, its
+    own mean and a shape that all classes share.
+
+    Attributes:
+        kind: `NORMAL` or one of `KINDS`.
+        name: In the run folder.
+        location: `[1 + L, Z]`, the mean of all codes and what each entry of the label adds to it.
+        density: A tree of arrays, as `KINDS` makes it.
+        facts: How it was fitted and chosen, as plain data.
+    """
+
+    kind: str
+    name: str
+    location: np.ndarray
+    density: Any = field(repr=False)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def z_dim(self) -> int:
+        """Z."""
+        return self.location.shape[1]
+
+
+def normal_prior(z_dim: int, label_dim: int = 0) -> Prior:
+    """Returns N(0, I), whatever the label; point i is that of `run.prior_latents`."""
+    location = np.zeros((1 + label_dim, z_dim), np.float32)
+    return Prior(NORMAL, NORMAL, location, _gaussian_of(z_dim, {}))
+
+
+# Fitting: (points around their means, others that judge, key) -> density and how it was chosen.
+
+Fitted = tuple[Any, dict[str, Any]]
+
+
+def _fit_gaussian(points: np.ndarray, judging: np.ndarray, key: jax.Array) -> Fitted:
+    gaussian = densities.fit_gaussian(points)
+    nats = np.asarray(densities.gaussian_log_prob(gaussian, jnp.asarray(judging)), np.float64)
+    return gaussian, {"held_out_nats": float(nats.mean())}
+
+
+def _fit_mixture(points: np.ndarray, judging: np.ndarray, key: jax.Array) -> Fitted:
+    sizes = [size for size in MIXTURES if CODES_PER_COMPONENT * size <= len(points)] or [1]
+    choice = densities.choose_mixture(points, key, sizes, held_out=judging, restarts=1)
+    return choice.mixture, {
+        "components": choice.components,
+        "held_out_nats": choice.held_out[choice.components],
+        "held_out_nats_by_components": choice.held_out,
+    }
+
+
+class Kind(NamedTuple):
+    """What one kind of density can do.
+
+    Attributes:
+        fit: Fits it and chooses by other points.
+        draw: Draws one point `[Z]` of a density with a key.
+        log_prob: Log density of points `[N, Z]` in nats, `[N]`; None where there is none.
+        empty: One of its densities, for Z and what `fit` said: structure and shapes.
+    """
+
+    fit: Callable[[np.ndarray, np.ndarray, jax.Array], Fitted]
+    draw: Callable[[Any, jax.Array], jax.Array]
+    log_prob: Callable[[Any, jax.Array], jax.Array] | None
+    empty: Callable[[int, dict[str, Any]], Any]
+
+
+def _gaussian_of(z_dim: int, facts: dict[str, Any]) -> densities.Gaussian:
+    return densities.Gaussian(jnp.zeros(z_dim), jnp.eye(z_dim))
+
+
+def _mixture_of(z_dim: int, facts: dict[str, Any]) -> densities.Mixture:
+    count = facts["components"]
+    one = jnp.zeros((count, z_dim, z_dim))
+    return densities.Mixture(jnp.zeros(count), jnp.zeros((count, z_dim)), one)
+
+
+KINDS = {
+    "gaussian": Kind(
+        _fit_gaussian, densities.gaussian_draw, densities.gaussian_log_prob, _gaussian_of
+    ),
+    "mixture": Kind(_fit_mixture, densities.mixture_draw, densities.mixture_log_prob, _mixture_of),
+}
+
+
+def fit_prior(kind: str, codes: Codes, judging: Codes | None, seed: int, name: str = "") -> Prior:
+    """Fits a density to codes and chooses by others.
+
+    Args:
+        kind: One of `KINDS`.
+        codes: To fit to.
+        judging: Of other images, by which components or steps are chosen; None takes a tenth of
+            `codes` for that.
+        seed: Of everything that is drawn by chance; the same one gives the same prior.
+        name: Of the prior; its kind by default.
+
+    Raises:
+        UserError: Too few codes, codes that are all equal, or NaN or infinite values.
+    """
+    began, key = time.monotonic(), make_key(seed)
+    if judging is None:
+        chosen = np.zeros(len(codes.z), bool)
+        order = np.random.default_rng(seed).permutation(len(codes.z))
+        chosen[order[: round(HELD_OUT * len(order))]] = True
+        codes, judging = (
+            Codes(codes.z[rows], None if codes.labels is None else codes.labels[rows])
+            for rows in (~chosen, chosen)
+        )
+    if min(len(codes.z), len(judging.z)) < 2 or not np.isfinite(codes.z).all():
+        raise UserError(
+            f"a prior needs finite codes of 2 images or more to fit to and 2 to choose by, but got "
+            f"{len(codes.z)} and {len(judging.z)}: check the encoder and the number of images"
+        )
+    design = np.ones((len(codes.z), 1)) if codes.labels is None else _design(codes.labels)
+    location = np.linalg.lstsq(design, codes.z.astype(np.float64), rcond=None)[0]
+    location = location.astype(np.float32)
+    around, others = (c.z - mean_of(location, c.labels) for c in (codes, judging))
+    density, facts = KINDS[kind].fit(around, others, key)
+    facts |= {"seed": seed, "codes": len(codes.z), "held_out_codes": len(judging.z)}
+    facts["seconds"] = round(time.monotonic() - began, 2)
+    return Prior(kind, name or kind, location, density, facts)
+
+
+def _design(labels: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.ones((len(labels), 1)), labels], axis=1)
+
+
+def mean_of(location: Any, labels: Any) -> Any:
+    """Returns the mean of the codes given labels `[N, L]`: `[N, Z]`; of all, `[1, Z]`, for None."""
+    return location[:1] if labels is None else location[:1] + labels @ location[1:]
+
+
+def codes_of(run: Run[VAE], split: ImageSet, seed: int) -> Codes:
+    """Encodes images and draws one point of each posterior; means, if the model draws none.
+
+    Args:
+        run: The model.
+        split: The images.
+        seed: Of the draws; that of image i depends on (seed, i) alone.
+    """
+    found = []
+    for start in range(0, len(split), PIECE):
+        seen = encode_subject(make_subject(run, piece_of(split, start, PIECE)), first=start)
+        found.append((seen.mean, seen.log_var))
+    mean, log_var = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    key = stream_key(make_key(seed), "latent")  # apart from that of points drawn with this seed
+    z = np.asarray(posterior.sample(mean, log_var, key)) if run.model.sample else mean
+    return Codes(z, condition_labels(run.config.data, split))
+
+
+def fit_to_run(run: Run[VAE], kind: str, seed: int = 0, count: int = 0, name: str = "") -> Prior:
+    """Fits a density to the training codes of a run and chooses by its validation images.
+
+    Args:
+        run: That was trained; its test images are not looked at.
+        kind: One of `KINDS`.
+        seed: See `fit_prior`.
+        count: Training images, at most; 0 for all.
+        name: Of the prior; its kind by default.
+
+    Raises:
+        UserError: Data that cannot be opened, or codes that carry no density.
+    """
+    splits = run_splits(run)
+    train = first_images(splits.train, min(count, len(splits.train)), "--count")
+    codes = codes_of(run, train, seed)
+    judging = None if splits.validation is None else codes_of(run, splits.validation, seed)
+    return fit_prior(kind, codes, judging, seed, name)
+
+
+# Drawing.
+
+
+def draw(
+    prior: Prior,
+    seed: int,
+    count: int,
+    temperature: float = 1.0,
+    labels: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draws points; point i depends on (prior, seed, i, temperature, its label) alone.
+
+    Args:
+        prior: The density.
+        seed: Seed of the draw, 0 to `streams.MAX_SEED`.
+        count: N.
+        temperature: Factor of the spread about the mean.
+        labels: `[N, L]`, what a conditional model is told about each; None for others.
+
+    Returns:
+        `[N, Z]` float32.
+
+    Raises:
+        UserError: The machine cannot hold them.
+    """
+    what = f"{count:,} latent points of {prior.z_dim} dimensions"
+    require_memory(2 * 4 * count * prior.z_dim, what, "ask for fewer")
+    program = partial(
+        _draw, prior.kind, prior.density, prior.location, make_key(seed), np.float32(temperature)
+    )
+    (z,) = in_batches(program, np.arange(count), labels)
+    return z
+
+
+def draw_function(kind: str) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns `(density, key) -> [Z]` of a kind; N(0, I) is a Gaussian."""
+    return KINDS["gaussian" if kind == NORMAL else kind].draw
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw(
+    kind: str,
+    density: Any,
+    location: jax.Array,
+    key: jax.Array,
+    temperature: jax.Array,
+    positions: jax.Array,
+    labels: jax.Array | None,
+) -> tuple[jax.Array]:
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
+    around = jax.vmap(partial(draw_function(kind), density))(keys)
+    return (mean_of(location, labels) + temperature * around,)
+
+
+def log_prob(prior: Prior, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    """Returns the log density of points at temperature 1.
+
+    Args:
+        prior: Normal, Gaussian or mixture.
+        z: `[N, Z]`.
+        labels: `[N, L]`, as for `draw`.
+
+    Returns:
+        `[N]` float64 in nats.
+
+    Raises:
+        UserError: This kind of prior has no density in closed form.
+    """
+    function = KINDS["gaussian" if prior.kind == NORMAL else prior.kind].log_prob
+    if function is None:
+        raise UserError(f"a prior of kind {prior.kind!r} has no density in closed form")
+    around = jnp.asarray(z - mean_of(prior.location, labels), jnp.float32)
+    return np.asarray(function(prior.density, around), np.float64)
