@@ -81,6 +81,10 @@ def get_config() -> ConfigDict:
     # with it: nothing is then asked of log_var, and no bound is logged.
     config.model.sample = True
 
+    # One model for many KL weights and latent sizes: an optional section `told`, which
+    # configs/plane_mnist.py shows. Of many models there is the section `sweep`, shown by
+    # configs/ablation_faces.py.
+
     config.loss = ConfigDict()
     config.loss.likelihood = "bernoulli"  # bernoulli | squared_error | gaussian | optimal_sigma
     # How kl_weight w is meant; R and K are sums in nats per image:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from absl import flags
 
 from experiments import app, as_typed, command_line
+from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
 _DATA = command_line.data()
@@ -31,7 +32,8 @@ def main() -> None:
     from vae_jax.studies import conditioning
 
     options = conditioning.Options(_SEED.value, _COLUMNS.value, _COUNT.value, _CLASSIFIER.value)
-    result = conditioning.measure(open_run(WORKDIR.value, STEP.value, data=_DATA.value), options)
+    run = open_run(WORKDIR.value, STEP.value, data=_DATA.value, pair=asked_pair())
+    result = conditioning.measure(run, options)
     page = replace(conditioning.page(result), command=as_typed.command())
     print(page.lead)
     for section in page.sections:

@@ -14,6 +14,7 @@ import numpy as np
 from absl import flags
 
 from experiments import app, command_line
+from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data.formats import folder
 from vae_jax.data.splits import condition_labels
@@ -34,7 +35,7 @@ def main() -> None:
     """Encodes every image of the store or folder."""
     from vae_jax.run import encode, open_run
 
-    run = open_run(WORKDIR.value, STEP.value, networks=("encoder",))
+    run = open_run(WORKDIR.value, STEP.value, networks=("encoder",), pair=asked_pair())
     source = Path(_IMAGES.value)
     height, width, _ = run.model.image_shape
     if (source / MANIFEST).exists():

@@ -16,6 +16,7 @@ from dataclasses import replace
 from absl import flags
 
 from experiments import app, as_typed, command_line
+from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
 _DATA = command_line.data()
@@ -56,7 +57,8 @@ def main() -> None:
         shown=_SHOWN.value,
         reference_choice=_REFERENCE.value,
     )
-    result = evaluation.measure(open_run(WORKDIR.value, STEP.value, data=_DATA.value), options)
+    run = open_run(WORKDIR.value, STEP.value, data=_DATA.value, pair=asked_pair())
+    result = evaluation.measure(run, options)
     page = replace(evaluation.page(result), command=as_typed.command())
     for section in page.sections:
         for table in section.tables:

@@ -14,6 +14,7 @@ and NumPy alone:
 from __future__ import annotations
 
 from experiments import app, command_line
+from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
 _OUT = command_line.out_folder("exported", "decoder.jax, encoder.jax and a JSON beside each.")
@@ -25,7 +26,7 @@ def main() -> None:
     from vae_jax.interop.export import write_artifact
     from vae_jax.run import open_run
 
-    run = open_run(WORKDIR.value, STEP.value)
+    run = open_run(WORKDIR.value, STEP.value, pair=asked_pair())
     for network in NETWORKS:
         for path in write_artifact(run, network, _OUT.value):
             print(f"wrote {path} ({path.stat().st_size:,} bytes)")

@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import app, as_typed, command_line
+from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
 _DATA = command_line.data()
@@ -36,7 +37,7 @@ def main() -> None:
     from vae_jax.run import open_run
     from vae_jax.studies import paths, posterior
 
-    run = open_run(WORKDIR.value, STEP.value, data=_DATA.value)
+    run = open_run(WORKDIR.value, STEP.value, data=_DATA.value, pair=asked_pair())
     images = {"split": _SPLIT.value, "count": _COUNT.value, "seed": _SEED.value}
     ways = paths.measure(
         run,

@@ -17,6 +17,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import app, as_typed, command_line
+from experiments.pair_flags import asked_pair
 from vae_jax.types import UserError
 
 _WORKDIR = flags.DEFINE_multi_string(
@@ -52,7 +53,10 @@ def main() -> None:
         fit_split=_FIT_SPLIT.value,
         fit_count=_FIT_COUNT.value,
     )
-    runs = {name: open_run(workdir, data=_DATA.value) for name, workdir in names.items()}
+    runs = {
+        name: open_run(workdir, data=_DATA.value, pair=asked_pair())
+        for name, workdir in names.items()
+    }
     results = {name: random_latents.measure(run, options) for name, run in runs.items()}
     page = replace(random_latents.page(results), command=as_typed.command())
     numbers = {name: result.numbers for name, result in results.items()}

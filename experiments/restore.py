@@ -14,6 +14,7 @@ from dataclasses import replace
 from absl import flags
 
 from experiments import app, as_typed, command_line
+from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
 _DATA = command_line.data()
@@ -30,7 +31,8 @@ def main() -> None:
     from vae_jax.studies import restoration
 
     options = restoration.Options(_COUNT.value, _SHOWN.value, _CLASSIFIER.value)
-    result = restoration.measure(open_run(WORKDIR.value, STEP.value, data=_DATA.value), options)
+    run = open_run(WORKDIR.value, STEP.value, data=_DATA.value, pair=asked_pair())
+    result = restoration.measure(run, options)
     page = replace(restoration.page(result), command=as_typed.command())
     print(page.lead)
     for section in page.sections:

@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from experiments import app, command_line
+from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data.conditions import asked_condition
 from vae_jax.files import npy_bytes, write_file
@@ -43,7 +44,7 @@ def main() -> None:
 
     from vae_jax.run import decode, open_run, prior_latents, read_latents
 
-    run = open_run(WORKDIR.value, STEP.value, networks=("decoder",))
+    run = open_run(WORKDIR.value, STEP.value, networks=("decoder",), pair=asked_pair())
     z_dim, asked = run.model.z_dim, (_LABEL.value, _ATTRIBUTES.value)
     condition = asked_condition(run.config.data.condition, run.label_names, *asked)
     if _LATENTS_IN.value:

@@ -4,11 +4,13 @@ import importlib
 import pkgutil
 
 import pytest
+from told_models import told_config
 
 import configs
-from configs import default
+from configs import ablation_faces, default, tiny
 from vae_jax import config as vae_config
 from vae_jax.models.classifier import make_classifier
+from vae_jax.models.told import Pair
 from vae_jax.models.vae import make_vae
 from vae_jax.types import UserError
 
@@ -78,6 +80,60 @@ def test_mirroring_is_refused_where_it_changes_what_the_model_is_told():
     config.data.name = "mnist"
     with pytest.raises(UserError, match="augmentation.flip is True.*changes digits"):
         vae_config.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"told.kl_weight": (), "told.z_dim": ()}, "config.told is empty"),
+        ({"told.kl_weight": (8.0, 0.05)}, "must be two numbers, the smaller one first"),
+        ({"told.kl_weight": (0.0, 8.0)}, r"config.told.kl_weight\[0\] is 0.0, but must be > 0"),
+        ({"loss.kl_weight": 11.0}, "must lie within config.told.kl_weight, from 0.1 to 10"),
+        ({"told.z_dim": (4,)}, "must be two or more rising sizes"),
+        ({"told.z_dim": (2, 1, 4)}, "must be two or more rising sizes"),
+        ({"told.z_dim": (1, 2)}, "ends with 2, but must end with config.model.z_dim, which is 4"),
+        ({"loss.target_rate": 5.0}, "is told its KL weight"),
+    ],
+)
+def test_ranges_that_a_model_is_told_are_checked(fields, message):
+    config = told_config()
+    vae_config.validate(config)
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=message):
+        vae_config.validate(config)
+
+
+@pytest.mark.parametrize(("name", "values"), [("kl_weight", (0.5, 1.0)), ("z_dim", (2, 4))])
+def test_a_sweep_over_what_a_model_is_told_is_refused(name, values):
+    config = told_config([name])
+    config.sweep = ablation_faces.get_config().sweep
+    config.sweep.kl_weight = config.sweep.z_dim = ()
+    vae_config.validate(config)
+    config.sweep[name] = values
+    with pytest.raises(UserError, match=f"config.sweep.{name} lists .* the model is told {name}"):
+        vae_config.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "message"),
+    [
+        ([], Pair(kl_weight=2.0), "--kl_weight=2: this model was trained with kl_weight 3 and"),
+        ([], Pair(z_dim=2), "--z_dim=2: this model was trained with z_dim 4 and answers for no"),
+        (["z_dim"], Pair(kl_weight=2.0), "trained with kl_weight 3 and"),
+        (["kl_weight"], Pair(kl_weight=11.0), "--kl_weight=11: .* for kl_weight 0.1 to 10 and"),
+        (["z_dim"], Pair(z_dim=5), "--z_dim=5: this model was trained for z_dim 1 to 4 and"),
+    ],
+)
+def test_a_pair_that_a_model_was_not_trained_for_is_refused(names, asked, message):
+    config = told_config(names) if names else tiny.get_config()
+    with pytest.raises(UserError, match=message):
+        vae_config.told_pair(config, asked)
+
+
+def test_what_is_not_asked_for_is_as_in_the_config():
+    assert vae_config.told_pair(tiny.get_config(), Pair()) is None
+    assert vae_config.told_pair(told_config(), Pair(kl_weight=0.5)) == (0.5, 4)
+    assert vae_config.told_pair(told_config(), Pair(z_dim=2)) == (3.0, 2)
 
 
 def test_unknown_and_missing_fields_are_named():

@@ -43,6 +43,11 @@ def test_latents_do_not_depend_on_the_count():
     assert abs(many.mean()) < 0.05 and abs(many.std() - 1) < 0.05
 
 
+def test_the_first_components_of_latents_do_not_depend_on_z_dim():
+    """So that one seed shows comparable images for every latent size of a told model."""
+    np.testing.assert_array_equal(prior_latents(33, 5, 3), prior_latents(33, 5, 128)[:, :3])
+
+
 @pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1])
 def test_images_do_not_depend_on_the_count(model_and_variables, count):
     model, variables = model_and_variables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -16,13 +17,17 @@ from ml_collections import ConfigDict
 from vae_jax.data.inputs import BINARIZE, DROP_VALUES, MASKS, Corruption
 from vae_jax.losses import LIKELIHOODS, REDUCTIONS, term_scales
 from vae_jax.models.blocks import ACTIVATIONS, DTYPES, KERNEL_INITS, NORMS
+from vae_jax.models.told import Pair, Told
 from vae_jax.schedules import KL_SCHEDULES, LEARNING_RATE_SCHEDULES
 from vae_jax.streams import MAX_SEED
 from vae_jax.types import UserError
 
 KINDS = ("run", "sweep", "classifier")
 # A config trains a classifier if it has the section `classifier`, in place of these of a VAE.
-VAE_SECTIONS = ("model", "loss")
+VAE_SECTIONS = ("model", "loss", "told")
+
+# Of the optional section `told`: what a model may be told with every image.
+TOLD = ("kl_weight", "z_dim")
 
 # Fields that a resumed run may change: they do not touch the trajectory that is under way.
 # `resolved` refuses a length of the run or of its schedule that would change it by the way.
@@ -153,6 +158,8 @@ FIELDS: dict[str, Field] = {
     "checkpoint.keep_latest": COUNT,
     "checkpoint.keep_best": COUNT_OR_NONE,
     "log.tensorboard": Field(bool),
+    "told.kl_weight": Field(float, above=0.0, high=1e6, many=True, optional=True),
+    "told.z_dim": Field(int, low=1, many=True, optional=True),
     "sweep.kl_weight": Field(float, low=0.0, high=1e6, many=True, optional=True),
     "sweep.z_dim": Field(int, low=1, many=True, optional=True),
     "sweep.learning_rate": Field(float, above=0.0, high=10.0, many=True, optional=True),
@@ -263,6 +270,7 @@ def _check_across_fields(config: ConfigDict) -> None:
     else:
         _check_kl_schedule(config.loss)
         _check_target_rate(config)
+        _check_told(config)
         _check_stack("model.encoder", config.model.encoder, shape)
         _check_stack("model.decoder", config.model.decoder, shape, extra=1)
     if is_classifier(config) and config.data.condition == "none":
@@ -303,6 +311,85 @@ def _check_target_rate(config: ConfigDict) -> None:
             raise UserError(
                 f"config.loss.target_rate is {loss.target_rate:g}, which needs config.{reason}"
             )
+
+
+def _check_told(config: ConfigDict) -> None:
+    """Ranges must be ranges that hold the config's own values, and nobody else may move those."""
+    told = config.get("told", {})
+    weights, sizes = (tuple(told.get(name, ())) for name in TOLD)
+    if "told" in config and not weights and not sizes:
+        raise UserError("config.told is empty: give told.kl_weight or told.z_dim, or leave it out")
+    own_weight, own_size = config.loss.kl_weight, config.model.z_dim
+    if weights and not (len(weights) == 2 and weights[0] < weights[1]):
+        raise UserError(
+            f"config.told.kl_weight is {weights}, but must be two numbers, the smaller one first"
+        )
+    if weights and not weights[0] <= own_weight <= weights[1]:
+        raise UserError(
+            f"config.loss.kl_weight is {own_weight:g}, but must lie within config.told.kl_weight, "
+            f"from {weights[0]:g} to {weights[1]:g}: it is what the model is asked for by default"
+        )
+    if sizes and not (len(sizes) > 1 and all(a < b for a, b in itertools.pairwise(sizes))):
+        raise UserError(f"config.told.z_dim is {sizes}, but must be two or more rising sizes")
+    if sizes and sizes[-1] != own_size:
+        raise UserError(
+            f"config.told.z_dim ends with {sizes[-1]}, but must end with config.model.z_dim, "
+            f"which is {own_size}"
+        )
+    for name, values in zip(TOLD, (weights, sizes), strict=True):
+        if values and config.get("sweep", {}).get(name):
+            raise UserError(
+                f"config.sweep.{name} lists {tuple(config.sweep[name])}, but the model is told "
+                f"{name} (config.told.{name}), so that one training answers for all of them: leave "
+                f"config.sweep.{name} empty"
+            )
+    if weights and config.loss.target_rate:
+        raise UserError(
+            f"config.loss.target_rate is {config.loss.target_rate:g}, but the model is told its KL "
+            "weight (config.told.kl_weight), which no controller can move: set one of them to none"
+        )
+
+
+def what_is_told(config: ConfigDict) -> Told | None:
+    """Returns what the model of a validated config is told with every image; None for nothing."""
+    if "told" not in config:
+        return None
+    weights, sizes = (tuple(config.told.get(name, ())) for name in TOLD)
+    return Told(weights, sizes, config.loss.reduction, tuple(config.data.image_shape))
+
+
+def told_pair(config: ConfigDict, asked: Pair) -> Pair | None:
+    """Returns the pair that a model is opened at.
+
+    Args:
+        config: Of the run.
+        asked: Numbers; what is None is the config's own.
+
+    Returns:
+        Numbers; None for a model that is told nothing.
+
+    Raises:
+        UserError: The model was not trained for it; the sentence says for what it was.
+    """
+    told = what_is_told(config)
+    own = Pair(config.loss.kl_weight, config.model.z_dim)
+    ranges = Pair() if told is None else Pair(told.kl_weight, told.z_dim)
+    for name, value, trained, trained_for in zip(TOLD, asked, own, ranges, strict=True):
+        if value is None:
+            continue
+        if not trained_for:
+            raise UserError(
+                f"--{name}={value:g}: this model was trained with {name} {trained:g} and answers "
+                f"for no other; one that is told it does, see configs/plane_mnist.py"
+            )
+        if not trained_for[0] <= value <= trained_for[-1]:
+            raise UserError(
+                f"--{name}={value:g}: this model was trained for {name} {trained_for[0]:g} to "
+                f"{trained_for[-1]:g} and answers for no other"
+            )
+    if told is None:
+        return None
+    return Pair(*(mine if value is None else value for value, mine in zip(asked, own, strict=True)))
 
 
 def _check_kl_schedule(loss: ConfigDict) -> None:

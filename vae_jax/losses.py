@@ -148,7 +148,12 @@ def gaussian_kl(mean: jax.Array, log_var: jax.Array) -> jax.Array:
     return jnp.sum(gaussian_kl_per_dimension(mean, log_var), axis=-1)
 
 
-def free_bits_kl(kl_per_dimension: jax.Array, floor: float, weights: jax.Array) -> jax.Array:
+def free_bits_kl(
+    kl_per_dimension: jax.Array,
+    floor: float,
+    weights: jax.Array,
+    z_mask: jax.Array | None = None,
+) -> jax.Array:
     """Returns the KL whose batch mean counts at least `floor` nats in every dimension.
 
     Kingma et al. 2016, "Improving Variational Inference with Inverse Autoregressive Flow", eq. 15:
@@ -159,13 +164,20 @@ def free_bits_kl(kl_per_dimension: jax.Array, floor: float, weights: jax.Array) 
         kl_per_dimension: `[B, Z]`, nats.
         floor: nats per dimension.
         weights: `[B]`, 1 for images and 0 for padding.
+        z_mask: `[B, Z]`, 0 for dimensions that an image has not: they count in no mean and have no
+            floor. None if all have all.
 
     Returns:
         `[B]`, nats per image; its weighted mean is the term above.
     """
-    batch_mean = jnp.sum(kl_per_dimension * weights[:, None], axis=0) / jnp.sum(weights)
+    if z_mask is None:
+        batch_mean = jnp.sum(kl_per_dimension * weights[:, None], axis=0) / jnp.sum(weights)
+        above = (batch_mean > floor)[None, :]
+        return jnp.sum(jnp.where(above, kl_per_dimension, floor), axis=-1)
+    counted = weights[:, None] * z_mask
+    batch_mean = jnp.sum(kl_per_dimension * counted, axis=0) / jnp.maximum(counted.sum(axis=0), 1)
     above = (batch_mean > floor)[None, :]
-    return jnp.sum(jnp.where(above, kl_per_dimension, floor), axis=-1)
+    return jnp.sum(jnp.where(above, kl_per_dimension, floor) * z_mask, axis=-1)
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -31,7 +31,8 @@ from vae_jax.memory import require_memory
 from vae_jax.metrics.densities import normal
 from vae_jax.models.blocks import layer_features, layer_names
 from vae_jax.models.classifier import Classifier, class_logits, make_classifier
-from vae_jax.models.vae import VAE, logits_of, make_vae, posterior_of
+from vae_jax.models.told import CONFIGS_OWN, Pair
+from vae_jax.models.vae import VAE, at_pair, logits_of, make_vae, posterior_of
 from vae_jax.run_folder import CHECKPOINTS, read_config
 from vae_jax.streams import GENERATOR, make_key, stream_key
 from vae_jax.types import ImageSet, UserError
@@ -57,6 +58,8 @@ class Run(Generic[Model]):
         label_names: The names of the condition, empty if there is none; of a classifier, what it
             predicts.
         data_named: Whether the user named where its images lie: they may be prepared there.
+        pair: What a model that is told KL weight or latent size was opened at, see `run_at`; None
+            if it is told nothing.
     """
 
     workdir: Path
@@ -66,15 +69,17 @@ class Run(Generic[Model]):
     variables: dict[str, Any]
     label_names: tuple[str, ...]
     data_named: bool = False
+    pair: Pair | None = None
 
     @property
     def provenance(self) -> dict[str, str]:
         """Returns what a picture made from this run says of its origin."""
+        pair = {} if self.pair is None else self.pair._asdict()
         return {
             "checkpoint_step": str(self.step),
             "config_digest": configs.digest(self.config),
             "generator": GENERATOR,
-        }
+        } | {name: f"{value:g}" for name, value in pair.items()}
 
 
 def open_run(
@@ -82,6 +87,7 @@ def open_run(
     step: int | None = None,
     networks: tuple[str, ...] = NETWORKS,
     data: str | None = None,
+    pair: Pair = CONFIGS_OWN,
 ) -> Run[VAE]:
     """Opens a trained VAE.
 
@@ -94,15 +100,28 @@ def open_run(
         step: Which checkpoint; None for the newest good one.
         networks: Which of `encoder` and `decoder` to read; the others are not touched.
         data: Where its images lie now, or may be prepared; None for `config.data.path`.
+        pair: Of a model that is told them, the KL weight and the latent size to answer for.
 
     Returns:
         The run.
 
     Raises:
-        UserError: No run folder, no good checkpoint, or a checkpoint that does not fit the config.
+        UserError: No run folder, no good checkpoint, or a checkpoint that does not fit the config;
+            a pair that the model was not trained for.
     """
+    configs.told_pair(_config(workdir, "run", data), pair)  # Refused before anything is read.
+    return run_at(open_plane(workdir, step, networks, data), pair)
+
+
+def open_plane(
+    workdir: str | Path,
+    step: int | None = None,
+    networks: tuple[str, ...] = NETWORKS,
+    data: str | None = None,
+) -> Run[VAE]:
+    """Opens a trained VAE without choosing a pair, for `run_at`; see `open_run`."""
     config = _config(workdir, "run", data)
-    model = make_vae(config.model, config.data.image_shape)
+    model = make_vae(config.model, config.data.image_shape, configs.what_is_told(config))
     saved = SavedSteps(Path(workdir) / CHECKPOINTS)
     label_names = _label_names(saved, workdir, step)
     shapes = network_shapes(model, len(label_names))
@@ -110,6 +129,38 @@ def open_run(
     variables = network_variables(restored.items)
     named = data is not None
     return Run(Path(workdir), config, restored.step, model, variables, label_names, named)
+
+
+def run_at(run: Run[VAE], pair: Pair = CONFIGS_OWN) -> Run[VAE]:
+    """Returns what a told model is at one pair: a run like one that was trained for it alone.
+
+        plane = open_plane("runs/plane_mnist")
+        for z_dim in (2, 8, 32):
+            run = run_at(plane, Pair(kl_weight=0.5, z_dim=z_dim))
+
+    Its model is told nothing and has the pair's latent size, its config the pair's values, so that
+    everything that looks at a run looks at this one too. Parts of the pair that are None are those
+    of the config.
+
+    Args:
+        run: Of `open_plane`.
+        pair: Of numbers.
+
+    Returns:
+        The run; one whose model is told nothing is handed on.
+
+    Raises:
+        UserError: The model was not trained for the pair.
+    """
+    chosen = configs.told_pair(run.config, pair)
+    if chosen is None:
+        return run
+    model, variables = at_pair(run.model, run.variables, chosen)
+    config = run.config.copy_and_resolve_references()
+    config.loss.kl_weight, config.model.z_dim = float(chosen.kl_weight), int(chosen.z_dim)
+    with config.unlocked():
+        del config["told"]
+    return replace(run, config=config, model=model, variables=variables, pair=chosen)
 
 
 def open_classifier(

@@ -25,6 +25,7 @@ STREAMS = {
     "binarization": 7,
     "step": 8,
     "micro_batch": 9,
+    "told": 10,
 }
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from told_models import told_config
 
 from configs import ablation_faces, classifier_mnist, tiny
 from vae_jax.config import to_json
@@ -32,7 +33,12 @@ CONFIGS = {
     "argument.py": "def get_config(name):\n    return name\n",
 }
 # What lies in a folder of the same name.
-KINDS = {"tiny": tiny, "sweep": ablation_faces, "classifier": classifier_mnist}
+KINDS = {
+    "tiny": tiny.get_config(),
+    "sweep": ablation_faces.get_config(),
+    "classifier": classifier_mnist.get_config(),
+    "told": told_config(),
+}
 # command, arguments, what the sentence says
 WRONG_USES = [
     ("train", [WORKDIR], "--config is missing"),
@@ -89,6 +95,15 @@ WRONG_USES = [
     ("sample", ["--workdir={home}/syntax.py"], "is not a run folder"),
     ("export", [WORKDIR, "--out={home}/syntax.py"], "is a file, but names a folder"),
     ("sample", [WORKDIR, "--config.seed=1"], "this command reads no config"),
+    ("sample", ["--workdir={home}/tiny", "--kl_weight=1"], "was trained with kl_weight 3 and"),
+    ("encode", ["--workdir={home}/tiny", "--images=.", "--z_dim=2"], "trained with z_dim 4 and"),
+    ("evaluate", ["--workdir={home}/told", "--kl_weight=11"], "for kl_weight 0.1 to 10 and"),
+    ("export", ["--workdir={home}/told", "--z_dim=5"], "for z_dim 1 to 4 and answers for no"),
+    ("latent_space", ["--workdir={home}/told", "--kl_weight=0"], "for kl_weight 0.1 to 10"),
+    ("random_latents", ["--workdir={home}/told", "--z_dim=0"], "for z_dim 1 to 4"),
+    ("sample", [WORKDIR, "--z_dim=2.5"], "must be a whole number"),
+    ("ablation", ["--config=configs/ablation_faces.py", WORKDIR, "--config.told.z_dim=(2, 64)"],
+     "config.told"),
     ("latent_space", [WORKDIR, "--strength=nan"], "must be finite"),
     ("latent_space", ["--workdir={home}/tiny"], "holds no checkpoint yet; train it first"),
     ("train", [TINY, "--workdir={home}/sweep"], "holds a sweep, but a run is needed"),
@@ -145,9 +160,9 @@ def outcomes(tmp_path_factory):
     home = tmp_path_factory.mktemp("wrong")
     for name, text in CONFIGS.items():
         (home / name).write_text(text)
-    for name, module in KINDS.items():
+    for name, config in KINDS.items():
         (home / name).mkdir()
-        (home / name / "config.json").write_text(to_json(module.get_config()))
+        (home / name / "config.json").write_text(to_json(config))
     (home / "circle").symlink_to("circle")
     (home / "broken").mkdir()
     (home / "broken" / "config.json").write_text("{")

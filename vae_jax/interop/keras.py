@@ -147,8 +147,11 @@ def import_run(config: ConfigDict, encoder: str, decoder: str, workdir: str | Pa
         UserError: Bad config or files, or something in the folder that was trained.
     """
     configs.validate(config)
-    if configs.kind_of(config) != "run" or config.data.condition != "none":
-        raise UserError("weights from Keras are those of one VAE with config.data.condition 'none'")
+    if configs.kind_of(config) != "run" or config.data.condition != "none" or "told" in config:
+        raise UserError(
+            "weights from Keras are those of one VAE that is told nothing: set "
+            "config.data.condition to 'none' and leave config.told out"
+        )
     workdir = Path(workdir)
     if (workdir / CONFIG_FILE).exists():
         raise UserError(f"--workdir={workdir} holds a run already; choose another folder")

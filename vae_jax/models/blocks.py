@@ -143,6 +143,52 @@ def dense(features: int, style: BlockStyle, name: str) -> nn.Dense:
     return nn.Dense(features, kernel_init=initializer, dtype=style.compute_dtype, name=name)
 
 
+def gate(code: jax.Array, features: int, name: str) -> jax.Array:
+    """Returns factors `[B, features]` of pre-activations, `2 sigmoid(W c + b)`: 1 at the start.
+
+    Args:
+        code: c, `[B, T]`: what the model is told, see `vae_jax.models.told`.
+        features: channels of the layer.
+        name: of the parameters W and b.
+    """
+    zeros = nn.initializers.zeros
+    return gate_factors(nn.Dense(features, kernel_init=zeros, name=name)(code))
+
+
+def gate_factors(pre_gate: jax.Array) -> jax.Array:
+    """Returns `2 sigmoid(W c + b)` of `W c + b`: 1 where nothing was learned yet."""
+    return 2 * jax.nn.sigmoid(pre_gate)
+
+
+def gated_dense(
+    x: jax.Array,
+    features: int,
+    style: BlockStyle,
+    name: str,
+    code: jax.Array | None,
+    shifted: bool = False,
+) -> jax.Array:
+    """Applies a dense layer `[B, F]` to `[B, features]`, gated if the model is told something.
+
+    Args:
+        x: `[B, F]`.
+        features: of the result.
+        style: what all layers share.
+        name: of the layer's parameters; those of its gate and shift begin with it.
+        code: `[B, T]`, what the model is told, or None.
+        shifted: add `V c` to the result, 0 at the start.
+    """
+    x = dense(features, style, name)(x)
+    if code is None:
+        return x
+    x = x * gate(code, features, f"{name}_gate").astype(x.dtype)
+    if shifted:
+        zeros = nn.initializers.zeros
+        shift = nn.Dense(features, use_bias=False, kernel_init=zeros, name=f"{name}_shift")
+        x = x + shift(code).astype(x.dtype)
+    return x
+
+
 class ConvBlock(nn.Module):
     """(Transposed) convolution -> norm -> activation -> dropout.
 
@@ -167,13 +213,20 @@ class ConvBlock(nn.Module):
     first: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool,
+        mask: jax.Array | None = None,
+        code: jax.Array | None = None,
+    ) -> jax.Array:
         """Apply the layer.
 
         Args:
             x: `[B, H, W, C]`.
             train: use batch statistics and dropout (streams: `dropout`).
             mask: `[B]` bool, images that count for the batch statistics.
+            code: `[B, T]`, what the model is told, or None.
 
         Returns:
             `[B, H', W', features]`.
@@ -182,11 +235,14 @@ class ConvBlock(nn.Module):
         if self.plain:
             return x
         style = self.style
+        factors = None if code is None else gate(code, self.features, "gate")
         if style.norm == "batch":
             norm = BatchNorm(
                 style.norm_momentum, style.norm_epsilon, style.compute_dtype, name="norm"
             )
-            x = norm(x, train, mask)
+            x = norm(x, train, mask, factors)
+        elif factors is not None:
+            x = x * factors.astype(x.dtype)[:, None, None, :]
         x = style.activate(x)
         dropout = AlphaDropout if style.activation == "selu" else Dropout
         return dropout(style.dropout, name="dropout")(x, deterministic=not train)
@@ -228,6 +284,7 @@ def conv_layers(
     images: jax.Array,
     train: bool,
     mask: jax.Array | None = None,
+    code: jax.Array | None = None,
     *,
     depth: int | None = None,
     remat: bool = False,
@@ -241,6 +298,7 @@ def conv_layers(
         images: `[B, H, W, C]` in [0, 1].
         train: use batch statistics and dropout.
         mask: `[B]` bool, images that count for the batch statistics.
+        code: `[B, T]`, what the model is told, or None.
         depth: how many layers; None for all.
         remat: recompute activations in the backward pass instead of keeping them.
         image_gradient: whether the gradient with respect to the images is needed.
@@ -260,7 +318,7 @@ def conv_layers(
             first=i == 0 and not image_gradient,
             name=name,
         )
-        x = layer(x, train, mask)
+        x = layer(x, train, mask, code)
     return x
 
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vae_jax.models.blocks import BlockStyle, ConvBlock, Stack, dense
+from vae_jax.models.blocks import BlockStyle, ConvBlock, Stack, gated_dense
 from vae_jax.models.convolution import conv_transpose_output_size
 from vae_jax.types import UserError
 
@@ -64,6 +64,7 @@ class Decoder(nn.Module):
         train: bool,
         labels: jax.Array | None = None,
         mask: jax.Array | None = None,
+        code: jax.Array | None = None,
     ) -> jax.Array:
         """Decode latent points.
 
@@ -72,6 +73,7 @@ class Decoder(nn.Module):
             train: use batch statistics and dropout.
             labels: `[B, L]` that are concatenated to z, or None.
             mask: `[B]` bool, images that count for the batch statistics.
+            code: `[B, T]`, what the model is told, or None.
 
         Returns:
             logits `[B, H, W, C]`, at least float32.
@@ -79,7 +81,7 @@ class Decoder(nn.Module):
         stack = self.stack
         block = nn.remat(ConvBlock, static_argnums=(2,)) if self.remat else ConvBlock
         x = z if labels is None else jnp.concatenate([z, labels.astype(z.dtype)], axis=-1)
-        x = dense(math.prod(self.start_shape), self.style, "dense")(x)
+        x = gated_dense(x, math.prod(self.start_shape), self.style, "dense", code)
         x = self.style.activate(x, self.dense_activation)
         x = x.reshape(x.shape[0], *self.start_shape)
         widths = (*stack.filters, self.channels)
@@ -94,5 +96,5 @@ class Decoder(nn.Module):
                 plain=i == len(widths) - 1,
                 name=f"conv_{i}",
             )
-            x = layer(x, train, mask)
+            x = layer(x, train, mask, code)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))

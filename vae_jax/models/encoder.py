@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vae_jax.models.blocks import BlockStyle, Stack, conv_layers, dense
+from vae_jax.models.blocks import BlockStyle, Stack, conv_layers, gated_dense
 from vae_jax.models.convolution import conv_output_size
 
 LOG_VAR_LINEAR = 20.0
@@ -57,6 +57,7 @@ class Encoder(nn.Module):
         train: bool,
         labels: jax.Array | None = None,
         mask: jax.Array | None = None,
+        code: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Encode images; nothing is sampled here.
 
@@ -65,18 +66,21 @@ class Encoder(nn.Module):
             train: use batch statistics and dropout.
             labels: `[B, L]` that join the features just before mean and log_var, or None.
             mask: `[B]` bool, images that count for the batch statistics.
+            code: `[B, T]`, what the model is told, or None.
 
         Returns:
             mean and log_var, `[B, Z]` each, at least float32.
         """
         stack = self.stack
-        x = conv_layers(stack, self.style, images, train, mask, remat=self.remat)
+        x = conv_layers(stack, self.style, images, train, mask, code, remat=self.remat)
         x = x.reshape(x.shape[0], -1)  # len() would refuse the symbolic size of an export
         for i, width in enumerate(stack.dense):
-            x = self.style.activate(dense(width, self.style, f"dense_{i}")(x))
+            x = self.style.activate(gated_dense(x, width, self.style, f"dense_{i}", code))
         if labels is not None:
             x = jnp.concatenate([x, labels.astype(x.dtype)], axis=-1)
-        mean = dense(self.z_dim, self.style, "mean")(x)
-        log_var = dense(self.z_dim, self.style, "log_var")(x)
+        mean, log_var = (
+            gated_dense(x, self.z_dim, self.style, name, code, shifted=True)
+            for name in ("mean", "log_var")
+        )
         at_least_float32 = jnp.promote_types(mean.dtype, jnp.float32)
         return mean.astype(at_least_float32), soft_limit(log_var.astype(at_least_float32))

@@ -39,7 +39,13 @@ def batch_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.
 
 
 def _of_channels(values: jax.Array) -> jax.Array:
-    return values[None, None, None, :]
+    """`[C]` or `[B, C]` to what broadcasts over `[B, H, W, C]`."""
+    return values[None, None, None, :] if values.ndim == 1 else values[:, None, None, :]
+
+
+def _like(values: jax.Array, scale: jax.Array) -> jax.Array:
+    """`[C]` to what can be multiplied by a scale `[C]` or `[B, C]`."""
+    return values if scale.ndim == 1 else values[None, :]
 
 
 def _standardised(
@@ -50,7 +56,7 @@ def _standardised(
     epsilon: float,
 ) -> jax.Array:
     mean, var = moments
-    factor = jax.lax.rsqrt(var + epsilon) * scale
+    factor = _like(jax.lax.rsqrt(var + epsilon), scale) * scale
     return (x - _of_channels(mean)) * _of_channels(factor) + _of_channels(bias)
 
 
@@ -65,8 +71,8 @@ def normalise(
     Args:
         x: `[B, H, W, C]`, float32 or wider.
         mask: `[B]` bool, images that count for the moments, or None for all.
-        scale: `[C]`.
-        bias: `[C]`.
+        scale: `[C]`, or `[B, C]` where images differ in it.
+        bias: the same.
         epsilon: added to the variance.
 
     Returns:
@@ -84,19 +90,26 @@ def _normalise_forward(x, mask, scale, bias, epsilon):
 def _normalise_backward(epsilon: float, residuals: Any, cotangents: Any):
     x, mask, scale, bias, mean, var = residuals
     dy, _, _ = cotangents
-    inverse_std = jax.lax.rsqrt(var + epsilon)
+    inverse_std = _like(jax.lax.rsqrt(var + epsilon), scale)
     factor = inverse_std * scale
+
+    def over_images(values: jax.Array) -> jax.Array:
+        return jnp.sum(values, axis=0) if values.ndim == 2 else values
+
     # Sums over images come last: those of an image are smaller, and so is what is rounded off.
-    image_sums, image_products = jnp.sum(dy, axis=(1, 2)), jnp.sum(dy * x, axis=(1, 2))
-    dy_sum = jnp.sum(image_sums, axis=0)
-    scale_gradient = jnp.sum(image_products - mean[None, :] * image_sums, axis=0) * inverse_std
+    bias_gradient, products = jnp.sum(dy, axis=(1, 2)), jnp.sum(dy * x, axis=(1, 2))
+    scale_gradient = products - mean[None, :] * bias_gradient
+    if scale.ndim == 1:
+        bias_gradient, scale_gradient = over_images(bias_gradient), over_images(scale_gradient)
+    scale_gradient *= inverse_std
     weights, pixels = _counted(x, mask)
     # What every pixel that counts gets through the variance and the mean of the batch.
-    slope = jnp.where(var > 0, -scale_gradient * inverse_std * factor / pixels, 0.0)
-    offset = -dy_sum * factor / pixels - mean * slope
+    through_variance = over_images(-scale_gradient * inverse_std * factor)
+    slope = jnp.where(var > 0, through_variance / pixels, 0.0)
+    offset = over_images(-bias_gradient * factor) / pixels - mean * slope
     through_moments = x * _of_channels(slope) + _of_channels(offset)
     dx = dy * _of_channels(factor) + weights[:, None, None, None] * through_moments
-    return dx, None, scale_gradient.astype(scale.dtype), dy_sum.astype(bias.dtype)
+    return dx, None, scale_gradient.astype(scale.dtype), bias_gradient.astype(bias.dtype)
 
 
 def _moments_and_result(x, mask, scale, bias, epsilon) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -123,13 +136,20 @@ class BatchNorm(nn.Module):
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool,
+        mask: jax.Array | None = None,
+        gate: jax.Array | None = None,
+    ) -> jax.Array:
         """Normalise each channel.
 
         Args:
             x: `[B, H, W, C]`.
             train: use the statistics of this batch, and move the running ones towards them.
             mask: `[B]` bool, images that count for the statistics, or None for all.
+            gate: `[B, C]` that the result is multiplied by, or None.
 
         Returns:
             `[B, H, W, C]`.
@@ -140,6 +160,8 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         dtype = self.dtype or jnp.result_type(x, scale)
+        if gate is not None:
+            scale, bias = scale[None, :] * gate, bias[None, :] * gate
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if not train:
             moments = (running_mean.value, running_var.value)

@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vae_jax.models.blocks import BlockStyle, Stack
+from vae_jax.models.blocks import BlockStyle, Stack, gate_factors
 from vae_jax.models.decoder import Decoder, check_output_shape
 from vae_jax.models.encoder import Encoder, feature_shape
+from vae_jax.models.told import Pair, Told
 from vae_jax.types import VAEOutput
 
 
@@ -42,6 +43,7 @@ class VAE(nn.Module):
         remat: recompute activations in the backward pass.
         sample: draw z from the posterior where the objective is computed; a plain autoencoder
             does not, and decodes the mean.
+        told: what the model is told with every image; None for a model of one KL weight and Z.
     """
 
     image_shape: tuple[int, int, int]
@@ -52,6 +54,7 @@ class VAE(nn.Module):
     decoder_dense_activation: str = "none"
     remat: bool = False
     sample: bool = True
+    told: Told | None = None
 
     def setup(self) -> None:
         start_shape = feature_shape(self.encoder_stack, self.image_shape)
@@ -75,6 +78,7 @@ class VAE(nn.Module):
         mask: jax.Array | None = None,
         z_mask: jax.Array | None = None,
         noise: jax.Array | None = None,
+        pair: Pair | None = None,
     ) -> VAEOutput:
         """Encode, draw z, decode.
 
@@ -84,21 +88,33 @@ class VAE(nn.Module):
             sample: draw z from the posterior (stream `latent`); else z is the mean.
             labels: `[B, L]` condition, or None.
             mask: `[B]` bool, images that count for the batch statistics.
-            z_mask: `[Z]`, 0 for latent dimensions that a padded member of a sweep lacks.
+            z_mask: `[Z]` or `[B, Z]`, 0 for latent dimensions that a padded member of a sweep
+                lacks, or that the images' pairs leave out.
             noise: `[B, Z]` of the posterior sample; None draws it, as `draw_noise` does.
+            pair: `[B]` each, what the model is told; None if it is told nothing.
 
         Returns:
             The logits and the posterior.
         """
-        mean, log_var = self.encoder(images, train, labels, mask)
+        code = self._code(len(images), pair)
+        mean, log_var = self.encoder(images, train, labels, mask, code)
         z = mean
         if sample:
             if noise is None:
                 noise = self.draw_noise(len(mean), mean.dtype)
             z = reparameterize(mean, log_var, noise)
         if z_mask is not None:
-            z = z * z_mask[None, :]
-        return VAEOutput(self.decoder(z, train, labels, mask), mean, log_var, z)
+            z = z * (z_mask if z_mask.ndim == 2 else z_mask[None, :])
+        return VAEOutput(self.decoder(z, train, labels, mask, code), mean, log_var, z)
+
+    def _code(self, count: int, pair: Pair | None = None) -> jax.Array | None:
+        if self.told is None:
+            return None
+        if self.is_initializing():
+            return jnp.zeros((count, self.told.width), jnp.float32)
+        if pair is None:
+            raise ValueError("this model answers for a pair only; see `at_pair`")
+        return self.told.code(pair)
 
     def draw_noise(self, count: int, dtype: jnp.dtype) -> jax.Array:
         """`[count, Z]` from the stream `latent`: what a call draws for a batch of this size."""
@@ -108,11 +124,11 @@ class VAE(nn.Module):
         self, images: jax.Array, labels: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """`[B, H, W, C]` to mean and log_var `[B, Z]`, with running statistics."""
-        return self.encoder(images, False, labels)
+        return self.encoder(images, False, labels, code=self._code(0))
 
     def decode(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """`[B, Z]` to logits `[B, H, W, C]`, with running statistics."""
-        return self.decoder(z, False, labels)
+        return self.decoder(z, False, labels, code=self._code(0))
 
     if TYPE_CHECKING:  # Modules are hashable by their fields, which Flax's annotations leave out.
 
@@ -133,12 +149,15 @@ def logits_of(
     return cast(Any, model.apply(variables, z, labels, method="decode"))
 
 
-def make_vae(model: Mapping[str, Any], image_shape: tuple[int, int, int]) -> VAE:
+def make_vae(
+    model: Mapping[str, Any], image_shape: tuple[int, int, int], told: Told | None = None
+) -> VAE:
     """Build the model of `config.model`.
 
     Args:
         model: the fields of `config.model`; an unknown one raises.
         image_shape: `(H, W, C)` of the data.
+        told: what it is told with every image, see `vae_jax.config.what_is_told`.
 
     Returns:
         The module; its parameters have the two subtrees `encoder` and `decoder`.
@@ -154,10 +173,66 @@ def make_vae(model: Mapping[str, Any], image_shape: tuple[int, int, int]) -> VAE
         decoder_stack=_stack(fields.pop("decoder")),
         **{name: fields.pop(name) for name in own},
         style=BlockStyle(**fields),
+        told=told,
     )
     start_shape = feature_shape(vae.encoder_stack, vae.image_shape)
     check_output_shape(vae.decoder_stack, start_shape, vae.image_shape)
     return vae
+
+
+def at_pair(model: VAE, variables: Mapping[str, Any], pair: Pair) -> tuple[VAE, dict[str, Any]]:
+    """Returns the model that a told model is at one pair: one that is told nothing.
+
+    At a fixed pair gates are constant factors of channels and shifts are constants, so that they
+    become part of the scales, kernels and biases; dimensions that the pair leaves out are cut off.
+
+    Args:
+        model: that is told something.
+        variables: `params` and `batch_stats`, each of the encoder, the decoder or both.
+        pair: of numbers.
+
+    Returns:
+        The module, whose z_dim is that of the pair, and its variables.
+    """
+    assert model.told is not None
+    z_dim = int(pair.z_dim)
+    code = model.told.code(Pair(*(jnp.full((1,), value, jnp.float32) for value in pair)))
+    params: dict[str, Any] = {
+        network: {
+            name: _folded(name, layers, code, transposed=network == "decoder")
+            for name in layers
+            if not name.endswith(("_gate", "_shift"))
+        }
+        for network, layers in variables["params"].items()
+    }
+    for name in ("mean", "log_var") if "encoder" in params else ():
+        own = params["encoder"][name]
+        params["encoder"][name] = {part: leaf[..., :z_dim] for part, leaf in own.items()}
+    if "decoder" in params:
+        own = params["decoder"]["dense"]
+        rows = jnp.delete(own["kernel"], jnp.s_[z_dim : model.z_dim], axis=0)  # Labels' rows stay.
+        params["decoder"]["dense"] = own | {"kernel": rows}
+    return model.clone(told=None, z_dim=z_dim), {**variables, "params": params}
+
+
+def _folded(
+    name: str, layers: Mapping[str, Any], code: jax.Array, transposed: bool
+) -> dict[str, Any]:
+    """Returns the parameters of a layer with its gate and shift at a code `[1, T]` in them."""
+    own = dict(layers[name])
+    gate = own.pop("gate", None) or layers.get(f"{name}_gate")
+    if gate is None:  # The last layer of the decoder has none.
+        return own
+    factors = gate_factors(code @ gate["kernel"] + gate["bias"][None, :])[0]
+    if "norm" in own:
+        return own | {"norm": {part: leaf * factors for part, leaf in own["norm"].items()}}
+    out_axis = -2 if transposed and own["kernel"].ndim == 4 else -1
+    other_axes = [axis for axis in range(-own["kernel"].ndim, 0) if axis != out_axis]
+    kernel = own["kernel"] * jnp.expand_dims(factors, other_axes)
+    bias = own["bias"] * factors
+    if f"{name}_shift" in layers:
+        bias += (code @ layers[f"{name}_shift"]["kernel"])[0]
+    return {"kernel": kernel, "bias": bias}
 
 
 def _stack(fields: Mapping[str, Any]) -> Stack:

@@ -110,7 +110,7 @@ def _make_train_step(
     stage: InputStage,
     accumulate: int,
 ) -> Step:
-    def draw(batch: Batch, key: jax.Array) -> Examples:
+    def draw(batch: Batch, key: jax.Array, hyper: Hyper) -> Examples:
         return Examples(*training_pair(stage, key, batch.images), batch.weights, batch.labels)
 
     def loss_fn(params, batch_stats, examples: Examples, key, step, hyper: Hyper):

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 
 from vae_jax.data.inputs import CLEAN, InputStage, evaluation_pair
 from vae_jax.losses import Objective
+from vae_jax.models.told import Pair
 from vae_jax.models.vae import VAE
+from vae_jax.streams import stream_key
 from vae_jax.train.state import Hyper
-from vae_jax.train.step import Metrics, Step, objective_terms
+from vae_jax.train.step import Metrics, Step, asked_of, drawn_pair, objective_terms
 from vae_jax.types import Batch
 
 
@@ -52,22 +54,31 @@ def make_eval_step(model: VAE, objective: Objective, stage: InputStage = CLEAN) 
     ) -> tuple[EvalCarry, Metrics]:
         first = carry.batch * len(batch.images)
         inputs, targets = evaluation_pair(stage, key, batch.images, first)
+        pair = _told_pair(model, key, carry.batch, batch, hyper)
+        kl_weight, z_mask = asked_of(model, pair, hyper)
         output: Any = model.apply(
             carry.variables,
             inputs,
             train=False,
             sample=model.sample,
             labels=batch.labels,
-            z_mask=hyper.z_mask,
+            z_mask=z_mask,
+            pair=pair,
             rngs={"latent": jax.random.fold_in(key, carry.batch)},
         )
-        terms = objective_terms(
-            objective, output, targets, batch.weights, hyper.kl_weight, hyper.z_mask
-        )
+        terms = objective_terms(objective, output, targets, batch.weights, kl_weight, z_mask)
         metrics = terms | {"images": jnp.sum(batch.weights)}
         return EvalCarry(carry.variables, carry.batch + 1), metrics
 
     return eval_step
+
+
+def _told_pair(
+    model: VAE, key: jax.Array, number: jax.Array, batch: Batch, hyper: Hyper
+) -> Pair | None:
+    """Draws what a model is told when it is evaluated: like training, from the whole plane."""
+    key = jax.random.fold_in(stream_key(key, "told"), number)
+    return drawn_pair(model, key, len(batch.images), hyper)
 
 
 class StatisticsCarry(NamedTuple):
@@ -111,6 +122,7 @@ def make_statistics_step(model: VAE, stage: InputStage = CLEAN) -> Step:
     ) -> tuple[StatisticsCarry, Metrics]:
         first = carry.batches * len(batch.images)
         inputs, _ = evaluation_pair(stage, key, batch.images, first)
+        pair = _told_pair(model, key, carry.batches, batch, hyper)
         _, mutated = probe.apply(
             {"params": carry.params, "batch_stats": carry.total},
             inputs,
@@ -118,7 +130,8 @@ def make_statistics_step(model: VAE, stage: InputStage = CLEAN) -> Step:
             sample=model.sample,
             labels=batch.labels,
             mask=batch.weights > 0,
-            z_mask=hyper.z_mask,
+            z_mask=asked_of(model, pair, hyper)[1],
+            pair=pair,
             rngs={"latent": jax.random.fold_in(key, carry.batches)},
             mutable=["batch_stats"],
         )

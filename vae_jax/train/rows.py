@@ -52,7 +52,8 @@ def complete_row(
     """Adds what follows from the epoch's means.
 
     Args:
-        means: of `EpochMeans`, with `loss == recon + kl_weighted`.
+        means: of `EpochMeans`, with `loss == recon + kl_weighted`; `kl_weight` and `beta` where
+            they were not those of the config.
         objective: reduction and likelihood.
         kl_weight: w that the means were taken with, unless they have their own `kl_weight`.
         image_shape: `(H, W, C)`.
@@ -70,7 +71,7 @@ def complete_row(
         return row
     weight = row["kl_weight"]  # With a schedule, the mean over the epoch.
     recon_scale, kl_scale = term_scales(objective.reduction, weight, image_shape, z_dim)
-    row["beta"] = float(kl_scale / recon_scale)
+    row.setdefault("beta", float(kl_scale / recon_scale))
     row["kl_share"] = _ratio(means["kl_weighted"], means["loss"])
     if "entropy_floor" in means:
         above = means["loss"] - recon_scale * means["entropy_floor"]

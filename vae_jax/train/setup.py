@@ -8,6 +8,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from vae_jax.config import what_is_told
 from vae_jax.data.inputs import CLEAN, InputStage, make_input_stage
 from vae_jax.losses import Objective
 from vae_jax.models.vae import VAE, make_vae
@@ -65,7 +66,7 @@ def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) ->
         UserError: the model's layers do not fit the image shape.
     """
     loss, optimizer = config.loss, config.optimizer
-    model = make_vae(config.model, tuple(config.data.image_shape))
+    model = make_vae(config.model, tuple(config.data.image_shape), what_is_told(config))
     stage = make_input_stage(config.data)
     objective = Objective(loss.likelihood, loss.reduction, loss.free_bits, loss.sigma)
     tx = make_optimizer(optimizer.b1, optimizer.b2, optimizer.epsilon, optimizer.clip_norm)

@@ -15,6 +15,7 @@ from vae_jax import losses
 from vae_jax.data.inputs import CLEAN, InputStage, training_pair
 from vae_jax.kl_controller import next_control
 from vae_jax.losses import Objective, weighted_mean
+from vae_jax.models.told import Pair
 from vae_jax.models.vae import VAE
 from vae_jax.schedules import Schedule
 from vae_jax.streams import step_key, stream_key
@@ -37,6 +38,7 @@ class Examples(NamedTuple):
         weights: `[B]`, 1 for images and 0 for padding.
         labels: `[B, L]`, or None.
         noise: `[B, Z]` of the posterior samples, or None for the model to draw it.
+        pair: `[B]` KL weights and latent sizes that the model is told; None if it is told nothing.
     """
 
     inputs: jax.Array
@@ -44,10 +46,11 @@ class Examples(NamedTuple):
     weights: jax.Array
     labels: jax.Array | None
     noise: jax.Array | None = None
+    pair: Pair | None = None
 
 
-# (batch, key of the step) -> examples
-Draw = Callable[[Batch, jax.Array], Examples]
+# (batch, key of the step, hyper) -> examples
+Draw = Callable[[Batch, jax.Array, Hyper], Examples]
 
 
 def objective_terms(
@@ -65,27 +68,37 @@ def objective_terms(
         output: of the model.
         targets: `[B, H, W, C]` in [0, 1].
         weights: `[B]`, 1 for images and 0 for padding.
-        kl_weight: w in the convention of the reduction.
-        z_mask: `[Z]`, 0 for dimensions that do not exist, or None.
+        kl_weight: w in the convention of the reduction, a scalar or `[B]`.
+        z_mask: `[Z]` or `[B, Z]`, 0 for dimensions that do not exist, or None.
 
     Returns:
         Scalars: `loss == recon + kl_weighted` in units of the loss; `recon_nats` (R), `kl` (K)
-        and, for the Bernoulli likelihood, `entropy_floor`, in nats per image.
+        and, for the Bernoulli likelihood, `entropy_floor`, in nats per image. Where beta differs
+        from image to image, also the means `kl_weight` and `beta`.
     """
-    z_dim = output.mean.shape[-1] if z_mask is None else jnp.sum(z_mask)
+    z_dim = output.mean.shape[-1] if z_mask is None else jnp.sum(z_mask, axis=-1)
     recon_scale, kl_scale = losses.term_scales(
         objective.reduction, kl_weight, targets.shape[1:], z_dim
     )
     nll = losses.reconstruction_nll(objective, output.logits, targets, weights)
     kl_per_dimension = losses.gaussian_kl_per_dimension(output.mean, output.log_var)
     if z_mask is not None:
-        kl_per_dimension = kl_per_dimension * z_mask[None, :]
+        of_images = z_mask if z_mask.ndim == 2 else z_mask[None, :]
+        kl_per_dimension = kl_per_dimension * of_images
     kl = jnp.sum(kl_per_dimension, axis=-1)
     penalty = kl
     if objective.free_bits:
-        penalty = losses.free_bits_kl(kl_per_dimension, objective.free_bits, weights)
+        own_mask = z_mask if z_mask is not None and z_mask.ndim == 2 else None
+        penalty = losses.free_bits_kl(kl_per_dimension, objective.free_bits, weights, own_mask)
     recon = recon_scale * weighted_mean(nll, weights)
-    kl_weighted = kl_scale * weighted_mean(penalty, weights)
+    differing = {}
+    if isinstance(kl_scale, jax.Array) and kl_scale.ndim == 1:
+        kl_weighted = weighted_mean(kl_scale * penalty, weights)
+        differing["beta"] = weighted_mean(kl_scale, weights) / recon_scale
+        each = jnp.broadcast_to(kl_weight, weights.shape)
+        differing["kl_weight"] = weighted_mean(each, weights)
+    else:
+        kl_weighted = kl_scale * weighted_mean(penalty, weights)
     terms = {
         "loss": recon + kl_weighted,
         "recon": recon,
@@ -95,7 +108,7 @@ def objective_terms(
     }
     if objective.likelihood == "bernoulli":
         terms["entropy_floor"] = weighted_mean(losses.bernoulli_entropy(targets), weights)
-    return terms
+    return terms | differing
 
 
 def make_update_step(
@@ -131,7 +144,7 @@ def make_update_step(
         if accumulate > 1:
             gradient = accumulated(gradient, accumulate, norm_momentum)
         (loss, (metrics, batch_stats)), grads = gradient(
-            state.params, state.batch_stats, draw(batch, key), key, state.step, hyper
+            state.params, state.batch_stats, draw(batch, key, hyper), key, state.step, hyper
         )
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
@@ -173,6 +186,32 @@ def controlled(step: Step, target_rate: float) -> Step:
     return train_step
 
 
+def drawn_pair(model: VAE, key: jax.Array, count: int, hyper: Hyper) -> Pair | None:
+    """Draws what the model is told with each of `count` images; None if it is told nothing."""
+    if model.told is None:
+        return None
+    return model.told.draw(key, count, Pair(hyper.kl_weight, model.z_dim))
+
+
+def asked_of(
+    model: VAE, pair: Pair | None, hyper: Hyper
+) -> tuple[jax.Array | float, jax.Array | None]:
+    """Returns the KL weight of each image and its mask of latent dimensions.
+
+    Args:
+        model: the module.
+        pair: `[B]` each, what it is told; None if it is told nothing.
+        hyper: what holds for all images where nothing is told.
+
+    Returns:
+        Scalar or `[B]`; `[Z]`, `[B, Z]` or None.
+    """
+    if model.told is None or pair is None:
+        return hyper.kl_weight, hyper.z_mask
+    z_mask = model.told.z_mask(pair) if model.told.z_dim else hyper.z_mask
+    return pair.kl_weight, z_mask
+
+
 @lru_cache(maxsize=32)
 def make_train_step(
     model: VAE,
@@ -200,8 +239,11 @@ def make_train_step(
         See `make_update_step`; the metrics are `objective_terms` and `kl_weight`.
     """
 
-    def draw(batch: Batch, key: jax.Array) -> Examples:
-        examples = Examples(*training_pair(stage, key, batch.images), batch.weights, batch.labels)
+    def draw(batch: Batch, key: jax.Array, hyper: Hyper) -> Examples:
+        pair = drawn_pair(model, stream_key(key, "told"), len(batch.images), hyper)
+        examples = Examples(
+            *training_pair(stage, key, batch.images), batch.weights, batch.labels, pair=pair
+        )
         if accumulate == 1:
             return examples
         count, dtype = len(batch.images), examples.inputs.dtype
@@ -210,7 +252,8 @@ def make_train_step(
         return examples._replace(noise=noise)
 
     def loss_fn(params, batch_stats, examples: Examples, key, step, hyper: Hyper):
-        kl_weight = hyper.kl_weight * kl_factor(step)
+        asked_weight, z_mask = asked_of(model, examples.pair, hyper)
+        kl_weight = asked_weight * kl_factor(step)
         output, mutated = model.apply(
             {"params": params, "batch_stats": batch_stats},
             examples.inputs,
@@ -218,16 +261,17 @@ def make_train_step(
             sample=model.sample,
             labels=examples.labels,
             mask=examples.weights > 0,
-            z_mask=hyper.z_mask,
+            z_mask=z_mask,
             noise=examples.noise,
+            pair=examples.pair,
             rngs={name: stream_key(key, name) for name in ("latent", "dropout")},
             mutable=["batch_stats"],
         )
         metrics = objective_terms(
-            objective, output, examples.targets, examples.weights, kl_weight, hyper.z_mask
+            objective, output, examples.targets, examples.weights, kl_weight, z_mask
         )
         loss = metrics["loss"]
-        metrics |= {"kl_weight": jnp.asarray(kl_weight, jnp.float32)}
+        metrics.setdefault("kl_weight", jnp.asarray(kl_weight, jnp.float32))
         return loss, (metrics, batch_stats | mutated.get("batch_stats", {}))
 
     momentum = model.style.norm_momentum

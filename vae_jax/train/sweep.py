@@ -165,7 +165,7 @@ def member_memory(config: ConfigDict, label_dim: int = 0) -> int:
     Returns:
         Bytes.
     """
-    model = make_vae(config.model, config.data.image_shape)
+    model = make_vae(config.model, config.data.image_shape, configs.what_is_told(config))
     batch = config.train.batch_size // config.train.accumulate
 
     def trace(key: jax.Array) -> Any:

@@ -130,9 +130,10 @@ def _layers(model: VAE, label_dim: int) -> str:
     images = jnp.zeros((1, *model.image_shape))
     z = jnp.zeros((1, model.z_dim))
     labels = jnp.zeros((1, label_dim)) if label_dim else None
+    code = jnp.zeros((1, model.told.width)) if model.told else None
     bound = model.bind({})
     return "\n".join(
-        layer_table(network.clone(parent=None), example, False, labels)
+        layer_table(network.clone(parent=None), example, False, labels, None, code)
         for network, example in ((bound.encoder, images), (bound.decoder, z))
     )
 
