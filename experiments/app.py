@@ -141,12 +141,12 @@ def _devices():
 
 
 def _joined() -> bool:
-    """Whether this is one of several processes; importing what could tell costs seconds."""
+    """Returns whether this is one of several processes; importing what could tell costs seconds."""
     return "vae_jax.devices" in sys.modules and _devices().joined()
 
 
 def _help(text: str) -> str:
-    """The module's docstring and every flag with its default."""
+    """Returns the module's docstring and every flag with its default."""
     width = min(shutil.get_terminal_size().columns, 100)
     own = [
         flag

@@ -192,7 +192,7 @@ def _allowed(parser: Any) -> str:
 
 
 def is_required(flag: flags.Flag) -> bool:
-    """Whether a command refuses to start without the flag."""
+    """Returns whether a command refuses to start without the flag."""
     return any("must have a value" in validator.message for validator in flag.validators)
 
 

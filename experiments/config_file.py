@@ -106,7 +106,7 @@ def _missing(path: str) -> str:
 
 
 def _failure(path: str, error: BaseException) -> str:
-    """Which line of a config file failed, and why."""
+    """Says which line of a config file failed, and why."""
     if isinstance(error, SyntaxError | UnicodeDecodeError):
         line = getattr(error, "lineno", None)
         return f"--config={path}{f', line {line}' if line else ''} is not Python: {error}"

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _labels(run: Run, images: Store) -> np.ndarray | None:
-    """What the model is told about every image of the store."""
+    """Returns what the model is told about every image of the store."""
     if run.label_names and images.labels is None:
         raise UserError(
             f"--images={_IMAGES.value} has no labels, but this model was told "

@@ -25,7 +25,7 @@ _STEP = command_line.step()
 
 
 def main() -> None:
-    """Import or export."""
+    """Imports or exports."""
     if _EXPORT.value:
         from vae_jax.interop.keras import save_keras
         from vae_jax.run import open_run

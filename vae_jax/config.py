@@ -210,7 +210,7 @@ def _check_value(name: str, value: Any, field: Field) -> None:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping to `{'section.field': value}`."""
+    """Turns a nested mapping into `{'section.field': value}`."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict | dict):
@@ -226,7 +226,7 @@ def kind_of(config: ConfigDict) -> str:
 
 
 def is_classifier(config: ConfigDict) -> bool:
-    """Whether a config, of a run say, is that of a classifier rather than of a VAE."""
+    """Returns whether a config, of a run say, is that of a classifier rather than of a VAE."""
     return kind_of(config) == "classifier"
 
 
@@ -297,7 +297,7 @@ def _check_across_fields(config: ConfigDict) -> None:
 
 
 def _check_target_rate(config: ConfigDict) -> None:
-    """A controller needs a weight to start from, and nobody else may move it."""
+    """Checks that a controller has a weight to start from, which nobody else moves."""
     loss = config.loss
     if not loss.target_rate:
         return
@@ -401,7 +401,7 @@ def _check_kl_schedule(loss: ConfigDict) -> None:
 
 
 def _check_inputs(data: ConfigDict) -> None:
-    """Corruption, augmentation and binarisation must fit the images."""
+    """Checks that corruption, augmentation and binarisation fit the images."""
     if data.binarize != "none" and data.image_shape[2] != 1:
         raise UserError(
             f"config.data.binarize is {data.binarize!r}, but only grey images, such as those of "
@@ -431,7 +431,7 @@ def _check_inputs(data: ConfigDict) -> None:
 
 
 def _changed_by_mirroring(data: ConfigDict) -> str:
-    """The part of the condition that mirroring left and right changes; empty for none."""
+    """Returns the part of the condition that mirroring left and right changes; empty for none."""
     if data.condition == "class":
         return "digits" if data.name == "mnist" else ""
     sided = [n for n in data.attributes if SIDES & set(re.findall("[a-z]+", n.lower()))]
@@ -441,7 +441,7 @@ def _changed_by_mirroring(data: ConfigDict) -> str:
 def _check_stack(
     section: str, stack: ConfigDict, image_shape: Sequence[int], extra: int = 0
 ) -> None:
-    """One entry for each layer; `extra` layers are not listed in `filters`."""
+    """Checks for one entry per layer; `extra` layers are not listed in `filters`."""
     layers = len(stack.filters) + extra
     for name in ("kernel_sizes", "strides", "padding"):
         if len(stack[name]) != layers:
@@ -460,12 +460,12 @@ def _check_stack(
 
 
 def to_json(config: ConfigDict) -> str:
-    """The resolved config as JSON text, keys sorted."""
+    """Returns the resolved config as JSON text, keys sorted."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config of a JSON text; lists become the tuples that they were."""
+    """Returns the config of a JSON text; lists become the tuples that they were."""
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError("no object in braces")
@@ -479,7 +479,7 @@ def _lists_to_tuples(value: Any) -> Any:
 
 
 def digest(config: ConfigDict) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the config's JSON text.
+    """Returns the first 16 hexadecimal digits of the SHA-256 of the config's JSON text.
 
     The section `parallel` does not count: it says where a run computes, not what.
     """
@@ -488,7 +488,7 @@ def digest(config: ConfigDict) -> str:
 
 
 def check_resumable(saved: ConfigDict, config: ConfigDict) -> None:
-    """Raise UserError, showing both values, where a resumed run would change its trajectory."""
+    """Raises UserError, showing both values, where a resumed run would change its trajectory."""
     before, now = flatten(saved), flatten(config)
     for name in sorted(before.keys() | now.keys()):
         if name in RESUMABLE or name.split(".")[0] in RESUMABLE_SECTIONS:
@@ -509,7 +509,7 @@ def check_resumable(saved: ConfigDict, config: ConfigDict) -> None:
 
 
 def resolved(config: ConfigDict, saved: ConfigDict | None = None) -> ConfigDict:
-    """The config as its run keeps it: with the digest of its data, and the schedule's length.
+    """Returns the config as its run keeps it: with its data's digest and the schedule's length.
 
     Args:
         config: validated.
@@ -542,6 +542,6 @@ def resolved(config: ConfigDict, saved: ConfigDict | None = None) -> ConfigDict:
 
 
 def beta(reduction: str, kl_weight: float, image_shape: tuple[int, int, int], z_dim: int) -> float:
-    """The weight of K against R, both in nats per image, that `kl_weight` means."""
+    """Returns the weight of K against R, both in nats per image, that `kl_weight` means."""
     recon_scale, kl_scale = term_scales(reduction, kl_weight, image_shape, z_dim)
     return float(kl_scale / recon_scale)

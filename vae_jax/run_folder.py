@@ -146,7 +146,7 @@ class MetricsLog:
         self._events = _event_writer(Path(workdir), step) if tensorboard else None
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row; it has `split`, `epoch`, `step` and the metrics."""
+        """Appends a row; it has `split`, `epoch`, `step` and the metrics."""
         self._file.write(_line(row))
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -158,7 +158,7 @@ class MetricsLog:
         self._events.flush()
 
     def close(self) -> None:
-        """Close the files."""
+        """Closes the files."""
         self._file.close()
         if self._events is not None:
             self._events.close()
@@ -178,7 +178,7 @@ class _NoLog(MetricsLog):
 
 
 def open_log(workdir: str | Path, step: int, tensorboard: bool = False) -> MetricsLog:
-    """The log of a run, which process 0 writes; see `MetricsLog`."""
+    """Opens the log of a run, which process 0 writes; see `MetricsLog`."""
     return MetricsLog(workdir, step, tensorboard) if is_first() else _NoLog()
 
 

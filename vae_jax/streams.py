@@ -47,10 +47,10 @@ def make_key(seed: int) -> jax.Array:
 
 
 def step_key(run_key: jax.Array, step: jax.Array | int) -> jax.Array:
-    """The key of a training step; its streams share no key with those of the whole run."""
+    """Returns the key of a training step; its streams share no key with those of the whole run."""
     return jax.random.fold_in(stream_key(run_key, "step"), step)
 
 
 def stream_key(key: jax.Array, stream: str) -> jax.Array:
-    """The key of a named stream below `key`."""
+    """Returns the key of a named stream below `key`."""
     return jax.random.fold_in(key, STREAMS[stream])

@@ -73,5 +73,5 @@ class ImageSet:
         return height, width, channels
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """Images `[B, H, W, C]` uint8 at positions `indices` `[B]` of this split."""
+        """Returns images `[B, H, W, C]` uint8 at positions `indices` `[B]` of this split."""
         return self.images[self.rows[indices]]

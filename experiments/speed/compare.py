@@ -59,7 +59,7 @@ class Comparison:
 
 @contextmanager
 def prepared(config: ConfigDict, what: str, how: Comparison) -> Iterator[tuple[Runner, Result]]:
-    """A folder with the task and its data, for as long as the context lasts.
+    """Yields a folder with the task and its data, for as long as the context lasts.
 
     Args:
         config: the whole config; it is validated here.
@@ -218,7 +218,7 @@ def compare_sweep(config: ConfigDict, how: Comparison) -> dict[str, Any]:
 
 
 def _run_commands(runner: Runner, action: str, members: Sequence[str]) -> Result:
-    """The processes of one side, one after the other."""
+    """Runs the processes of one side, one after the other."""
     found = [runner.run(programs.sweep(member), action) for member in members]
     images, seconds = (sum(result[name] for result in found) for name in ("images", "seconds"))
     return {

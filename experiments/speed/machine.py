@@ -39,7 +39,7 @@ def machine_in_words() -> str:
 
 
 def _cpu_information() -> dict[str, str]:
-    """What Linux tells of the first processor."""
+    """Returns what Linux tells of the first processor."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text("utf-8").split("\n\n")[0].splitlines() if path.exists() else []
     pairs = (line.partition(":") for line in lines)

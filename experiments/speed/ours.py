@@ -24,7 +24,7 @@ from vae_jax.types import Batch, ImageSet
 
 
 def training_calls(config: ConfigDict, split: ImageSet, epochs: int) -> Iterator[int]:
-    """Train on a resident split as `fit` does, without evaluation and checkpoints.
+    """Trains on a resident split as `fit` does, without evaluation and checkpoints.
 
     Yields:
         The number of images of each call of the program, once it is done.
@@ -75,7 +75,7 @@ class Training:
         return next(self._calls)
 
     def synchronize(self) -> None:
-        """`run_epoch` has waited already."""
+        """Does nothing: `run_epoch` has waited already."""
 
 
 class Decoding:
@@ -89,16 +89,16 @@ class Decoding:
         self._variables = {"params": state.params, "batch_stats": state.batch_stats}
 
     def check(self) -> dict[str, float]:
-        """Spread of the decoded pixels; writes the weights for the others."""
+        """Returns the spread of the decoded pixels; writes the weights for the others."""
         self._folder.save_check(_by_path(self._variables["params"]), np.zeros((0,)))
         return {"pixel_std": float(run.decode(self._model, self._variables, self._z).std())}
 
     def step(self) -> int:
-        """Decode all points."""
+        """Decodes all points."""
         return len(run.decode(self._model, self._variables, self._z))
 
     def synchronize(self) -> None:
-        """`decode` returns arrays on the host."""
+        """Does nothing: `decode` returns arrays on the host."""
 
 
 def _noise_of_first_step(experiment: Experiment, state: TrainState, images: jax.Array) -> jax.Array:

@@ -50,5 +50,5 @@ def whole_run(count: int) -> Program:
 
 
 def sweep(member: str = "") -> Program:
-    """A sweep of ours as one command, or one of its members as a run of its own."""
+    """Trains a sweep as one command, or one of its members as a run of its own."""
     return Program(member or "sweep", f"{_HERE}.commands:sweep", member)

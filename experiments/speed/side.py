@@ -60,7 +60,7 @@ class Task:
     config: str
 
     def save(self, folder: Path) -> None:
-        """Write the task where `TaskFolder` finds it."""
+        """Writes the task where `TaskFolder` finds it."""
         (folder / TASK_FILE).write_text(json.dumps(asdict(self)), "utf-8")
 
 
@@ -77,25 +77,25 @@ class TaskFolder:
         self.task = Task(**json.loads((self.path / TASK_FILE).read_bytes()))
 
     def images(self) -> np.ndarray:
-        """The data, `[N, H, W, C]` uint8."""
+        """Returns the data, `[N, H, W, C]` uint8."""
         return np.load(self.path / "images.npy")
 
     def latents(self) -> np.ndarray:
-        """The points to decode, `[N, Z]` float32."""
+        """Returns the points to decode, `[N, Z]` float32."""
         return np.load(self.path / "latents.npy")
 
     def check_batch(self) -> tuple[np.ndarray, np.ndarray]:
-        """Images `[B, H, W, C]` uint8 and noise `[B, Z]` of the check."""
+        """Returns images `[B, H, W, C]` uint8 and noise `[B, Z]` of the check."""
         images = np.load(self.path / "images.npy", mmap_mode="r")
         return np.asarray(images[: self.task.batch_size]), np.load(self.path / "noise.npy")
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Initial parameters by path, such as 'encoder/conv_0/kernel' `[k, k, in, out]`."""
+        """Returns the initial parameters by path, such as 'encoder/conv_0/kernel'."""
         with np.load(self.path / "weights.npz") as arrays:
             return dict(arrays)
 
     def save_check(self, weights: Mapping[str, np.ndarray], noise: np.ndarray) -> None:
-        """Write what the other sides need for the check."""
+        """Writes what the other sides need for the check."""
         np.savez(self.path / "weights.npz", allow_pickle=False, **weights)
         np.save(self.path / "noise.npy", noise)
 
@@ -129,11 +129,11 @@ class Side(Protocol):
         ...
 
     def step(self) -> int:
-        """Do a piece of the work, perhaps still running on return; the number of images."""
+        """Does a piece of the work, perhaps still running on return; returns its images."""
         ...
 
     def synchronize(self) -> None:
-        """Wait until all steps are done."""
+        """Waits until all steps are done."""
         ...
 
 

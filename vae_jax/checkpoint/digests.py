@@ -51,7 +51,7 @@ def host_copies(item: PyTree) -> Leaves:
 
 
 def first_non_finite(leaves: Leaves) -> str | None:
-    """Path of the first leaf with a NaN or an infinity, or None."""
+    """Returns the path of the first leaf with a NaN or an infinity, or None."""
     for name, array in leaves.items():
         if jnp.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
             return name
@@ -59,7 +59,7 @@ def first_non_finite(leaves: Leaves) -> str | None:
 
 
 def digest(array: np.ndarray) -> str:
-    """SHA-256 over dtype, shape and bytes of a C-contiguous array, in hexadecimal."""
+    """Returns the SHA-256 over dtype, shape and bytes of a C-contiguous array, in hexadecimal."""
     sha = hashlib.sha256(f"{array.dtype.name}{list(array.shape)}".encode())
     sha.update(array.reshape(-1).view(np.uint8).data)
     return sha.hexdigest()

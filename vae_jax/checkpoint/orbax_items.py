@@ -104,6 +104,6 @@ def _one_error_only() -> Iterator[None]:
 
 
 def brief_reason(error: Exception) -> str:
-    """The first line of an error, without TensorStore's specification; the end says most."""
+    """Returns an error's first line, without TensorStore's specification; the end says most."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0].split(" [")[0]
     return line if len(line) <= 200 else f"... {line[-200:]}"

@@ -27,7 +27,7 @@ FINITE_ITEMS = ("encoder", "decoder", "classifier")  # never saved with a NaN or
 
 
 def network_items(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint item for each network, with its parameters and statistics."""
+    """Returns a checkpoint item for each network, with its parameters and statistics."""
     return {
         network: {"params": params[network], "batch_stats": batch_stats[network]}
         for network in params
@@ -35,7 +35,7 @@ def network_items(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> 
 
 
 def network_variables(items: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `network_items`."""
+    """Returns the inverse of `network_items`."""
     return {
         kind: {network: item[kind] for network, item in items.items()}
         for kind in ("params", "batch_stats")
@@ -72,7 +72,7 @@ class SavedSteps:
         self._rejected: set[int] = set()  # found damaged by `restore`
 
     def validation_losses(self) -> dict[int, float]:
-        """Test loss of every step on disk with a readable record; NaN if it was not finite."""
+        """Returns the loss of every step on disk with a readable record; NaN if not finite."""
         losses = {}
         for step in self._folders.numbers():
             if step not in self._rejected:
@@ -87,11 +87,11 @@ class SavedSteps:
         return list(self.validation_losses())
 
     def latest_step(self) -> int | None:
-        """The newest step, or None."""
+        """Returns the newest step, or None."""
         return max(self.steps(), default=None)
 
     def read_metadata(self, step: int) -> dict[str, Any]:
-        """The metadata given to `Checkpoints.save`, without reading any array.
+        """Returns the metadata given to `Checkpoints.save`, without reading any array.
 
         Raises:
             UserError: the step is missing or its record is damaged.
@@ -308,7 +308,7 @@ class Checkpoints(SavedSteps):
                     self._pending = None
 
     def restore(self, items: dict[str, PyTree], step: int | None = None) -> Restored:
-        """`SavedSteps.restore` after waiting for a pending save."""
+        """Calls `SavedSteps.restore` after waiting for a pending save."""
         self.wait()
         return super().restore(items, step)
 
@@ -339,7 +339,7 @@ class Checkpoints(SavedSteps):
             raise UserError(self._explain_failure(step, needed, error)) from error
 
     def _make_room(self, step: int, sealed: dict[str, Any]) -> bool:
-        """Whether the step is to be written; nothing of that name is in the way then."""
+        """Returns whether the step is to be written; nothing of that name is in the way then."""
         self._folders.sweep()
         if step not in self._rejected and self._renew(step, sealed):
             return False

@@ -36,14 +36,14 @@ class StepFolders:
         self._unfinished = unfinished
 
     def numbers(self) -> list[int]:
-        """All steps that have a folder, good or not, oldest first."""
+        """Returns all steps that have a folder, good or not, oldest first."""
         if not self.directory.is_dir():
             return []
         names = (entry.name for entry in self.directory.iterdir() if entry.is_dir())
         return sorted(int(n) for n in names if n.isascii() and n.isdigit() and n == str(int(n)))
 
     def record(self, step: int) -> dict[str, Any]:
-        """The verified JSON record of a step: validation loss, metadata, and every leaf's digest.
+        """Returns the verified JSON record of a step: loss, metadata, and every leaf's digest.
 
         Raises:
             Damaged: the record is missing or was altered.
@@ -130,7 +130,7 @@ def _is_record(record: Any, step: int) -> bool:
 def steps_to_keep(
     validation_losses: dict[int, float], *, keep_latest: int, keep_best: int
 ) -> frozenset[int]:
-    """Retention: the newest steps and the best ones.
+    """Returns the newest steps and the best ones, which are kept.
 
     Args:
         validation_losses: validation loss of every good step; NaN and infinities are never best.

@@ -81,7 +81,7 @@ class _KerasLayer(NamedTuple):
 
 
 def load_keras(encoder_h5: str | Path, decoder_h5: str | Path, model: VAE) -> dict[str, Any]:
-    """Read a reference encoder and decoder that Keras 3 saved with `save_weights`.
+    """Reads a reference encoder and decoder that Keras 3 saved with `save_weights`.
 
     Args:
         encoder_h5: `.weights.h5` of the encoder, or of a model that contains it.
@@ -110,7 +110,7 @@ def load_keras(encoder_h5: str | Path, decoder_h5: str | Path, model: VAE) -> di
 def save_keras(
     variables: Mapping[str, Any], encoder_h5: str | Path, decoder_h5: str | Path
 ) -> None:
-    """Write files that the reference encoder and decoder in Keras 3 read with `load_weights`.
+    """Writes files that the reference encoder and decoder in Keras 3 read with `load_weights`.
 
     Args:
         variables: `{'params': ..., 'batch_stats': ...}` of both networks.
@@ -169,7 +169,7 @@ def import_run(config: ConfigDict, encoder: str, decoder: str, workdir: str | Pa
 def from_arrays(
     encoder: Sequence[np.ndarray], decoder: Sequence[np.ndarray], model: VAE
 ) -> dict[str, Any]:
-    """Our variables from lists of arrays, as `keras_model.get_weights()` returns them.
+    """Returns our variables from lists of arrays, as `keras_model.get_weights()` returns them.
 
     Args:
         encoder: arrays of the encoder, layer by layer.
@@ -202,7 +202,7 @@ def from_arrays(
 
 
 def to_arrays(variables: Mapping[str, Any]) -> dict[str, list[np.ndarray]]:
-    """The inverse of `from_arrays`: a list for each network, as `set_weights` takes it."""
+    """Returns the inverse of `from_arrays`: a list for each network, as `set_weights` takes it."""
     items = network_items(variables["params"], variables["batch_stats"])
     flat = {network: flatten_dict(item) for network, item in items.items()}
     return {
@@ -216,7 +216,7 @@ def to_arrays(variables: Mapping[str, Any]) -> dict[str, list[np.ndarray]]:
 
 
 def _layers(network: str, item: Mapping[str, Any]) -> list[_Layer]:
-    """The layers of one network in Keras' order, from its tree of arrays or shapes."""
+    """Returns the layers of one network in Keras' order, from its tree of arrays or shapes."""
     flat = flatten_dict(item)
     names = {path[1] for path in flat}
 
@@ -240,7 +240,7 @@ def _layers(network: str, item: Mapping[str, Any]) -> list[_Layer]:
 
 
 def _mean_first(dense: list[_KerasLayer]) -> list[_KerasLayer]:
-    """Exchange the last two layers where Keras' names say that the variance comes first."""
+    """Exchanges the last two layers where Keras' names say that the variance comes first."""
     last = dense[-2:]
     is_variance = ["var" in layer.label.lower() for layer in last]
     return [*dense[:-2], *reversed(last)] if is_variance == [True, False] else dense
@@ -249,7 +249,7 @@ def _mean_first(dense: list[_KerasLayer]) -> list[_KerasLayer]:
 def _matched(
     source: str, network: str, layers: list[_Layer], stored: dict[str, list[_KerasLayer]]
 ) -> list[_KerasLayer]:
-    """The stored layers in the order of ours."""
+    """Returns the stored layers in the order of ours."""
     for kind, class_name in CLASS_NAMES.items():
         names = [layer.name for layer in layers if layer.kind == kind]
         if len(names) != len(stored[kind]):
@@ -298,7 +298,7 @@ def _listed(shapes: list[tuple[int, ...]]) -> str:
 
 @contextmanager
 def _opened(file: str | Path) -> Iterator[Any]:
-    """The open HDF5 file.
+    """Yields the open HDF5 file.
 
     Raises:
         UserError: no h5py, no such file, or a file that is not HDF5 or is damaged.
@@ -316,7 +316,7 @@ def _opened(file: str | Path) -> Iterator[Any]:
 
 
 def _stored_layers(h5: Any, convolution: str) -> dict[str, list[_KerasLayer]]:
-    """The layers of the one model in an open file that has layers of kind `convolution`.
+    """Returns the layers of the one model in an open file that has layers of kind `convolution`.
 
     Args:
         h5: of `_opened`.

@@ -107,7 +107,7 @@ def _weigh(
     targets: Array,
     labels: Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Log weights and -log p(x|z), `[B, S]`, of the samples `numbers` `[S]`."""
+    """Returns the log weights and -log p(x|z), `[B, S]`, of the samples `numbers` `[S]`."""
     mean, log_var = posterior
     count = len(numbers)
 

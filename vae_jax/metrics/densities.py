@@ -24,7 +24,7 @@ KMEANS_STEPS = 10
 
 
 def _rows(key: jax.Array, count: int, draw: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """`[count, Z]`; row i is `draw` of the key folded with i."""
+    """Returns `[count, Z]`; row i is `draw` of the key folded with i."""
     return jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(count))
 
 
@@ -119,7 +119,7 @@ def _check_points(points: np.ndarray) -> np.ndarray:
 
 
 def _host_moments(points: np.ndarray, regularisation: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean `[Z]` and Cholesky factor `[Z, Z]` of the covariance, in float64 on the host."""
+    """Returns the mean `[Z]` and the covariance's Cholesky factor `[Z, Z]`, in float64."""
     exact = points.astype(np.float64)
     mean = exact.mean(axis=0)
     centred = exact - mean[None, :]
@@ -342,7 +342,7 @@ def _maximise(
     tolerance: float,
     regularisation: float,
 ) -> tuple[Mixture, jax.Array]:
-    """Expectation maximisation on whitened `points`; also the last mean log-likelihood.
+    """Maximises the expectation on whitened `points`; also returns the mean log-likelihood.
 
     The groups to start from are found in `scaled`, the points in their original proportions:
     whitening hides clusters, because it shrinks the directions that keep them apart.

@@ -79,7 +79,7 @@ def distance_chunks(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[sli
 
 
 def neighbour_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
-    """Squared distance of each point to its k-th nearest other point.
+    """Returns the squared distance of each point to its k-th nearest other point.
 
     Args:
         features: `[N, F]`.
@@ -104,7 +104,7 @@ def neighbour_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
 
 
 def precision_recall(real: np.ndarray, fake: np.ndarray, neighbours: int = 3) -> dict[str, float]:
-    """Share of fakes inside the real manifold, and of reals inside the fake one.
+    """Returns the share of fakes inside the real manifold, and that of reals inside the fake one.
 
     A manifold is the union of balls around its points that reach to the k-th nearest neighbour.
 
@@ -136,7 +136,7 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, neighbours: int = 3) ->
 
 
 def density_coverage(real: np.ndarray, fake: np.ndarray, neighbours: int = 5) -> dict[str, float]:
-    """Mean number of real balls around a fake, in units of k, and share of real balls that are hit.
+    """Returns the mean number of real balls around a fake over k, and the share of balls hit.
 
     Only real points carry balls, which outlying fakes cannot inflate.
 
@@ -167,7 +167,7 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, neighbours: int = 5) ->
 
 
 def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
-    """Squared Frechet (2-Wasserstein) distance of Gaussians fitted to two feature sets.
+    """Returns the squared Frechet (2-Wasserstein) distance of Gaussians fitted to two feature sets.
 
     `|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)`. For any R with `R^T R = C` the
     trace of the last term is the sum of the singular values of `R_a R_b^T`; R is the triangle of
@@ -201,7 +201,7 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
 
 
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean `[F]`, and R `[min(N, F), F]` with `R^T R` the unbiased covariance."""
+    """Returns the mean `[F]`, and R `[min(N, F), F]` with `R^T R` the unbiased covariance."""
     mean = features.mean(axis=0)
     triangle = np.linalg.qr(features - mean[None], mode="r")
     return mean, triangle / np.sqrt(len(features) - 1)

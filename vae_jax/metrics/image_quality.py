@@ -25,7 +25,7 @@ def _check_pair(x: jax.Array, y: jax.Array) -> None:
 
 
 def mse(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Mean squared error of each image, over pixels and channels.
+    """Returns the mean squared error of each image, over pixels and channels.
 
     Args:
         x: `[B, H, W, C]` float in [0, 1].
@@ -42,7 +42,7 @@ def mse(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def psnr(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Peak signal-to-noise ratio of each image, `-10 log10(mse)` for a data range of 1.
+    """Returns the peak signal-to-noise ratio of each image, `-10 log10(mse)` for a data range of 1.
 
     Average over a data set is a matter of choice: the mean of this (usual) is not the PSNR of the
     mean squared error.
@@ -61,7 +61,7 @@ def psnr(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _blur_matrix(size: int) -> np.ndarray:
-    """`[size - 10, size]`: the Gaussian window at every position where it fits."""
+    """Returns `[size - 10, size]`: the Gaussian window at every position where it fits."""
     offsets = np.arange(WINDOW) - WINDOW // 2
     weights = np.exp(-0.5 * (offsets / SIGMA) ** 2)
     weights /= math.fsum(weights)
@@ -73,7 +73,7 @@ def _blur_matrix(size: int) -> np.ndarray:
 
 @jax.jit
 def ssim(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Structural similarity of each image, the mean over channels and window positions.
+    """Returns the structural similarity of each image, the mean over channels and window positions.
 
     Gaussian window of 11 x 11 pixels (sigma 1.5), K1 = 0.01, K2 = 0.03, data range 1, population
     covariance, only positions where the window fits.

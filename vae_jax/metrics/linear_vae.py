@@ -195,13 +195,13 @@ def _check(likelihood: str) -> None:
 
 
 def _distortion(spectrum: Spectrum, z_dim: int, level: float) -> float:
-    """Squared error per image at a water level: E above."""
+    """Returns the squared error per image at a water level: E above."""
     coded, rest = spectrum.eigenvalues[:z_dim], spectrum.eigenvalues[z_dim:]
     return float(np.minimum(coded, level).sum() + rest.sum())
 
 
 def _level(spectrum: Spectrum, z_dim: int, beta: float, likelihood: str, sigma: float) -> float:
-    """The water level t of one beta."""
+    """Returns the water level t of one beta."""
     _check(likelihood)
     if likelihood == "squared_error":
         return beta / 2

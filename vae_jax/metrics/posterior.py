@@ -208,7 +208,7 @@ def mahalanobis_quantiles(points: np.ndarray, probabilities: np.ndarray) -> dict
 
 
 def _log_normal(z: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
-    """Log density of N(mean, exp(log_var)), element by element."""
+    """Returns the log density of N(mean, exp(log_var)), element by element."""
     square = jnp.square(z - mean) * jnp.exp(-log_var)
     return -0.5 * (square + log_var + math.log(2 * math.pi))
 
@@ -232,7 +232,7 @@ def _log_aggregate(
 def _kl_parts(
     mean: jax.Array, log_var: jax.Array, key: jax.Array, own: float, other: float, rows: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The three terms of `kl_decomposition`, each `[rows]`, for a random minibatch."""
+    """Returns the three terms of `kl_decomposition`, each `[rows]`, for a random minibatch."""
     choice_key, noise_key = jax.random.split(key)
     chosen = jax.random.choice(choice_key, len(mean), (rows,), replace=False)
     mean, log_var = mean[chosen], log_var[chosen]

@@ -73,7 +73,7 @@ def _smooth(images: jax.Array) -> jax.Array:
 
 
 def laplacian_level(images: jax.Array, level: int, last: bool) -> jax.Array:
-    """One level of the Laplacian pyramid of Burt and Adelson (1983).
+    """Returns one level of the Laplacian pyramid of Burt and Adelson (1983).
 
     Args:
         images: `[B, H, W, C]` float.
@@ -138,7 +138,7 @@ def _descriptors_in_units(pixels: np.ndarray, of: np.ndarray) -> np.ndarray:
 
 
 def _distance(real: np.ndarray, fake: np.ndarray, directions: np.ndarray) -> float:
-    """Mean over directions `[F, P]` of the Wasserstein-1 distance of the projections."""
+    """Returns the mean over directions `[F, P]` of the Wasserstein-1 distances."""
     total = 0.0
     for start in range(0, directions.shape[1], DIRECTION_CHUNK):
         some = directions[:, start : start + DIRECTION_CHUNK]
@@ -182,7 +182,7 @@ def sliced_wasserstein(
     minimum: int = 16,
     batch: int = 256,
 ) -> SetDistance:
-    """Sliced Wasserstein distance of two image sets, for each pyramid level and on average.
+    """Measures the sliced Wasserstein distance of two image sets, by pyramid level and on average.
 
     Both sets are cut at the same random places, so a set is at distance 0 from itself. If the
     counts differ, the larger set is reduced to a random subset of the smaller one's size. The
@@ -237,7 +237,7 @@ def sliced_wasserstein(
 
 
 def sliced_wasserstein_floor(real: np.ndarray, key: jax.Array, **options: int) -> SetDistance:
-    """Distance between two disjoint random halves of `real`: what a perfect model would reach.
+    """Measures two disjoint random halves of `real`: what a perfect model would reach.
 
     Args:
         real: `[N, H, W, C]`; give 2 M images for the floor that belongs to M against M.

@@ -220,7 +220,7 @@ class ConvBlock(nn.Module):
         mask: jax.Array | None = None,
         code: jax.Array | None = None,
     ) -> jax.Array:
-        """Apply the layer.
+        """Applies the layer.
 
         Args:
             x: `[B, H, W, C]`.

@@ -31,7 +31,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """Classify images.
+        """Classifies images.
 
         Args:
             images: `[B, H, W, C]` in [0, 1].
@@ -62,7 +62,7 @@ def class_logits(model: Classifier, variables: Any, images: jax.Array) -> jax.Ar
 def make_classifier(
     classifier: Mapping[str, Any], image_shape: tuple[int, int, int], labels: int
 ) -> Classifier:
-    """Build the model of `config.classifier`: ReLU, He initialisation.
+    """Builds the model of `config.classifier`: ReLU, He initialisation.
 
     Args:
         classifier: the fields of `config.classifier`; an unknown one raises.

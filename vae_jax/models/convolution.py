@@ -54,7 +54,7 @@ Geometry = tuple[Axis, Axis]
 
 
 def conv_output_size(size: int, kernel: int, stride: int, padding: Padding) -> int:
-    """Length of a convolution's output along one axis.
+    """Returns the length of a convolution's output along one axis.
 
     Args:
         size: input length in pixels.
@@ -77,7 +77,7 @@ def conv_output_size(size: int, kernel: int, stride: int, padding: Padding) -> i
 
 
 def conv_transpose_output_size(size: int, kernel: int, stride: int, padding: Padding) -> int:
-    """Length of a transposed convolution's output along one axis, as Keras defines it.
+    """Returns the length of a transposed convolution's output along one axis, as Keras defines it.
 
     Args:
         size: input length in pixels.
@@ -96,7 +96,7 @@ def conv_transpose_output_size(size: int, kernel: int, stride: int, padding: Pad
 
 
 def conv_axis(large: int, kernel: int, stride: int, padding: Padding) -> Axis:
-    """The axis of a convolution of `large` pixels; see `conv_output_size` for the arguments."""
+    """Returns the axis of a convolution of `large` pixels; arguments as `conv_output_size`."""
     small = conv_output_size(large, kernel, stride, padding)
     total = max((small - 1) * stride + kernel - large, 0)  # 0 for 'valid'
     return Axis(large, small, kernel, stride, total // 2)
@@ -118,7 +118,7 @@ def conv(
     implementation: Implementation = "auto",
     input_gradient: bool = True,
 ) -> jax.Array:
-    """Convolve images with a kernel (cross-correlation, no bias), as `keras.layers.Conv2D`.
+    """Convolves images with a kernel (cross-correlation, no bias), as `keras.layers.Conv2D`.
 
     Args:
         x: `[B, H, W, C]`.
@@ -156,7 +156,7 @@ def conv_transpose(
     padding: Padding = "same",
     implementation: Implementation = "auto",
 ) -> jax.Array:
-    """Transposed convolution (the input gradient of `conv`, no bias), as Keras' Conv2DTranspose.
+    """Applies a transposed convolution (the gradient of `conv`, no bias), as Keras does.
 
     Args:
         x: `[B, H, W, C]`.
@@ -274,7 +274,7 @@ _conv_transpose_matmul.defvjp(_conv_transpose_forward, _conv_transpose_backward)
 
 
 def _gather(geometry: Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution: `[B, H, W, L]` and `[kh, kw, L, S]` -> `[B, h, w, S]`."""
+    """Convolves `[B, H, W, L]` and `[kh, kw, L, S]` -> `[B, h, w, S]`."""
 
     def part(large):
         return _apply(geometry, _patches_of(geometry, large), kernel), None
@@ -290,14 +290,14 @@ def _apply(geometry: Geometry, patches: jax.Array, kernel: jax.Array) -> jax.Arr
 
 
 def _correlate(geometry: Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
-    """Kernel gradient: `[B, H, W, L]` and `[B, h, w, S]` -> `[kh, kw, L, S]`."""
+    """Returns the kernel gradient: `[B, H, W, L]` and `[B, h, w, S]` -> `[kh, kw, L, S]`."""
     return _with_correlation(geometry, large, small, lambda patches: None)[1]
 
 
 def _gather_and_correlate(
     geometry: Geometry, large: jax.Array, small: jax.Array, kernel: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """`_gather(large, kernel)` and `_correlate(large, small)` from the same patches."""
+    """Returns `_gather(large, kernel)` and `_correlate(large, small)` from the same patches."""
     return _with_correlation(geometry, large, small, lambda p: _apply(geometry, p, kernel))
 
 
@@ -307,7 +307,7 @@ def _with_correlation(
     small: jax.Array,
     gather: Callable[[jax.Array], jax.Array | None],
 ) -> tuple[Any, jax.Array]:
-    """`gather` of all patches, and the kernel gradient summed over them."""
+    """Computes `gather` of all patches, and the kernel gradient summed over them."""
     (rows, columns), channels, filters = geometry, large.shape[3], small.shape[3]
     narrow = channels < _FEW_CHANNELS
 
@@ -330,7 +330,7 @@ def _with_correlation(
 
 
 def _scatter(geometry: Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Transposed convolution: `[B, h, w, S]` and `[kh, kw, L, S]` -> `[B, H, W, L]`."""
+    """Transposes the convolution: `[B, h, w, S]` and `[kh, kw, L, S]` -> `[B, H, W, L]`."""
     matrix = kernel.reshape(-1, kernel.shape[3])
 
     def part(small):
@@ -346,7 +346,7 @@ def _scatter(geometry: Geometry, small: jax.Array, kernel: jax.Array) -> jax.Arr
 
 
 def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
-    """Product of two matrices over one axis of each, accumulated in float32 or better."""
+    """Returns the product of two matrices over one axis of each, summed in float32 or better."""
     numbers = (((contract[0],), (contract[1],)), ((), ()))
     return lax.dot_general(a, b, numbers, preferred_element_type=_wide(a.dtype))
 
@@ -356,7 +356,7 @@ def _wide(dtype: jnp.dtype) -> jnp.dtype:
 
 
 def _taps_axis(channels: int) -> int:
-    """The axis of `_patches_of` along which the pixels of one window lie.
+    """Returns the axis of `_patches_of` along which the pixels of one window lie.
 
     With one channel it is the first: rows of `kh * kw` numbers would be copied number by number,
     rows of `B * h * w` numbers in long pieces.
@@ -365,7 +365,7 @@ def _taps_axis(channels: int) -> int:
 
 
 def _patches_of(geometry: Geometry, large: jax.Array) -> jax.Array:
-    """The matrix of all windows of an image (im2col).
+    """Returns the matrix of all windows of an image (im2col).
 
     A stride of columns is merged into the channels first, so that a row of a window is copied in
     few long pieces.
@@ -402,13 +402,13 @@ def _patches_of(geometry: Geometry, large: jax.Array) -> jax.Array:
 
 
 def _taps(padded: jax.Array, along: Axis, tap: int, axis: int) -> jax.Array:
-    """What each small pixel sees through one tap, along one axis."""
+    """Returns what each small pixel sees through one tap, along one axis."""
     end = tap + (along.small - 1) * along.stride + 1
     return lax.slice_in_dim(padded, tap, end, along.stride, axis=axis)
 
 
 def _add_windows(geometry: Geometry, products: jax.Array) -> jax.Array:
-    """Sum overlapping windows `[B, h, w, kh, kw, L]` into the image `[B, H, W, L]` (col2im).
+    """Sums overlapping windows `[B, h, w, kh, kw, L]` into the image `[B, H, W, L]` (col2im).
 
     Pixels whose padded position is `phase` modulo the stride get every stride-th tap, each one
     shifted by whole small pixels; the phases are summed one by one and interleaved at the end.
@@ -444,7 +444,7 @@ def _add_windows(geometry: Geometry, products: jax.Array) -> jax.Array:
 
 
 def _place(x: jax.Array, top: int, left: int, tall: int, wide: int) -> jax.Array:
-    """Put `x` `[B, h, w, L]` into a `tall` by `wide` field of zeros."""
+    """Puts `x` `[B, h, w, L]` into a `tall` by `wide` field of zeros."""
     return jnp.pad(
         x,
         ((0, 0), (top, tall - top - x.shape[1]), (left, wide - left - x.shape[2]), (0, 0)),
@@ -479,7 +479,7 @@ def _over_chunks(
     lanes: int,
     total: Any = None,
 ) -> tuple[Any, Any]:
-    """Apply `part` to some images at a time, in lanes that XLA can run side by side.
+    """Applies `part` to some images at a time, in lanes that XLA can run side by side.
 
     XLA's CPU back end copies patches in one thread: while a lane copies, another one multiplies.
     Where chunks do not divide the batch, the last ones begin early enough to be full; images that

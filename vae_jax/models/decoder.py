@@ -16,7 +16,7 @@ from vae_jax.types import UserError
 def check_output_shape(
     stack: Stack, start_shape: tuple[int, int, int], image_shape: tuple[int, int, int]
 ) -> None:
-    """Raise UserError unless the decoder's layers lead from `start_shape` to `image_shape`."""
+    """Raises UserError unless the decoder's layers lead from `start_shape` to `image_shape`."""
     sizes = [start_shape[:2]]
     for kernel, stride, padding in zip(
         stack.kernel_sizes, stack.strides, stack.padding, strict=True
@@ -66,7 +66,7 @@ class Decoder(nn.Module):
         mask: jax.Array | None = None,
         code: jax.Array | None = None,
     ) -> jax.Array:
-        """Decode latent points.
+        """Decodes latent points.
 
         Args:
             z: `[B, Z]`.

@@ -14,7 +14,7 @@ LOG_VAR_MARGIN = 10.0
 
 
 def soft_limit(log_var: jax.Array) -> jax.Array:
-    """Identity within +-20; beyond, a smooth approach to +-30.
+    """Returns values within +-20 as they are, and brings others smoothly to within +-30.
 
     exp overflows float32 at 88.7; unlike a hard clip this keeps a gradient that leads back.
     """
@@ -24,7 +24,7 @@ def soft_limit(log_var: jax.Array) -> jax.Array:
 
 
 def feature_shape(stack: Stack, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """`(h, w, f)` of the last feature map for images `(H, W, C)`."""
+    """Returns `(h, w, f)` of the last feature map for images `(H, W, C)`."""
     height, width, channels = image_shape
     for filters, kernel, stride, padding in zip(
         stack.filters, stack.kernel_sizes, stack.strides, stack.padding, strict=True
@@ -59,7 +59,7 @@ class Encoder(nn.Module):
         mask: jax.Array | None = None,
         code: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Encode images; nothing is sampled here.
+        """Encodes images; nothing is sampled here.
 
         Args:
             images: `[B, H, W, C]` in [0, 1].

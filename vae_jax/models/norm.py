@@ -143,7 +143,7 @@ class BatchNorm(nn.Module):
         mask: jax.Array | None = None,
         gate: jax.Array | None = None,
     ) -> jax.Array:
-        """Normalise each channel.
+        """Normalises each channel.
 
         Args:
             x: `[B, H, W, C]`.

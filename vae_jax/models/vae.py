@@ -17,7 +17,7 @@ from vae_jax.types import VAEOutput
 
 
 def latent_noise(key: jax.Array, count: int, z_dim: int, dtype: jnp.dtype) -> jax.Array:
-    """Standard normal noise `[count, Z]` whose first columns do not depend on Z.
+    """Returns standard normal noise `[count, Z]` whose first columns do not depend on Z.
 
     Drawn as `[Z, count]`: counter-based bits are a function of the flat index, so a member of
     a sweep that is padded to a larger Z sees the noise that it would see alone.
@@ -26,7 +26,7 @@ def latent_noise(key: jax.Array, count: int, z_dim: int, dtype: jnp.dtype) -> ja
 
 
 def reparameterize(mean: jax.Array, log_var: jax.Array, noise: jax.Array) -> jax.Array:
-    """z = mean + exp(log_var / 2) noise, all `[B, Z]` (Kingma & Welling 2014, section 2.4)."""
+    """Returns z = mean + exp(log_var / 2) noise, all `[B, Z]` (Kingma & Welling 2014, 2.4)."""
     return mean + jnp.exp(0.5 * log_var) * noise
 
 
@@ -80,7 +80,7 @@ class VAE(nn.Module):
         noise: jax.Array | None = None,
         pair: Pair | None = None,
     ) -> VAEOutput:
-        """Encode, draw z, decode.
+        """Encodes, draws z, decodes.
 
         Args:
             images: `[B, H, W, C]` in [0, 1].
@@ -117,7 +117,7 @@ class VAE(nn.Module):
         return self.told.code(pair)
 
     def draw_noise(self, count: int, dtype: jnp.dtype) -> jax.Array:
-        """`[count, Z]` from the stream `latent`: what a call draws for a batch of this size."""
+        """Draws `[count, Z]` from the stream `latent`, as a call does for such a batch."""
         return latent_noise(self.make_rng("latent"), count, self.z_dim, dtype)
 
     def encode(
@@ -138,7 +138,7 @@ class VAE(nn.Module):
 def posterior_of(
     model: VAE, variables: Any, images: jax.Array, labels: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and log_var `[B, Z]` of images `[B, H, W, C]` in [0, 1], outside of training."""
+    """Returns mean and log_var `[B, Z]` of images `[B, H, W, C]` in [0, 1], outside of training."""
     return cast(Any, model.apply(variables, images, labels, method="encode"))
 
 

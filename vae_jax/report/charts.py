@@ -23,7 +23,7 @@ COLOURS = ("#1f6fb4", "#d9542b", "#3a9457", "#8659b5", "#b08a1e", "#5b5b5b")
 
 
 def new_chart(width: float, height: float, rows: int = 1, columns: int = 1):
-    """A figure of `width` x `height` inches and its axes `[rows, columns]`."""
+    """Returns a figure of `width` x `height` inches and its axes `[rows, columns]`."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -31,7 +31,7 @@ def new_chart(width: float, height: float, rows: int = 1, columns: int = 1):
 
 
 def drawn(figure: Figure) -> Image.Image:
-    """The figure as a picture; equal figures give equal pixels."""
+    """Returns the figure as a picture; equal figures give equal pixels."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})

@@ -21,14 +21,14 @@ LABEL_WIDTH = 150  # of the names beside the rows of a sheet
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """[0, 1] floats to uint8, rounded; uint8 passes through. Any shape."""
+    """Maps [0, 1] floats to uint8, rounded; uint8 passes through. Any shape."""
     if images.dtype == np.uint8:
         return images
     return np.round(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def image_grid(images: np.ndarray, columns: int) -> Image.Image:
-    """Lay images out row by row on white.
+    """Lays images out row by row on white.
 
     Small images are enlarged by a whole factor without smoothing.
 
@@ -57,7 +57,7 @@ def image_grid(images: np.ndarray, columns: int) -> Image.Image:
 
 
 def paired_rows(rows: list[np.ndarray], columns: int) -> np.ndarray:
-    """Interleave so that a grid of `columns` shows the k-th images of all `rows` under each other.
+    """Interleaves so that a grid of `columns` shows the k-th images of all `rows` under each other.
 
     Args:
         rows: arrays `[N, H, W, C]` of one shape, such as originals and reconstructions.
@@ -95,7 +95,7 @@ def labelled_sheet(rows: Sequence[tuple[str, np.ndarray]], columns: int) -> Imag
 
 
 def sharpened(picture: Image.Image) -> Image.Image:
-    """The picture after an unsharp mask: for the eye only, never for a measurement."""
+    """Returns the picture after an unsharp mask: for the eye only, never for a measurement."""
     return picture.filter(ImageFilter.UnsharpMask(radius=2, percent=120, threshold=0))
 
 

@@ -143,7 +143,7 @@ def make_cells(members: Sequence[MeasuredMember]) -> list[Cell]:
 
 
 def _labels(cells: Sequence[Cell]) -> Callable[[Cell], str]:
-    """A function that names a cell; learning rates only where there are several."""
+    """Returns a function that names a cell; learning rates only where there are several."""
     several = len({cell.learning_rate for cell in cells}) > 1
     rate = ", lr {:g}" if several else ""
 
@@ -155,7 +155,7 @@ def _labels(cells: Sequence[Cell]) -> Callable[[Cell], str]:
 
 
 def _text(name: str, interval: Interval | None) -> str:
-    """Mean ± standard deviation [interval], or the value of a single seed."""
+    """Writes mean ± standard deviation [interval], or the value of a single seed."""
     if interval is None:
         return "–"
     form = FIGURES[name].form
@@ -168,7 +168,7 @@ def _text(name: str, interval: Interval | None) -> str:
 
 
 def _base(name: str) -> str:
-    """The name of a figure without where its samples come from."""
+    """Returns the name of a figure without where its samples come from."""
     return next((base for base in OF_SAMPLES if name == base or name.startswith(f"{base}_")), name)
 
 
@@ -214,7 +214,7 @@ def choose(cells: Sequence[Cell], name: str) -> Choice | None:
 
 
 def worse(cell: Cell, best: Cell, name: str) -> bool:
-    """Whether a cell is worse on test by a paired difference whose 95 % interval omits zero."""
+    """Tells whether a cell is worse on test: its paired difference's 95 % interval omits 0."""
     sign = FIGURES[name].better
     gap = paired_difference(cell.by_seed(name), best.by_seed(name))
     return gap is not None and gap.resolved and sign * gap.mean < 0
@@ -687,7 +687,7 @@ def priors_table(cells: Sequence[Cell], name: str) -> Table:
 
 
 def _prior_sections(cells: Sequence[Cell], tag: str) -> list[Section]:
-    """The section on fitted priors, where there are figures of any."""
+    """Returns the section on fitted priors, where there are figures of any."""
     names = [name for name in DISTANCES if any(cell.by_seed(f"{name}_codes") for cell in cells)]
     if not names:
         return []

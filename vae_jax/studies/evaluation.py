@@ -456,7 +456,7 @@ def _lead(numbers: dict[str, Any], facts: dict[str, str]) -> str:
 
 
 def _rows(numbers: dict[str, Any], table: Sequence[tuple[str, str, str]]) -> list[list[str]]:
-    """Rows `[meaning, value]` of the numbers that are there, with their standard error."""
+    """Returns rows `[meaning, value]` of the numbers that are there, with their standard error."""
     rows = []
     for key, meaning, form in table:
         if numbers.get(key) is not None:

@@ -28,7 +28,7 @@ Shape = tuple[int, int, int]
 
 @jax.jit
 def standardise(images: jax.Array) -> jax.Array:
-    """Mean 0 and standard deviation 1 over H, W and C of each image `[B, H, W, C]`.
+    """Brings to mean 0 and standard deviation 1 over H, W and C of each image `[B, H, W, C]`.
 
     An image without contrast becomes 0.
     """
@@ -38,7 +38,7 @@ def standardise(images: jax.Array) -> jax.Array:
 
 
 def check_scales(image_shape: Shape, scales: Sequence[int], weights: Sequence[float]) -> None:
-    """Raise UserError unless the scales fit the image and each has its positive weight."""
+    """Raises UserError unless the scales fit the image and each has its positive weight."""
     shorter = min(image_shape[:2])
     for scale in scales:
         if not 0 <= scale <= shorter:
@@ -55,7 +55,7 @@ def check_scales(image_shape: Shape, scales: Sequence[int], weights: Sequence[fl
 
 @partial(jax.jit, static_argnames=("count", "image_shape", "scale"))
 def noise_images(key: jax.Array, count: int, image_shape: Shape, scale: int) -> jax.Array:
-    """Noise uniform in [-1, 1] on a coarse grid, resized bicubically and standardised.
+    """Draws noise uniform in [-1, 1] on a coarse grid, resized bicubically and standardised.
 
     Args:
         key: image i depends on (key, i) alone.
@@ -86,7 +86,7 @@ def scale_layers(
     scales: Sequence[int] = SCALES,
     weights: Sequence[float] | None = None,
 ) -> jax.Array:
-    """Noise at several length scales, to be superposed or added one after the other.
+    """Draws noise at several length scales, to be superposed or added one after the other.
 
     Args:
         key: image i depends on (key, i) alone.
@@ -111,13 +111,13 @@ def scale_layers(
 
 
 def superpose(layers: jax.Array) -> jax.Array:
-    """`[K, M, H, W, C]` to `[M, H, W, C]`, mean 0 and standard deviation 1 each."""
+    """Sums `[K, M, H, W, C]` to `[M, H, W, C]`, mean 0 and standard deviation 1 each."""
     return standardise(jnp.sum(layers, axis=0))
 
 
 @partial(jax.jit, static_argnames=("count", "image_shape", "power"))
 def fourier_images(key: jax.Array, count: int, image_shape: Shape, power: float = 1.0) -> jax.Array:
-    """White noise with amplitudes weighted by 1 / frequency^power, standardised.
+    """Draws white noise with amplitudes weighted by 1 / frequency^power, standardised.
 
     Args:
         key: image i depends on (key, i) alone.
@@ -171,12 +171,12 @@ class Projection(NamedTuple):
     high: float = math.inf
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Project images `[B, H, W, C]`."""
+        """Projects images `[B, H, W, C]`."""
         return jnp.clip(self.mean + self.std * standardise(images), self.low, self.high)
 
 
 def unit_range(images: np.ndarray) -> Projection:
-    """The projection for a model trained on [0, 1].
+    """Returns the projection for a model trained on [0, 1].
 
     Args:
         images: `[N, H, W, C]` that the model was made for, uint8 or floats in [0, 1].
@@ -229,7 +229,7 @@ class Excitation(NamedTuple):
 
 
 def map_responses(layer: LayerFn, images: jax.Array) -> jax.Array:
-    """Mean activation `[B, F]` of every map of a layer for images `[B, H, W, C]`."""
+    """Returns the mean activation `[B, F]` of every map of a layer for images `[B, H, W, C]`."""
     return jnp.mean(layer(images), axis=(1, 2))
 
 
@@ -245,7 +245,7 @@ def excite(
     ascent: Ascent = DEFAULT_ASCENT,
     snapshot_steps: Sequence[int] = (),
 ) -> Excitation:
-    """Change images by gradient ascent until one map each responds most, all in one program.
+    """Changes images by gradient ascent until one map each responds most, all in one program.
 
     A step adds `epsilon * std * gradient / RMS(gradient)`, per image, and projects. A map ends
     once the relative change of its response was at most `tolerance` in `patience` successive
@@ -336,13 +336,13 @@ class _Climb(NamedTuple):
     patience: int
 
     def responses(self, images: jax.Array, rows: jax.Array) -> jax.Array:
-        """`[L]`, of each row's map to its image."""
+        """Returns the response `[L]` of each row's map to its image."""
         means = jnp.mean(self.layer(images), axis=(1, 2))
         chosen = jnp.take_along_axis(means, self.maps[rows][:, None], axis=1)[:, 0]
         return chosen.astype(self.starts.dtype)
 
     def begun(self, stage: jax.Array, row: jax.Array, images: jax.Array) -> jax.Array:
-        """`[L, H, W, C]`: images as they enter a stage."""
+        """Returns `[L, H, W, C]`: images as they enter a stage."""
         stages, count = self.starts.shape[:2]
         noise = self.starts[jnp.minimum(stage, stages - 1), jnp.minimum(row, count - 1)]
         return self.project(standardise(images) + noise)
@@ -362,7 +362,7 @@ def climb_all(
     patience: int,
     sizes: tuple[int, int],
 ) -> tuple[Results, jax.Array]:
-    """Climb for every map.
+    """Climbs for every map.
 
     Args:
         layer: `[B, H, W, C]` to feature maps `[B, h, w, F]`.
@@ -449,7 +449,7 @@ def _climbed(climb: _Climb, lanes: _Lanes) -> tuple[jax.Array, jax.Array, jax.Ar
 
 
 def _no_results(first: jax.Array, total: int, snapshots: int) -> Results:
-    """Room for the results of M maps that start from `first` `[M, H, W, C]`."""
+    """Returns room for the results of M maps that start from `first` `[M, H, W, C]`."""
     rows = len(first) + 1
     patterns = jnp.pad(first, ((0, 1), (0, 0), (0, 0), (0, 0)))
     return Results(
@@ -462,7 +462,7 @@ def _no_results(first: jax.Array, total: int, snapshots: int) -> Results:
 
 
 def _over_rms(gradient: jax.Array) -> jax.Array:
-    """`[L, H, W, C]` with a root mean square of 1 for each image; 0 stays 0."""
+    """Returns `[L, H, W, C]` with a root mean square of 1 for each image; 0 stays 0."""
     rms = jnp.sqrt(jnp.mean(jnp.square(gradient), axis=(1, 2, 3), keepdims=True))
     return gradient / jnp.where(rms > 0, rms, 1.0)
 
@@ -479,5 +479,5 @@ def _keep(
 
 
 def _per_image(flags: jax.Array) -> jax.Array:
-    """`[L]` to `[L, 1, 1, 1]`."""
+    """Reshapes `[L]` to `[L, 1, 1, 1]`."""
     return flags[:, None, None, None]

@@ -93,7 +93,7 @@ def candidate_starts(settings: Settings, image_shape: Shape, seed: int) -> jax.A
 def best_starts(
     layer: LayerFn, candidates: jax.Array, maps: ArrayLike, projection: Projection
 ) -> np.ndarray:
-    """Precursor search: the candidate that each map responds to most, before any ascent.
+    """Returns the candidate that each map responds to most, before any ascent.
 
     Args:
         layer: see `LayerFn`.
@@ -116,7 +116,7 @@ def starts_of_maps(
     settings: Settings,
     seed: int,
 ) -> jax.Array:
-    """The starts `[S, M, H, W, C]` of maps for `excite`, each map's from its best precursor.
+    """Returns starts `[S, M, H, W, C]` of maps for `excite`, each map's from its best precursor.
 
     Args:
         layer: see `LayerFn`.
@@ -134,12 +134,12 @@ def starts_of_maps(
 
 
 def logarithmic_steps(total: int) -> tuple[int, ...]:
-    """0, 1, 2, 4, 8, ... and `total`."""
+    """Returns 0, 1, 2, 4, 8, ... and `total`."""
     return (0, *(2**k for k in range(total.bit_length()) if 2**k < total), total)
 
 
 def spectral_agreement(patterns: np.ndarray) -> tuple[float, float]:
-    """How alike patterns from different seeds are, wherever in the image the motif lies.
+    """Returns how alike patterns from different seeds are, wherever in the image the motif lies.
 
     Args:
         patterns: `[R, S, H, W, C]`, R maps from S seeds each; both at least 2.
@@ -228,12 +228,12 @@ class Study:
         return self.maps[self.found.dead].tolist()
 
     def find(self, maps: ArrayLike, seed: int | None = None, snapshots: tuple = ()) -> Excitation:
-        """The patterns of some maps, with the settings of this study."""
+        """Finds the patterns of some maps, with the settings of this study."""
         seed = self.seed if seed is None else seed
         return find_patterns(self.layer, maps, self.projection, self.settings, seed, snapshots)
 
     def sentence(self) -> str:
-        """What came out, in a line."""
+        """Returns what came out, in a line."""
         alive = len(self.order)
         line = f"{self.layer.name}: {alive} of {len(self.maps)} maps respond"
         if self.dead:
@@ -250,7 +250,7 @@ class Study:
 
 
 def open_layer(workdir: str, step: int | None, name: str, data: str | None = None) -> Layer:
-    """The layer `name` of the classifier or the encoder in `workdir`.
+    """Opens the layer `name` of the classifier or the encoder in `workdir`.
 
     Raises:
         UserError: no such run or layer; the sentence lists the valid layers.
@@ -274,7 +274,7 @@ def find_patterns(
     seed: int,
     snapshot_steps: tuple[int, ...] = (),
 ) -> Excitation:
-    """The patterns of maps of a layer, each from its best start."""
+    """Finds the patterns of maps of a layer, each from its best start."""
     shape = layer.run.model.image_shape
     starts = starts_of_maps(layer.features, shape, maps, projection, settings, seed)
     steps, ascent = settings.steps, settings.ascent
@@ -284,7 +284,7 @@ def find_patterns(
 def make_study(
     layer: Layer, maps: tuple[int, ...] | None, settings: Settings, seed: int, image_count: int
 ) -> Study:
-    """Excite `maps` (all for None) and measure what the first test images do to them."""
+    """Excites `maps` (all for None) and measures what the first test images do to them."""
     for index in maps or ():
         if not 0 <= index < layer.map_count:
             raise UserError(
@@ -332,7 +332,7 @@ CHARACTER_WIDTH = 6  # of PIL's built-in font
 
 
 def captioned_grid(images: np.ndarray, captions: Sequence[str], columns: int) -> Image.Image:
-    """Images row by row on white, each with a line of text below it.
+    """Lays images out row by row on white, each with a line of text below it.
 
     Small images are enlarged by a whole factor without smoothing.
 

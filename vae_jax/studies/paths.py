@@ -170,7 +170,7 @@ def _ends(
 
 
 def _perpendicular(vectors: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """What is left of vectors without their part along unit vectors."""
+    """Returns what is left of vectors without their part along unit vectors."""
     # Twice: rounding of a first difference that nearly vanishes is not perpendicular by itself.
     for _ in range(2):
         vectors = vectors - np.sum(vectors * units, axis=-1, keepdims=True) * units
@@ -229,7 +229,7 @@ def attribute_vectors(z: np.ndarray, labels: np.ndarray, joint: bool = False) ->
 
 
 def _varies(labels: np.ndarray) -> np.ndarray:
-    """`[A]`: whether some rows of `[N, A]` have each attribute and some do not."""
+    """Returns `[A]`: whether some rows of `[N, A]` have each attribute and some do not."""
     return (labels.min(axis=0) == 0) & (labels.max(axis=0) == 1)
 
 
@@ -370,7 +370,7 @@ def interpolate(
 
 
 def _mean(name: str, values: np.ndarray) -> dict[str, float]:
-    """The mean of the finite values and its standard error."""
+    """Returns the mean of the finite values and its standard error."""
     values = values[np.isfinite(values)]
     if not len(values):
         return {name: np.nan, f"{name}_standard_error": np.nan}
@@ -460,7 +460,7 @@ def measure(run: Run[VAE], options: Options) -> Result:
 
 
 def _strips(images: dict[str, np.ndarray]) -> Strips:
-    """The first paths of every kind, those of one pair below each other."""
+    """Draws the first paths of every kind, those of one pair below each other."""
     pairs = min(SHOWN_PATHS, len(images["linear"]))
     return [
         (f"{kind} {pair + 1}", some[pair]) for pair in range(pairs) for kind, some in images.items()
@@ -611,7 +611,7 @@ def _component_section(result: Result) -> Section:
 
 
 def _block_chart(changes: dict[int, dict[str, float]]) -> Image.Image:
-    """Mean change of an image against how many components were moved."""
+    """Draws the mean change of an image against how many components were moved."""
     figure, axes = new_chart(5.5, 3.5)
     axis = axes[0, 0]
     values = [row["change"] for row in changes.values()]

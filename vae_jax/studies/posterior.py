@@ -287,7 +287,7 @@ def _with_error(numbers: dict[str, float], key: str) -> str:
 
 
 def _shape_pictures(result: Result) -> list[Picture]:
-    """Six views of q(z)."""
+    """Draws six views of q(z)."""
     numbers, z_dim = result.numbers, result.numbers["z_dim"]
     order = np.argsort(numbers["kl_per_dimension"])[::-1]
     ranks = np.arange(1, z_dim + 1)
@@ -366,7 +366,7 @@ def _shape_pictures(result: Result) -> list[Picture]:
 
 
 def _scatter(result: Result) -> Image.Image:
-    """Posterior means in two dimensions, a colour for each group."""
+    """Draws posterior means in two dimensions, a colour for each group."""
     figure, axes = new_chart(6.5, 6)
     axis, points = axes[0, 0], result.plane
     if result.groups is None:

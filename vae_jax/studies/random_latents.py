@@ -420,7 +420,7 @@ def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
 
 
 def _radius_chart(results: Mapping[str, Result], metric: str, title: str) -> Image.Image:
-    """One figure against the mean radius: a colour per run, a marker per kind of points."""
+    """Draws one figure against the mean radius: a colour per run, a marker per kind of points."""
     figure, axes = new_chart(5, 4.4)
     axis, handles = axes[0, 0], []
     for number, (name, result) in enumerate(results.items()):

@@ -184,7 +184,7 @@ def _judge(run: Run[VAE], workdir: str, subject: Subject) -> Run[Classifier]:
 
 
 def _erased(subject: Subject) -> np.ndarray:
-    """`[N, H, W, 1]` bool: pixels that lost all that they held."""
+    """Returns `[N, H, W, 1]` bool: pixels that lost all that they held."""
     if not subject.stage.corruption.erases:
         return np.zeros((*subject.images.shape[:3], 1), bool)
     program = partial(_erased_program, subject.stage.corruption, subject.key)
@@ -260,7 +260,7 @@ def fill_erased(inputs: np.ndarray, erased: np.ndarray, mean_image: np.ndarray) 
 
 
 def _is_noisy(corruption: Corruption) -> bool:
-    """Whether there is something that a denoising filter could remove."""
+    """Returns whether there is something that a denoising filter could remove."""
     return bool(corruption.gaussian_sigma) or corruption.erases
 
 
@@ -351,7 +351,7 @@ def score(
 
 
 def _decibels(images: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """`[N]`: PSNR of each image in dB, at most 54.2."""
+    """Returns `[N]`: PSNR of each image in dB, at most 54.2."""
     (errors,) = in_batches(lambda x, y: (mse(x, y),), images, clean)
     return -10.0 * np.log10(np.maximum(errors.astype(np.float64), MIN_MSE))
 

@@ -282,7 +282,7 @@ def _member_result(
 
 
 def _kept_figures(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What was measured of a member at this key before; None to measure it."""
+    """Returns what was measured of a member at this key before; None to measure it."""
     try:
         kept = json.loads(path.read_bytes())
         if kept.pop("key") == key:
@@ -357,7 +357,7 @@ def measure_member(
 def _compared_images(
     run: Run[VAE], split: ImageSet, train: ImageSet
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images that samples are compared with, and what the model is told about them."""
+    """Returns images that samples are compared with, and what the model is told about them."""
     rows = chosen_rows(split, _compared(split, train), run.config.seed)
     labels = condition_labels(run.config.data, split)
     return split.take(rows), None if labels is None else labels[rows]
@@ -418,7 +418,7 @@ def posterior_figures(mean: np.ndarray, log_var: np.ndarray, seed: int) -> Figur
 
 
 def _compared(split: ImageSet, train: ImageSet) -> int:
-    """How many samples are compared with how many images of a split."""
+    """Returns how many samples are compared with how many images of a split."""
     half = max(len(split) // 2, min(len(split), FEWEST))
     return min(half, len(train), COMPARED_IMAGES)
 

@@ -250,7 +250,7 @@ class _Run:
         return f"its {held_out['split']} loss is {held_out['loss']:.4g}, and {first:.4g} at first"
 
     def _held_out(self) -> Row | None:
-        """The row of the split that the run is told and judged by, if there is one."""
+        """Returns the row of the split that the run is told and judged by, if there is one."""
         return self.rows.get("validation") or self.rows.get("test")
 
     def save(self, state: Any, batch_stats: Any, within_epoch: bool) -> None:

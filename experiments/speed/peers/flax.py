@@ -112,7 +112,7 @@ def gradient(task: Task, state: TrainState, images: jax.Array, noise: jax.Array)
 
 
 def train_step(task: Task, state: TrainState, images: jax.Array, key: jax.Array):
-    """The next state, and metrics."""
+    """Returns the next state, and metrics."""
     key = jax.random.fold_in(key, state.step)
     noise = jax.random.normal(key, (len(images), task.z_dim), jnp.float32)
     (loss, batch_stats), grads = gradient(task, state, images, noise)
@@ -163,7 +163,7 @@ class FlaxPeer:
         return len(images)
 
     def synchronize(self) -> None:
-        """Wait for the last metrics."""
+        """Waits for the last metrics."""
         jax.block_until_ready(self._metrics)
 
     def decode(self, z: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ def apply_layer(task: Task, layer: dict[str, Any], x: Any) -> Any:
 
 
 def make_networks(task: Task) -> tuple[keras.Model, keras.Model]:
-    """Encoder and decoder."""
+    """Returns encoder and decoder."""
     images = x = keras.Input(task.image_shape)
     *features, mean, log_var = task.layers["encoder"]
     for layer in features:
@@ -64,7 +64,7 @@ class VAE(keras.Model):
         self.encoder, self.decoder = make_networks(task)
 
     def loss_of(self, targets: Any, noise: Any) -> Any:
-        """The loss, a scalar, for `[B, H, W, C]` in [0, 1] and noise `[B, Z]`."""
+        """Returns the loss, a scalar, for `[B, H, W, C]` in [0, 1] and noise `[B, Z]`."""
         mean, log_var = (tf.cast(h, tf.float32) for h in self.encoder(targets, training=True))
         z = mean + tf.exp(0.5 * log_var) * noise
         logits = tf.cast(self.decoder(z, training=True), tf.float32)
@@ -78,7 +78,7 @@ class VAE(keras.Model):
         return tf.reduce_mean(loss)
 
     def train_step(self, images: Any) -> dict[str, Any]:
-        """What `fit` compiles."""
+        """Returns what `fit` compiles."""
         noise = tf.random.normal((self.task.batch_size, self.task.z_dim))
         with tf.GradientTape() as tape:
             loss = self.loss_of(tf.cast(images, tf.float32) / 255.0, noise)
@@ -101,7 +101,7 @@ class KerasPeer:
         self._decode = tf.function(self._decoded, jit_compile=jit, reduce_retracing=True)
 
     def load(self, images: np.ndarray) -> None:
-        """A `tf.data` pipeline."""
+        """Makes a `tf.data` pipeline."""
         self._model.optimizer.build(self._model.trainable_variables)
         data = tf.data.Dataset.from_tensor_slices(images).shuffle(len(images))
         data = data.repeat().batch(self._model.task.batch_size, drop_remainder=True)
@@ -128,7 +128,7 @@ class KerasPeer:
         return self._model.task.batch_size
 
     def synchronize(self) -> None:
-        """Wait for the last loss."""
+        """Waits for the last loss."""
         self._logs["loss"].numpy()
 
     def decode(self, z: np.ndarray) -> np.ndarray:

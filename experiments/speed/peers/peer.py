@@ -19,11 +19,11 @@ class Peer(Protocol):
     """The task's model in one library; trained or decoded with, as `task.what` says."""
 
     def load(self, images: np.ndarray) -> None:
-        """Get ready to train on `[N, H, W, C]` uint8, kept where this library wants them."""
+        """Gets ready to train on `[N, H, W, C]` uint8, kept where this library wants them."""
         ...
 
     def take(self, network: str, layer: dict[str, Any], name: str, value: np.ndarray) -> None:
-        """Take over one of our parameters.
+        """Takes over one of our parameters.
 
         Args:
             network: 'encoder' or 'decoder'.
@@ -38,15 +38,15 @@ class Peer(Protocol):
         ...
 
     def train_step(self) -> int:
-        """Start the next training step; the number of its images."""
+        """Starts the next training step; returns the number of its images."""
         ...
 
     def synchronize(self) -> None:
-        """Wait until the last training step is done."""
+        """Waits until the last training step is done."""
         ...
 
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """Points `[B, Z]` to images `[B, H, W, C]` in [0, 1], on the host."""
+        """Decodes points `[B, Z]` to images `[B, H, W, C]` in [0, 1], on the host."""
         ...
 
 
@@ -74,11 +74,11 @@ class PeerSide:
         return {"loss": loss, "grad_norm": norm}
 
     def step(self) -> int:
-        """A training step, or all latent points decoded."""
+        """Takes a training step, or decodes all latent points."""
         return self._peer.train_step() if self._trains else sum(map(len, self._decoded()))
 
     def synchronize(self) -> None:
-        """Wait for the last step; decoded images are on the host already."""
+        """Waits for the last step; decoded images are on the host already."""
         if self._trains:
             self._peer.synchronize()
 

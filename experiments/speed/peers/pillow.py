@@ -20,7 +20,7 @@ BOX = (0, 40, 178, 218)
 
 
 def prepare_share(paths: list[Path], size: int, barrier, results) -> None:
-    """Prepare some files; puts start and end time."""
+    """Prepares some files; puts start and end time."""
     images = np.zeros((64, size, size, 3), np.uint8)
     barrier.wait()
     began = time.time()

@@ -24,7 +24,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def convolution(layer: dict[str, Any]) -> nn.Module:
-    """The layer on mirrored images; padding in front is TensorFlow's padding behind."""
+    """Applies the layer to mirrored images; padding in front is TensorFlow's padding behind."""
     kernel, stride = layer["kernel"], layer["stride"]
     wide, narrow = layer["inputs"], layer["outputs"]
     if layer["kind"] == "conv_transpose":
@@ -73,7 +73,7 @@ class Layer(nn.Module):
         }[layer["activation"]]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, C, H, W]` or `[B, F]`, as the layer takes and gives."""
+        """Returns `[B, C, H, W]` or `[B, F]`, as the layer takes and gives."""
         if self.dense and x.ndim == 4:
             x = x.permute(0, 2, 3, 1).flatten(1)  # A view of channels_last.
         x = self.weighted(x)
@@ -82,7 +82,7 @@ class Layer(nn.Module):
         return self.activation(x if self.norm is None else self.norm(x))
 
     def take(self, name: str, value: np.ndarray) -> None:
-        """Take over our parameter, such as 'kernel' or 'norm/scale', for mirrored images."""
+        """Takes over our parameter, such as 'kernel' or 'norm/scale', for mirrored images."""
         if self.dense:
             value = value[..., mirrored(self.outputs)]
             value = value[mirrored(self.inputs)].T if name == "kernel" else value
@@ -132,7 +132,7 @@ class TorchPeer:
         self._loss_fn, self._decode = compiled(self._loss), compiled(self._decoded)
 
     def load(self, images: np.ndarray) -> None:
-        """All on the device."""
+        """Puts everything on the device."""
         self._images = torch.from_numpy(images).to(DEVICE)
         self._batches = shuffled_batches(len(images), self._task.batch_size)
 
@@ -158,7 +158,7 @@ class TorchPeer:
         return len(rows)
 
     def synchronize(self) -> None:
-        """Wait for the device."""
+        """Waits for the device."""
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 
