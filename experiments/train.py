@@ -40,14 +40,18 @@ def main() -> int:
 
     jax.config.update("jax_debug_nans", _DEBUG_NANS.value)
     cluster.join()
-    result = fit(config, _WORKDIR.value)
-    if not is_first():
-        return 0 if result.interrupted_by is None else 128 + result.interrupted_by
-    if result.interrupted_by is not None:
+    result = fit(config, _WORKDIR.value, draw=draw_run)
+    if result.interrupted_by is None:
+        if is_first():
+            command_line.tell(draw_run(_WORKDIR.value), "evaluate", workdir=_WORKDIR.value)
+        return 0
+    if is_first():
         print(f"stopped at step {result.step}; the same command resumes there")
-        return 128 + result.interrupted_by
-    command_line.tell(draw_run(_WORKDIR.value), "evaluate", workdir=_WORKDIR.value)
-    return 0
+        try:
+            command_line.tell(draw_run(_WORKDIR.value))
+        except UserError as error:
+            print(f"no pictures: {error}")
+    return 128 + result.interrupted_by
 
 
 if __name__ == "__main__":

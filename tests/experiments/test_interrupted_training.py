@@ -104,6 +104,7 @@ def test_interrupted_trainings_save_at_once_and_resume_bit_for_bit(
         with Checkpoints(workdir / "checkpoints") as checkpoints:
             step = checkpoints.latest_step()
         assert f"stopped at step {step}; the same command resumes there" in output
+        assert f"wrote {workdir / 'samples.png'}" in output  # of what it can do by then
     tiny_config.train.epochs = step // 5 + 2
     fit(tiny_config, workdir, lambda line: None)
     fit(tiny_config, tmp_path / "uninterrupted", lambda line: None)

@@ -19,7 +19,7 @@ from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import open_splits
 from vae_jax.run import open_run
 from vae_jax.run_folder import read_config, read_rows, write_config
-from vae_jax.train import task
+from vae_jax.train import task, trainer
 from vae_jax.train.epoch import EpochMeans
 from vae_jax.train.sweep import fit_sweep
 from vae_jax.train.trainer import DivergedError, fit
@@ -64,6 +64,23 @@ def test_a_run_leaves_config_metrics_and_checkpoints(uninterrupted):
         assert text in summary
     layers = summary.partition("data ")[0].splitlines()
     assert max(map(len, [*layers, *said[1:]])) <= 80 and said[2].startswith("epoch 2/2  step 10")
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.0, [5, 10]), (3600.0, [5])])
+def test_a_run_is_drawn_after_its_first_epoch_and_then_once_a_while(
+    tiny_config, tmp_path, monkeypatch, seconds, steps
+):
+    monkeypatch.setattr(trainer, "DRAWN_EVERY", seconds)
+    tiny_config.train.epochs = 3
+    drawn, said = [], []
+
+    def draw(workdir):
+        drawn.append(open_run(workdir).step)
+        raise UserError("the disk is full")
+
+    assert fit(tiny_config, tmp_path, said.append, draw).step == 15
+    assert drawn == steps
+    assert said.count("no pictures yet: the disk is full") == len(steps)
 
 
 def test_a_run_that_ends_far_above_its_start_has_diverged(tiny_config, tmp_path):

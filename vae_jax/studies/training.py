@@ -87,5 +87,6 @@ def loss_curves(rows: Sequence[dict[str, Any]]) -> Figure:
             )
         axis.set(title=title, xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0][0].legend()
+    if splits:  # There is none before the end of the first epoch.
+        axes[0][0].legend()
     return figure

@@ -35,9 +35,11 @@ from vae_jax.train.validation import Feeds, Validator, make_feeds, order_seed
 from vae_jax.types import UserError
 
 Say = Callable[[str], None]
+Draw = Callable[[Path], Any]
 
 # A held-out loss so many times that of the first step means that the run has diverged.
 WORSE = 3.0
+DRAWN_EVERY = 60.0  # seconds at least between two drawings of a run that trains
 
 
 class DivergedError(UserError):
@@ -70,13 +72,17 @@ class Outcome(NamedTuple):
     step: int
 
 
-def fit(config: ConfigDict, workdir: str | Path, say: Say = print) -> FitResult:
+def fit(
+    config: ConfigDict, workdir: str | Path, say: Say = print, draw: Draw | None = None
+) -> FitResult:
     """Trains `config` in `workdir`, or goes on where the last checkpoint there ends.
 
     Args:
         config: whole config, of a VAE or a classifier; it is validated here.
         workdir: run folder; gets config.json, metrics.jsonl and checkpoints/.
         say: prints the summary and a line for each epoch.
+        draw: shows what the newest checkpoint of the folder can do. It is called when an epoch has
+            been saved: the first time, then once a minute at most, and not after the last epoch.
 
     Returns:
         Where the run ended.
@@ -98,7 +104,7 @@ def fit(config: ConfigDict, workdir: str | Path, say: Say = print) -> FitResult:
             task = make_task(config, splits)
             feeds = make_feeds(config, splits, devices.data_mesh(config))
             say(run_summary(config, task, splits, str(workdir)))
-            (outcome,) = train([config], [workdir], [task], Plain(task), feeds, stop, say)
+            (outcome,) = train([config], [workdir], [task], Plain(task), feeds, stop, say, draw)
     if outcome.status == "diverged":
         raise DivergedError(
             f"{outcome.reason}; lower config.optimizer.learning_rate or set "
@@ -133,6 +139,7 @@ def train(
     feeds: Feeds,
     stop: StopSignals,
     say: Say,
+    draw: Draw | None = None,
 ) -> list[Outcome]:
     """Trains runs side by side to the end or to a signal, or goes on where they are.
 
@@ -144,6 +151,7 @@ def train(
         feeds: the batches.
         stop: asks to save and leave.
         say: prints a line for each epoch.
+        draw: see `fit`; of a run that trains alone.
 
     Returns:
         How every run stands; one that diverges does not stop the others.
@@ -156,7 +164,7 @@ def train(
             _Run(config, workdir, task, feeds, stack)
             for config, workdir, task in zip(run_configs, workdirs, tasks, strict=True)
         ]
-        trainer = _Trainer(runs, engine, feeds, stop, say)
+        trainer = _Trainer(runs, engine, feeds, stop, say, draw)
         trainer.train()
         for run in runs:
             run.checkpoints.wait()
@@ -271,9 +279,16 @@ class _Trainer:
     """The runs that are trained side by side, and what changes while they are."""
 
     def __init__(
-        self, runs: list[_Run], engine: Engine, feeds: Feeds, stop: StopSignals, say: Say
+        self,
+        runs: list[_Run],
+        engine: Engine,
+        feeds: Feeds,
+        stop: StopSignals,
+        say: Say,
+        draw: Draw | None,
     ) -> None:
         self.runs, self.engine, self.stop, self.say = runs, engine, stop, say
+        self.draw, self.next_drawing = draw, -math.inf
         self.config = runs[0].config
         self.feed, self.program = engine.training(
             feeds.train, [order_seed(run.config) for run in runs]
@@ -377,6 +392,20 @@ class _Trainer:
         self.say(self._line(epoch))
         if last or epoch % config.checkpoint.every_epochs == 0 or self.stop.received is not None:
             self._save(within_epoch=False)
+            if not last and self.stop.received is None:
+                self._draw()
+
+    def _draw(self) -> None:
+        """Shows what was saved; pictures that fail stop no training."""
+        if self.draw is None or not devices.is_first() or time.monotonic() < self.next_drawing:
+            return
+        (run,) = self.runs
+        run.checkpoints.wait()
+        try:
+            self.draw(run.workdir)
+        except UserError as error:
+            self.say(f"no pictures yet: {error}")
+        self.next_drawing = time.monotonic() + DRAWN_EVERY
 
     def _line(self, epoch: int) -> str:
         if len(self.runs) == 1:

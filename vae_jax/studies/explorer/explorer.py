@@ -157,7 +157,11 @@ def _attributes(
     for i in np.argsort(-np.nan_to_num(shares)).tolist():
         vector = attribute_vectors(mean, table[:, [i]])[0]
         unit = vector / max(float(np.linalg.norm(vector)), np.finfo(float).tiny)
-        hint = "too few images to judge" if np.isnan(shares[i]) else f"{shares[i]:.0%} told apart"
+        hint = (
+            "too few images to judge"
+            if np.isnan(shares[i])
+            else f"tells {100 * shares[i]:.0f} % apart"
+        )
         found.append(
             {
                 "name": names[i].replace("_", " "),
