@@ -57,7 +57,8 @@ def test_distance_agrees_with_a_naive_version():
     expected = np.mean(
         [wasserstein_distance(real @ d, fake @ d) for d in directions.T.astype(np.float64)]
     )
-    assert sw._distance(real, fake, directions) == pytest.approx(expected, rel=1e-12)
+    found = sw._distances(real, [fake, real], directions)
+    assert found == [pytest.approx(expected, rel=1e-12), 0]
 
 
 def test_patches_are_windows_of_the_level_normalised_per_channel():

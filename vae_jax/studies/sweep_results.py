@@ -14,7 +14,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -212,9 +212,11 @@ def measure(
         judge = open_judge(options.classifier, config.data, splits.digest)
         spaces["classifier"] = partial(classifier_features, judge)
     key = {"schema": SCHEMA} | asdict(options) | {"priors": list(options.priors)}
+    # Members of one seed have it in common.
+    floor = cache(lambda seed: floor_figures(splits.test, splits.train, seed, spaces))
     measured = []
     for number, member in enumerate(result.members, start=1):
-        measured.append(_member_result(member, workdir, result, splits, spaces, key))
+        measured.append(_member_result(member, workdir, result, splits, spaces, key, floor))
         say(f"measured {number}/{len(result.members)}: {member.name}, {measured[-1].status}")
     device, validation = jax.devices()[0], splits.validation
     return MeasuredSweep(
@@ -256,6 +258,7 @@ def _member_result(
     splits: Splits,
     spaces: Mapping[str, Space],
     key: Mapping[str, Any],
+    floor: Callable[[int], Figures],
 ) -> MeasuredMember:
     folder, outcome = member_folder(workdir, member), result.outcomes[member.name]
     digest = configs.digest(member.config)
@@ -266,6 +269,7 @@ def _member_result(
         if kept is None:
             run = open_run(folder, outcome.step)
             measured = measure_member(run, splits, spaces, key["priors"])
+            measured["test"] |= floor(member.config.seed)
             write_file(folder / FIGURES, json_bytes({"key": key} | measured))
         else:
             measured = kept
@@ -341,13 +345,12 @@ def measure_member(
         for name, samples in fake.items():
             found = set_figures(real[name][0], samples, seed, spaces)
             figures[name] |= {f"{figure}{suffix}": value for figure, value in found.items()}
-    images = real["test"][0]
+    images = real["test"][0]  # Compared with as many codes of training images, as for the floor.
     rows = chosen_rows(train, len(images), seed)
     labels = None if codes.labels is None else codes.labels[rows]
     decoded = decode(run.model, run.variables, codes.z[rows], labels)
-    for suffix, best in (("codes", decoded), ("floor", train.take(rows))):
-        found = set_figures(images, best, seed, spaces)
-        test |= {f"{name}_{suffix}": value for name, value in found.items()}
+    found = set_figures(images, decoded, seed, spaces)
+    test |= {f"{name}_codes": value for name, value in found.items()}
     for name, pixels in pictures.items():
         facts = run.provenance | {"seed": str(seed)}
         save_png(run.workdir / f"{name}.png", image_grid(pixels, COLUMNS), facts)
@@ -448,6 +451,18 @@ def _samples(
     }
 
 
+def floor_figures(
+    split: ImageSet, train: ImageSet, seed: int, spaces: Mapping[str, Space]
+) -> Figures:
+    """Returns `set_figures` of training images, each with `_floor` to its name.
+
+    They are what a perfect model would reach, at the same counts and draws as its samples.
+    """
+    count = _compared(split, train)
+    real, other = (part.take(chosen_rows(part, count, seed)) for part in (split, train))
+    return {f"{name}_floor": v for name, v in set_figures(real, other, seed, spaces).items()}
+
+
 def set_figures(
     real: np.ndarray, fake: np.ndarray, seed: int, spaces: Mapping[str, Space]
 ) -> Figures:
@@ -464,7 +479,9 @@ def set_figures(
         NAME_recall, NAME_density and NAME_coverage; without the latter for fewer than 8 images.
     """
     figures: Figures = {
-        "sliced_wasserstein": sliced_wasserstein(real, fake, make_key(seed), **SLICES)["mean"]
+        "sliced_wasserstein": sliced_wasserstein(
+            real, fake, make_key(seed), keep_contrast=False, **SLICES
+        )["mean"]
     }
     if len(real) < FEWEST:
         return figures
