@@ -15,7 +15,8 @@ from configs import tiny
 from vae_jax.report.page import write_study
 from vae_jax.report.pictures import image_grid, save_png
 from vae_jax.studies import ablation
-from vae_jax.studies.ablation import choose, figures_table, make_cells, size_table, verdict_table
+from vae_jax.studies.ablation import choose, figures_table, size_table, verdict_table
+from vae_jax.studies.cells import make_cells
 from vae_jax.studies.sweep_results import (
     MeasuredMember,
     MeasuredSweep,

@@ -36,6 +36,7 @@ import numpy as np
 from vae_jax.losses import MIN_OPTIMAL_VARIANCE
 
 LIKELIHOODS = ("squared_error", "gaussian", "optimal_sigma")
+FORECAST = ("kl", "recon", "active_units", "first_collapse", "last_collapse")
 BLOCK = 2048  # images that are turned into floats at a time
 
 
@@ -185,6 +186,29 @@ def collapse_betas(
         return levels / sigma**2
     distortion = np.array([_distortion(spectrum, z_dim, level) for level in levels])
     return levels * spectrum.dimensions / distortion
+
+
+def forecast(
+    spectrum: Spectrum, z_dim: int, beta: float, likelihood: str, sigma: float
+) -> dict[str, float]:
+    """Returns what to expect of a model before it is trained: the figures `FORECAST`.
+
+    Args:
+        spectrum: Of the training images.
+        z_dim: Z.
+        beta: The weight of K against R, positive.
+        likelihood: One of `LIKELIHOODS`.
+        sigma: Standard deviation of 'gaussian', in [0, 1] pixels.
+
+    Returns:
+        `kl` and `recon` in nats per image, `active_units`, and the betas from which the first and
+        the last dimension carry nothing.
+    """
+    curve = linear_curve(spectrum, z_dim, [beta], likelihood, sigma)
+    betas = collapse_betas(spectrum, z_dim, likelihood, sigma)
+    active = active_units(spectrum, z_dim, curve.level[0])
+    values = (curve.rate[0], curve.recon[0], active, betas[-1], betas[0])
+    return {name: float(value) for name, value in zip(FORECAST, values, strict=True)}
 
 
 def _check(likelihood: str) -> None:

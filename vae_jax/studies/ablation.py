@@ -22,6 +22,8 @@ from vae_jax.metrics.intervals import Interval, interval_of, paired_difference
 from vae_jax.priors.fitted import KINDS
 from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.studies.cells import Cell, make_cells
+from vae_jax.studies.linear_forecast import forecast_section
 from vae_jax.studies.sweep_results import MeasuredMember, MeasuredSweep
 from vae_jax.types import UserError
 
@@ -102,44 +104,7 @@ NICE = (1, 2, 2.5, 5, 10)  # steps of ticks
 SIZE = (4.8, 3.5)  # inches; readable on a phone without zooming
 
 
-# Cells: models that differ in their seed alone.
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The finished members of one latent size, KL weight and learning rate.
-
-    Attributes:
-        z_dim: Latent size.
-        kl_weight: As in the config.
-        learning_rate: As in the config.
-        members: One for each seed.
-    """
-
-    z_dim: int
-    kl_weight: float
-    learning_rate: float
-    members: tuple[MeasuredMember, ...]
-
-    def by_seed(self, name: str, split: str = "test") -> dict[int, float]:
-        """Returns a figure by seed; empty unless every member has it."""
-        values = {m.seed: getattr(m, split).get(name) for m in self.members}
-        return {} if None in values.values() else values
-
-    def interval(self, name: str, split: str = "test") -> Interval | None:
-        """Returns the mean of a figure over seeds and its interval; None without the figure."""
-        values = self.by_seed(name, split)
-        return interval_of(list(values.values())) if values else None
-
-
-def make_cells(members: Sequence[MeasuredMember]) -> list[Cell]:
-    """Returns the cells of all finished members, in order of z_dim, KL weight, learning rate."""
-    groups: dict[tuple[int, float, float], list[MeasuredMember]] = {}
-    for member in members:
-        if member.finished:
-            key = (member.z_dim, member.kl_weight, member.learning_rate)
-            groups.setdefault(key, []).append(member)
-    return [Cell(*key, tuple(own)) for key, own in sorted(groups.items())]
+# Naming cells and choosing among them.
 
 
 def _labels(cells: Sequence[Cell]) -> Callable[[Cell], str]:
@@ -398,6 +363,13 @@ def rate_distortion(cells: Sequence[Cell]) -> Image.Image:
             rate, distortion, bars, rate_bars, color=_colours(len(lines))[k],
             marker=MARKERS[k % len(MARKERS)], markersize=4.5, label=label, elinewidth=0.8,
         )  # fmt: skip
+        linear = [cell for cell in own if cell.by_seed("linear_kl")]
+        axes.plot(
+            [cell.mean("linear_kl") for cell in linear],
+            [cell.mean("linear_recon") for cell in linear],
+            color=_colours(len(lines))[k], linestyle=":", linewidth=1,
+            label=f"{label}, linear, closed form" if linear else None,
+        )  # fmt: skip
     for cell in [cell for own in list(lines.values())[-1:] for cell in own]:
         (rate,), (distortion,) = _bars([cell], "kl")[0], _bars([cell], "recon")[0]
         axes.annotate(
@@ -597,6 +569,7 @@ def _sections(result: MeasuredSweep, tag: str) -> list[Section]:
             Section("Verdicts", share_sentence(cells), tables=[t for t in tables if t]),
             _chart_section(cells, tag),
             *_prior_sections(cells, tag),
+            *filter(None, [forecast_section(cells, label)]),
             _number_section(cells, result),
         ]
         shown = [_picture_section(kind, cells, label, tag) for kind in PICTURES]
@@ -636,7 +609,8 @@ def _chart_section(cells: Sequence[Cell], tag: str) -> Section:
     if any(cell.by_seed("recon") for cell in cells):
         caption = (
             "Rate and distortion: each line is one latent size over the KL weights w. Down and to "
-            "the left is better; a larger weight moves to the left."
+            "the left is better; a larger weight moves to the left. Dotted, where it has a "
+            "closed form: the best linear VAE at the same weights."
         )
         pictures.append(Picture(f"{tag}rate-distortion", rate_distortion(cells), caption))
     for name, (axis, caption) in charts.items():

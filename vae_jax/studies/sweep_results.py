@@ -28,7 +28,7 @@ from scipy import stats
 from vae_jax import config as configs
 from vae_jax.data.splits import Splits, condition_labels, piece_of
 from vae_jax.files import json_bytes, write_file
-from vae_jax.metrics import posterior
+from vae_jax.metrics import linear_vae, posterior
 from vae_jax.metrics.feature_distances import (
     density_coverage,
     frechet_distance,
@@ -61,6 +61,7 @@ SCHEMA = 3
 AXES = ("z_dim", "kl_weight", "learning_rate", "seed")
 # Samples are compared with half of a split's images, at most so many: another seed, another half.
 COMPARED_IMAGES = 1024
+SPECTRUM_IMAGES = 4000  # training images that a linear VAE is fitted to
 FEWEST = 8  # images that say anything about neighbours
 SLICES = {"patches": 64, "directions": 128}  # of the sliced Wasserstein distance
 PIECE = 1024  # images decoded at a time; a multiple of the batch that encoding is compiled for
@@ -116,7 +117,7 @@ class MeasuredMember:
             `elbo`; `psnr` in dB; see `set_figures` for the comparison of samples of N(0, I). The
             same with the name of a prior at the end compare its samples, with `_codes` decoded
             codes of training images, which no prior can beat but by luck, and with `_floor` these
-            images themselves.
+            images themselves. With `linear_` before, what a linear VAE reaches on training images.
         validation: The same on the validation split, for choosing; empty without one.
         kl_per_dimension: `[Z]`, nats per image on the test split.
         folder: The run folder, where samples.png and reconstructions.png lie.
@@ -214,9 +215,18 @@ def measure(
     key = {"schema": SCHEMA} | asdict(options) | {"priors": list(options.priors)}
     # Members of one seed have it in common.
     floor = cache(lambda seed: floor_figures(splits.test, splits.train, seed, spaces))
-    measured = []
+    measured, spectrum, loss = [], None, config.loss
+    if loss.likelihood in linear_vae.LIKELIHOODS:
+        some = np.arange(min(len(splits.train), SPECTRUM_IMAGES))
+        spectrum = linear_vae.image_spectrum(splits.train.take(some))
     for number, member in enumerate(result.members, start=1):
-        measured.append(_member_result(member, workdir, result, splits, spaces, key, floor))
+        found = _member_result(member, workdir, result, splits, spaces, key, floor)
+        beta = found.test.get("beta")
+        if spectrum is not None and beta:
+            told = (found.z_dim, beta, loss.likelihood, loss.sigma)
+            linear = linear_vae.forecast(spectrum, *told)
+            found.test.update({f"linear_{name}": value for name, value in linear.items()})
+        measured.append(found)
         say(f"measured {number}/{len(result.members)}: {member.name}, {measured[-1].status}")
     device, validation = jax.devices()[0], splits.validation
     return MeasuredSweep(
