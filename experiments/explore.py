@@ -3,7 +3,8 @@
 python -m experiments.explore --workdir=runs/faces --out=explorer.html
 
 The file opens from disk in any browser of today; it loads nothing and needs no server. Directions
-come from codes of the test split, and --data says where its images lie if they have been moved.
+come from codes of the test split, a Gaussian to draw from is fitted to codes of training images;
+--data says where the images lie if they have been moved.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from absl import flags
 
 from experiments import app, as_typed, command_line
+from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
 _DATA = command_line.data()
@@ -25,7 +27,7 @@ def main() -> None:
     from vae_jax.run import open_run
     from vae_jax.studies.explorer.explorer import Options, measure, write_explorer
 
-    run = open_run(WORKDIR.value, STEP.value, data=_DATA.value)
+    run = open_run(WORKDIR.value, STEP.value, data=_DATA.value, pair=asked_pair())
     result = measure(run, Options(_SPLIT.value, _COUNT.value, _SEED.value))
     path = write_explorer(_OUT.value, result, as_typed.command())
     print(f"wrote {path} ({path.stat().st_size:,} bytes); open it in a browser")

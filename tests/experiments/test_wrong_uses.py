@@ -127,6 +127,7 @@ WRONG_USES = [
     ("export", ["--workdir={home}/broken"], "is not valid JSON"),
     ("explore", ["--workdir={home}/sweep"], "holds a sweep, but a run is needed"),
     ("explore", ["--workdir={home}/tiny"], "holds no checkpoint yet; train it first"),
+    ("explore", ["--workdir={home}/told", "--z_dim=5"], "for z_dim 1 to 4 and answers for no"),
     ("explore", [WORKDIR, "--out={home}"], "it is a folder"),
     ("explore", [WORKDIR, "--count=-1"], "from 0 to"),
     ("encode", [WORKDIR], "--images is missing"),

@@ -19,6 +19,8 @@ import pytest
 from configs import faces, tiny
 from vae_jax.metrics.densities import normal
 from vae_jax.models.vae import make_vae
+from vae_jax.priors.fitted import Codes, fit_prior
+from vae_jax.priors.fitted import draw as draw_points
 from vae_jax.run import decode, network_shapes, open_run, prior_latents
 from vae_jax.streams import make_key
 from vae_jax.studies import paths
@@ -163,6 +165,28 @@ def test_points_are_those_of_the_command_line_bit_for_bit():
     assert unequal == []
 
 
+FITTED = """
+const { gaussian, points, labels } = input;
+return points.map(([seed, index], i) => {
+  const noise = priorPoint(seed, index, gaussian.cholesky.length);
+  return Array.from(gaussianPoint(gaussian, noise, labels[i]));
+});
+"""
+
+
+@needs_node
+def test_fitted_points_are_those_of_the_prior():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (200, 2)).astype("f4")
+    z = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3)) + labels @ rng.normal(size=(2, 3))
+    prior = fit_prior("gaussian", Codes(z.astype("f4"), labels), None, seed=0)
+    wanted = draw_points(prior, seed=7, count=4, labels=labels[:4])
+    gaussian = json.loads(explorer.inside_html(explorer.gaussian(prior)))
+    asked = {"gaussian": gaussian, "points": [(7, i) for i in range(4)]}
+    found = in_node(FITTED, asked | {"labels": labels[:4].tolist()})
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 @needs_node
 def test_ways_are_those_of_the_paths():
     from_, to = np.random.default_rng(1).normal(size=(2, 9))
@@ -208,7 +232,7 @@ def result(tmp_path_factory, tiny_store):
     config.train.epochs = 1
     workdir = tmp_path_factory.mktemp("explored") / "a<b>"
     fit(config, workdir, lambda _: None)
-    return explorer.measure(open_run(workdir), explorer.Options(count=10))
+    return explorer.measure(open_run(workdir), explorer.Options())
 
 
 def test_directions_are_one_deviation_of_the_codes(result):

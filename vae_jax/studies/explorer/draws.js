@@ -89,11 +89,22 @@ function normalOf(bits) {
   return f(f(p * u) * ROOT_TWO);
 }
 
-// Point `index` of a seed, as a Float32Array of Z components.
+// Point `index` of a seed, as a Float32Array of Z components; it follows N(0, I).
 function priorPoint(seed, index, zDim) {
   const key = threefry([0, seed | 0], 0, index | 0);
   return Float32Array.from({ length: zDim }, (_, j) => {
     const [x0, x1] = threefry(key, 0, j);
     return normalOf(x0 ^ x1);
+  });
+}
+
+// The same point of a Gaussian that was fitted to codes: its mean, which may depend on labels, plus
+// its triangle times the point of N(0, I).
+function gaussianPoint({ location, cholesky }, noise, labels) {
+  return noise.map((_, i) => {
+    let sum = location[0][i];
+    labels.forEach((label, k) => { sum += label * location[1 + k][i]; });
+    cholesky[i].forEach((factor, j) => { sum += factor * noise[j]; });
+    return sum;
   });
 }

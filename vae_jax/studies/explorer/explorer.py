@@ -20,6 +20,7 @@ from markupsafe import Markup
 from vae_jax.files import json_bytes, write_file
 from vae_jax.metrics import posterior
 from vae_jax.models.vae import VAE
+from vae_jax.priors.fitted import Prior, fit_to_run
 from vae_jax.run import (
     Run,
     Subject,
@@ -72,8 +73,9 @@ class Result:
         space: Where codes lie and which ways lead through them, as plain data: `z_dim`,
             `image_shape`; `offset` and `deviations` `[Z]` of the aggregate posterior;
             `principal` and `attributes`, each a list of `name`, `hint` and `direction` `[Z]`, one
-            deviation long; `components` with `kl` in nats and `active`; `codes` of images; and
-            `condition`, what a conditional model is told.
+            deviation long; `components` with `kl` in nats and `active`; `codes` of images;
+            `gaussian`, fitted to codes of training images; and `condition`, what a conditional
+            model is told.
         rounding: Largest change of a pixel, in steps of 1/255, that float16 weights make in
             images of `CHECKED` points of N(0, I).
     """
@@ -118,6 +120,7 @@ def measure(run: Run[VAE], options: Options) -> Result:
             }
             for i in chosen.tolist()
         ],
+        "gaussian": gaussian(fit_to_run(run, "gaussian", count=options.count)),
         "condition": {"kind": run.config.data.condition, "names": run.label_names},
     }
     facts = run.provenance | {
@@ -170,6 +173,14 @@ def _attributes(
             }
         )
     return found
+
+
+def gaussian(prior: Prior) -> dict[str, Any]:
+    """Returns a Gaussian's mean `[1 + L, Z]` by label and the rows of its lower triangle."""
+    location = np.array(prior.location)
+    location[0] += np.asarray(prior.density.mean)
+    rows = np.asarray(prior.density.cholesky)
+    return {"location": location, "cholesky": [row[: i + 1] for i, row in enumerate(rows)]}
 
 
 def _told(subject: Subject, image: int) -> list[float]:

@@ -159,13 +159,19 @@ function whole(input) {
   return Number.isFinite(value) ? Math.min(MAX_UINT, Math.max(0, value)) : 0;
 }
 
-// Shows a point of N(0, I).
+// A point of N(0, I) or of the Gaussian that was fitted to the codes.
+function randomPoint(seed, index) {
+  const noise = priorPoint(seed, index, model.z_dim);
+  return byId("law").value === "normal" ? noise : gaussianPoint(model.gaussian, noise, shown.labels);
+}
+
 function showPoint(seed, index) {
   stopWalk();
   leaveWay();
   Object.assign(shown, { seed, index });
   [byId("seed").value, byId("index").value] = [seed, index];
-  show(priorPoint(seed, index, model.z_dim), `Seed ${seed}, point ${index}`);
+  const law = byId("law").selectedOptions[0].textContent;
+  show(randomPoint(seed, index), `Seed ${seed}, point ${index} of ${law}`);
 }
 
 const step = (by) => showPoint(shown.seed, Math.min(MAX_UINT, Math.max(0, shown.index + by)));
@@ -174,7 +180,7 @@ const step = (by) => showPoint(shown.seed, Math.min(MAX_UINT, Math.max(0, shown.
 function startWalk() {
   leaveWay();
   let from = currentPoint(), began = null;
-  const next = () => priorPoint(shown.seed, shown.index, model.z_dim);
+  const next = () => randomPoint(shown.seed, shown.index);
   const advance = () => { shown.index = (shown.index + 1) % MAX_UINT; byId("index").value = shown.index; };
   advance();
   let to = next();
@@ -323,7 +329,7 @@ function connect() {
   for (const button of byId("chosen").children) {
     button.addEventListener("click", () => { stopWalk(); SHELF_ACTIONS[button.dataset.do](); });
   }
-  for (const id of ["seed", "index"]) {
+  for (const id of ["law", "seed", "index"]) {
     byId(id).addEventListener("change", () => showPoint(whole(byId("seed")), whole(byId("index"))));
   }
   for (const input of byId("path").querySelectorAll("input")) input.addEventListener("input", goAlong);
