@@ -21,9 +21,9 @@ def test_a_sequence_by_hand():
         factors.append(float(weight_factor(state)))
         state = next_control(state, jnp.asarray(kl), 20.0)
         sums.append(float(state.log_factor))
-    np.testing.assert_allclose(sums, [-0.03, 0.0, 0.0075, 0.0075], rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(factors, np.exp([0.0, -2.03, 2.0, 0.5075]), rtol=1e-6)
-    assert float(weight_factor(state)) == pytest.approx(np.exp(0.0075))
+    np.testing.assert_allclose(sums, [-0.1, 0.0, 0.025, 0.025], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(factors, np.exp([0.0, -2.1, 2.0, 0.525]), rtol=1e-6)
+    assert float(weight_factor(state)) == pytest.approx(np.exp(0.025))
 
 
 def test_the_factor_is_bounded():

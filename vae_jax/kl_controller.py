@@ -25,7 +25,7 @@ import jax.numpy as jnp
 # For a rate that follows the weight within some hundred steps, which is what VAEs need: enough to
 # keep up while the rate still grows at a fixed weight, too little to swing.
 PROPORTIONAL = 2.0
-INTEGRAL = 0.03
+INTEGRAL = 0.1
 # The weight stays within this factor of the configured one, up and down.
 LARGEST_FACTOR = 1e4
 

@@ -37,7 +37,7 @@ SPHERE = (0.25, 0.5, 1.0, 1.5, 2.0, 4.0)  # radius in units of sqrt(Z)
 MIXTURES = (1, 2, 5, 10)
 FEWEST = 8  # points per row
 # Enough to rank rows, in an eighth of the time of the paper's 128 and 512.
-SLICES = {"patches": 64, "directions": 128}
+SLICES: dict[str, Any] = {"patches": 64, "directions": 128}
 METRICS = (
     "radius", "sliced_wasserstein", "sliced_wasserstein_contrast", "frechet_pixels", "re_encoded",
     "re_encoded_relative",
