@@ -24,7 +24,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import default
-from experiments import app, as_typed, cluster, command_line
+from experiments import app, cluster, command_line, publish
 from experiments.config_file import ConfigFlag
 from vae_jax.types import UserError
 
@@ -49,7 +49,6 @@ def main() -> int:
     from vae_jax.data.splits import open_splits
     from vae_jax.devices import is_first
     from vae_jax.files import write_file
-    from vae_jax.report.page import write_study
     from vae_jax.studies import ablation, sweep_results
     from vae_jax.train.sweep import describe_plan, fit_sweep, make_plan
 
@@ -73,10 +72,10 @@ def main() -> int:
         result = sweep_results.measure(config, workdir, trained, splits, options)
         result = replace(result, differences=_differences(config))
         out = Path(_OUT.value)
-        page = replace(ablation.page([result]), command=as_typed.command())
         table = write_file(out / "results.csv", sweep_results.results_csv(result))
-        written = write_study(out, page, ablation.numbers([result]))
-        command_line.tell([written[0], table], "report", workdir=workdir)
+        page, numbers = ablation.page([result]), ablation.numbers([result])
+        written = publish.publish(page, numbers, out, tables=False)
+        command_line.tell([*written, table], "report", workdir=workdir)
     return 0
 
 

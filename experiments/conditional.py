@@ -9,11 +9,9 @@ row without and one with it, once from N(0, I) and once from encoded test images
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from absl import flags
 
-from experiments import app, as_typed, command_line
+from experiments import app, command_line, publish
 from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
@@ -27,20 +25,14 @@ _OUT = command_line.out_below("conditional", "the page")
 
 def main() -> None:
     """Draws, judges, writes the page."""
-    from vae_jax.report.page import text_table, write_study
     from vae_jax.run import open_run
     from vae_jax.studies import conditioning
 
     options = conditioning.Options(_SEED.value, _COLUMNS.value, _COUNT.value, _CLASSIFIER.value)
     run = open_run(WORKDIR.value, STEP.value, data=_DATA.value, pair=asked_pair())
     result = conditioning.measure(run, options)
-    page = replace(conditioning.page(result), command=as_typed.command())
-    print(page.lead)
-    for section in page.sections:
-        for table in section.tables:
-            print(text_table(table))
-    written = write_study(_OUT.value, page, result.numbers)
-    command_line.tell(written[:1], "evaluate", workdir=WORKDIR.value)
+    written = publish.publish(conditioning.page(result), result.numbers, _OUT.value)
+    command_line.tell(written, "evaluate", workdir=WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,9 @@ this package: give your own with --inception=FILE.npz (arrays real and fake, [N,
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from absl import flags
 
-from experiments import app, as_typed, command_line
+from experiments import app, command_line, publish
 from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
@@ -40,7 +38,6 @@ _OUT = command_line.out_below("evaluation", "index.html")
 
 def main() -> None:
     """Measures, writes the page, and prints its tables."""
-    from vae_jax.report.page import text_table, write_study
     from vae_jax.run import open_run
     from vae_jax.studies import evaluation
 
@@ -59,12 +56,8 @@ def main() -> None:
     )
     run = open_run(WORKDIR.value, STEP.value, data=_DATA.value, pair=asked_pair())
     result = evaluation.measure(run, options)
-    page = replace(evaluation.page(result), command=as_typed.command())
-    for section in page.sections:
-        for table in section.tables:
-            print(f"{section.heading}\n{text_table(table)}\n")
-    written = write_study(_OUT.value, page, result.numbers)
-    command_line.tell(written[:1], "latent_space", workdir=WORKDIR.value)
+    written = publish.publish(evaluation.page(result), result.numbers, _OUT.value)
+    command_line.tell(written, "latent_space", workdir=WORKDIR.value)
 
 
 if __name__ == "__main__":

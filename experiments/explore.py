@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import app, as_typed, command_line
+from experiments import app, command_line, publish
 from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
@@ -29,7 +29,7 @@ def main() -> None:
 
     run = open_run(WORKDIR.value, STEP.value, data=_DATA.value, pair=asked_pair())
     result = measure(run, Options(_SPLIT.value, _COUNT.value, _SEED.value))
-    path = write_explorer(_OUT.value, result, as_typed.command())
+    path = write_explorer(_OUT.value, result, publish.command())
     print(f"wrote {path} ({path.stat().st_size:,} bytes); open it in a browser")
 
 

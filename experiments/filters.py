@@ -11,11 +11,10 @@ clipped to [0, 1], the range the models are trained on.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from absl import flags
 
-from experiments import app, as_typed, command_line
+from experiments import app, command_line, publish
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.types import UserError
 
@@ -45,7 +44,6 @@ _TIME = flags.DEFINE_bool("time", False, "Also time all maps at once against one
 
 def main() -> None:
     """Finds the patterns and writes the page."""
-    from vae_jax.report.page import write_study
     from vae_jax.studies import filters
     from vae_jax.studies.excitation import Ascent
 
@@ -63,12 +61,11 @@ def main() -> None:
     maps = None if _MAPS.value == "all" else _numbers("maps", _MAPS.value.split(","), int)
     study = filters.make_study(layer, maps, settings, _SEED.value, _IMAGES.value)
     page, numbers = filters.page(study, _EVOLVE.value, _SEEDS.value)
-    written = write_study(_OUT.value, replace(page, command=as_typed.command()), numbers)
-    print(study.sentence())
+    written = publish.publish(page, numbers, _OUT.value, tables=False)
     if _TIME.value:
         print(filters.timing_sentence(study))
     other = {"workdir": WORKDIR.value, "layer": _LAYER.value, "seed": _SEED.value + 1}
-    command_line.tell(written[:1], "filters", **other)
+    command_line.tell(written, "filters", **other)
 
 
 def _steps(strategy: int) -> tuple[int, ...]:

@@ -9,12 +9,11 @@ come from the test split; everything follows from (checkpoint, seed).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from absl import flags
 
-from experiments import app, as_typed, command_line
+from experiments import app, command_line, publish
 from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
@@ -33,7 +32,6 @@ _OUT = command_line.out_below("", "with posterior/ and paths/ in it")
 
 def main() -> None:
     """Measures both, and writes both pages."""
-    from vae_jax.report.page import write_study
     from vae_jax.run import open_run
     from vae_jax.studies import paths, posterior
 
@@ -57,9 +55,8 @@ def main() -> None:
         ("posterior", posterior.page(shape), shape.numbers),
         ("paths", paths.page(ways), ways.numbers),
     ):
-        page = replace(page, command=as_typed.command())
-        print(page.lead)
-        command_line.tell(write_study(Path(_OUT.value, name), page, numbers)[:1])
+        folder = Path(_OUT.value, name)
+        command_line.tell(publish.publish(page, numbers, folder, tables=False))
     command_line.tell((), "random_latents", workdir=WORKDIR.value)
 
 

@@ -11,12 +11,11 @@ Writes index.html, its pictures and results.json to WORKDIR/random_latents or to
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from absl import flags
 
-from experiments import app, as_typed, command_line
+from experiments import app, command_line, publish
 from experiments.pair_flags import asked_pair
 from vae_jax.types import UserError
 
@@ -40,7 +39,6 @@ def main() -> None:
     if len(names) > 1 and not flags.FLAGS["out"].present:
         raise UserError("several runs have no folder in common: give one with --out=FOLDER")
 
-    from vae_jax.report.page import text_table, write_study
     from vae_jax.run import open_run
     from vae_jax.studies import random_latents
 
@@ -58,13 +56,9 @@ def main() -> None:
         for name, workdir in names.items()
     }
     results = {name: random_latents.measure(run, options) for name, run in runs.items()}
-    page = replace(random_latents.page(results), command=as_typed.command())
     numbers = {name: result.numbers for name, result in results.items()}
-    for section in page.sections:
-        for table in section.tables:
-            print(f"{section.heading}\n{text_table(table)}\n")
-    written = write_study(_OUT.value, page, numbers)
-    command_line.tell(written[:1], "filters", workdir=_WORKDIR.value[0], layer="conv_0")
+    written = publish.publish(random_latents.page(results), numbers, _OUT.value)
+    command_line.tell(written, "filters", workdir=_WORKDIR.value[0], layer="conv_0")
 
 
 def _run_names(workdirs: list[str]) -> dict[str, str]:

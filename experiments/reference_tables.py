@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 
 from configs import keras_example, mnist_z12
-from experiments import app, as_typed, command_line
+from experiments import app, command_line, publish
 
 _DATA = flags.DEFINE_string("data", "data/mnist", "Folder with MNIST's four IDX files.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/reference", "Folder of the runs.")
@@ -35,7 +35,6 @@ def main() -> int | None:
     """Trains, prints, writes."""
     import jax
 
-    from vae_jax.report.page import text_table, write_study
     from vae_jax.run_folder import read_rows
     from vae_jax.studies.reference_tables import comparison, page
     from vae_jax.train.trainer import fit
@@ -58,14 +57,9 @@ def main() -> int | None:
             rows[seed] = read_rows(workdir)
         compared[name] = comparison(name, rows)
     facts = {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
-    shown = replace(page(compared), facts=facts, command=as_typed.command())
-    for section in shown.sections:
-        print(f"\n{section.heading} ({section.text})")
-        for table in section.tables:
-            print(f"\n{table.caption}\n{text_table(table)}")
-    written = write_study(_OUT.value or f"{_WORKDIR.value}/tables", shown, compared)
+    written = publish.publish(replace(page(compared), facts=facts), compared, _OUT.value)
     name = f"{next(iter(compared), 'keras_example')}-seed{_SEEDS.value[0]}"
-    command_line.tell(written[:1], "sample", workdir=f"{_WORKDIR.value}/{name}")
+    command_line.tell(written, "sample", workdir=f"{_WORKDIR.value}/{name}")
     return None
 
 

@@ -9,11 +9,9 @@ beside it and results.json.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from absl import flags
 
-from experiments import app, as_typed, command_line
+from experiments import app, command_line, publish
 
 _WORKDIRS = flags.DEFINE_multi_string(
     "workdir", None, "Folder of a sweep; may be repeated.", required=True
@@ -23,14 +21,13 @@ _OUT = command_line.out_folder("runs/report", "the page and its pictures.")
 
 def main() -> None:
     """Reads, merges, writes the page."""
-    from vae_jax.report.page import write_study
     from vae_jax.run_folder import MEMBERS
     from vae_jax.studies import ablation
     from vae_jax.studies.sweep_results import merge_results, read_results
 
     results = merge_results([read_results(workdir) for workdir in _WORKDIRS.value])
-    page = replace(ablation.page(results), command=as_typed.command())
-    written = write_study(_OUT.value, page, ablation.numbers(results))[:1]
+    page, numbers = ablation.page(results), ablation.numbers(results)
+    written = publish.publish(page, numbers, _OUT.value, tables=False)
     member = results[0].members[0].name
     command_line.tell(written, "evaluate", workdir=f"{_WORKDIRS.value[0]}/{MEMBERS}/{member}")
 

@@ -9,11 +9,9 @@ were for all methods alike. Test image i is corrupted as it was in every evaluat
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from absl import flags
 
-from experiments import app, as_typed, command_line
+from experiments import app, command_line, publish
 from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
@@ -26,20 +24,14 @@ _OUT = command_line.out_below("restoration", "the page")
 
 def main() -> None:
     """Restores, compares, writes the page."""
-    from vae_jax.report.page import text_table, write_study
     from vae_jax.run import open_run
     from vae_jax.studies import restoration
 
     options = restoration.Options(_COUNT.value, _SHOWN.value, _CLASSIFIER.value)
     run = open_run(WORKDIR.value, STEP.value, data=_DATA.value, pair=asked_pair())
     result = restoration.measure(run, options)
-    page = replace(restoration.page(result), command=as_typed.command())
-    print(page.lead)
-    for section in page.sections:
-        for table in section.tables:
-            print(f"\n{section.heading}\n{text_table(table)}")
-    written = write_study(_OUT.value, page, result.numbers)
-    command_line.tell(written[:1], "evaluate", workdir=WORKDIR.value)
+    written = publish.publish(restoration.page(result), result.numbers, _OUT.value)
+    command_line.tell(written, "evaluate", workdir=WORKDIR.value)
 
 
 if __name__ == "__main__":
