@@ -11,9 +11,11 @@ Exit codes: 0 finished, 2 a user's error, 128 + N after signal N (checkpoint sav
 
 from __future__ import annotations
 
+from functools import partial
+
 from absl import flags
 
-from experiments import app, cluster, command_line
+from experiments import app, as_typed, cluster, command_line
 from experiments.config_file import ConfigFlag
 from vae_jax.types import UserError
 
@@ -40,15 +42,16 @@ def main() -> int:
 
     jax.config.update("jax_debug_nans", _DEBUG_NANS.value)
     cluster.join()
-    result = fit(config, _WORKDIR.value, draw=draw_run)
+    draw = partial(draw_run, command=as_typed.command())
+    result = fit(config, _WORKDIR.value, draw=draw)
     if result.interrupted_by is None:
         if is_first():
-            command_line.tell(draw_run(_WORKDIR.value), "evaluate", workdir=_WORKDIR.value)
+            command_line.tell(draw(_WORKDIR.value), "evaluate", workdir=_WORKDIR.value)
         return 0
     if is_first():
         print(f"stopped at step {result.step}; the same command resumes there")
         try:
-            command_line.tell(draw_run(_WORKDIR.value))
+            command_line.tell(draw(_WORKDIR.value))
         except UserError as error:
             print(f"no pictures: {error}")
     return 128 + result.interrupted_by

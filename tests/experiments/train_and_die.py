@@ -89,7 +89,7 @@ within("logging", run_folder, "write_config")
 write, Checkpoints._write = Checkpoints._write, acknowledge
 fsync = os.fsync
 os.fsync = lambda descriptor: (sys.audit("os.fsync", descriptor), fsync(descriptor))[1]
-training.draw_run = lambda workdir: []  # after the end of the training
+training.draw_run = lambda workdir, command: []  # after the end of the training
 assert trainer.folders is run_folder  # whose functions were wrapped
 sys.addaudithook(count)
 if PHASE == "anywhere":

@@ -13,7 +13,7 @@ from vae_jax.data.inputs import evaluation_pair, make_input_stage
 from vae_jax.data.splits import open_splits
 from vae_jax.report.pictures import GAP, to_uint8
 from vae_jax.run import decode, encode, open_run
-from vae_jax.run_folder import read_config, write_config
+from vae_jax.run_folder import read_config, read_rows, write_config
 from vae_jax.streams import stream_key
 from vae_jax.studies.training import COLUMNS, draw_run, loss_curves
 from vae_jax.train.trainer import fit
@@ -79,9 +79,17 @@ def test_originals_and_encoded_images_are_binarised(workdir, tmp_path, binarize)
 
 def test_a_training_leaves_a_page_of_its_pictures(workdir):
     names = [path.name for path in draw_run(workdir)]
-    assert names == ["samples.png", "reconstructions.png", "curves.png", "index.html"]
+    assert names == [
+        "samples.png", "reconstructions.png", "curves.png", "results.json", "index.html",
+    ]  # fmt: skip
     html = (workdir / "index.html").read_text()
     assert all(f'src="{name}"' in html for name in names[:3])
+    row = read_rows(workdir)[-1]
+    assert f"After 1 of 1 epochs, on test images: loss {row['loss']:.1f}" in html
+    (workdir / "metrics.jsonl").unlink()  # as after a stop within the first epoch
+    draw_run(workdir, "python -m <this>")
+    html = (workdir / "index.html").read_text()
+    assert "within its first epoch" in html and "python -m &lt;this&gt;" in html
 
 
 def test_curves_show_every_split_and_leave_out_what_is_missing():

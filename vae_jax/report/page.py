@@ -24,9 +24,11 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 RUN_PICTURES = {
-    "curves": "Loss and its parts on training and test images, after each epoch.",
-    "samples": "Decoded points of the prior N(0, I).",
-    "reconstructions": "Test images and what comes back of them.",
+    "curves": "The loss and its parts R and K after each epoch. Where the loss of images that were "
+    "never trained on rises, while that of training falls, the model learns by heart.",
+    "samples": "Decoded points of N(0, I): are they images of the data, sharp and various?",
+    "reconstructions": "Test images, each above what comes back of its posterior mean (and of the "
+    "corrupted input between them, where there is one). Fine texture is lost first.",
 }
 
 
@@ -118,15 +120,17 @@ def write_study(folder: str | Path, page: Page, numbers: Mapping[str, Any]) -> l
         for picture in section.pictures
         if picture.image is not None
     }
-    about = {"title": page.title, "lead": page.lead, "command": page.command}
-    files = pictures | {
-        RESULTS: json_bytes(about | {"facts": dict(page.facts), "results": dict(numbers)}),
-        PAGE: render(page).encode(),
-    }
+    files = pictures | {RESULTS: results_bytes(page, numbers), PAGE: render(page).encode()}
     written = write_files(folder, files)
     if (folder.parent / "config.json").is_file():
         write_run_index(folder.parent)
     return [written[-1], *written[:-1]]
+
+
+def results_bytes(page: Page, numbers: Mapping[str, Any]) -> bytes:
+    """Returns the contents of results.json: what a page says of itself, and its numbers."""
+    about = {"title": page.title, "lead": page.lead, "command": page.command}
+    return json_bytes(about | {"facts": dict(page.facts), "results": dict(numbers)})
 
 
 def render(page: Page, links: Sequence[tuple[str, str, str]] = ()) -> str:
@@ -143,7 +147,8 @@ def write_run_index(workdir: str | Path) -> Path:
     """Writes WORKDIR/index.html, which shows a run's pictures and links every page made for it.
 
     Args:
-        workdir: A run folder.
+        workdir: A run folder; its own results.json, if it has one, says what the page tells first
+            and where it comes from.
 
     Returns:
         The page.
@@ -159,8 +164,11 @@ def write_run_index(workdir: str | Path) -> Path:
         if (results.parent / PAGE).is_file():
             about = json.loads(results.read_text(encoding="utf-8"))
             links.append((f"{results.parent.name}/{PAGE}", about["title"], about["lead"]))
-    lead = "The pictures of this run and the pages of every study that was made of it."
-    page = Page(f"Run {workdir.resolve().name}", lead, sections)
+    about: dict[str, Any] = {"lead": "What was made of this run.", "facts": {}, "command": ""}
+    if (workdir / RESULTS).is_file():
+        about |= json.loads((workdir / RESULTS).read_text(encoding="utf-8"))
+    title = f"Run {workdir.resolve().name}"
+    page = Page(title, about["lead"], sections, about["facts"], about["command"])
     return write_file(workdir / PAGE, render(page, links).encode())
 
 

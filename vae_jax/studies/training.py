@@ -10,10 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vae_jax.files import write_file
+from vae_jax.models.vae import VAE
 from vae_jax.report.charts import COLOURS, drawn, new_chart
-from vae_jax.report.page import write_run_index
+from vae_jax.report.page import RESULTS, Page, results_bytes, write_run_index
 from vae_jax.report.pictures import image_grid, paired_rows, save_png
 from vae_jax.run import (
+    Run,
     decode,
     encode_subject,
     open_run,
@@ -32,7 +35,7 @@ CURVES = {
 }
 
 
-def draw_run(workdir: str | Path) -> list[Path]:
+def draw_run(workdir: str | Path, command: str = "") -> list[Path]:
     """Draws samples, reconstructions and loss curves of a run, and writes the page that shows them.
 
     Samples are decoded N(0, I) points, by the newest checkpoint. Originals and what is encoded are
@@ -40,7 +43,9 @@ def draw_run(workdir: str | Path) -> list[Path]:
     corrupted where its inputs are. Corrupted inputs stand between original and reconstruction.
 
     Args:
-        workdir: Run folder; samples.png, reconstructions.png, curves.png and index.html go there.
+        workdir: Run folder; samples.png, reconstructions.png, curves.png, results.json and
+            index.html go there.
+        command: That trains the run.
 
     Returns:
         Their paths.
@@ -51,20 +56,52 @@ def draw_run(workdir: str | Path) -> list[Path]:
     points = prior_latents(SEED, count, run.model.z_dim)
     samples = decode(run.model, run.variables, points, subject.labels)
     back = reconstructions(subject, seen, np.arange(count))
-    rows = {"original": seen.targets, "reconstruction of the mean": back}
+    shown = {"original": seen.targets, "reconstruction of the mean": back}
     if not subject.stage.corruption.is_off:
-        rows = {"original": seen.targets, "input": seen.inputs, "reconstruction of the mean": back}
-    pairs = paired_rows(list(rows.values()), COLUMNS)
+        shown = {"original": seen.targets, "input": seen.inputs, "reconstruction of the mean": back}
+    pairs, rows = paired_rows(list(shown.values()), COLUMNS), read_rows(workdir)
     pictures = {
         "samples.png": (image_grid(samples, COLUMNS), {"seed": str(SEED)}),
-        "reconstructions.png": (image_grid(pairs, COLUMNS), {"rows": ", ".join(rows)}),
-        "curves.png": (drawn(loss_curves(read_rows(workdir))), {}),
+        "reconstructions.png": (image_grid(pairs, COLUMNS), {"rows": ", ".join(shown)}),
+        "curves.png": (drawn(loss_curves(rows)), {}),
     }
     written = [
         save_png(workdir / name, picture, run.provenance | facts)
         for name, (picture, facts) in pictures.items()
     ]
+    newest = newest_rows(rows)
+    page = Page("Training", lead(run, newest), [], run.provenance, command)
+    written.append(write_file(workdir / RESULTS, results_bytes(page, newest)))
     return [*written, write_run_index(workdir)]
+
+
+def newest_rows(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the newest row of every split."""
+    return {row["split"]: row for row in rows}
+
+
+def lead(run: Run[VAE], newest: dict[str, dict[str, Any]]) -> str:
+    """Returns what was trained, and how far it is."""
+    config = run.config
+    what = (
+        f"{'A variational autoencoder' if config.model.sample else 'An autoencoder'} with "
+        f"{run.model.z_dim} latent dimensions, trained on {config.data.name}"
+    )
+    if not newest:
+        return f"{what}. It stands at step {run.step}, within its first epoch."
+    split = next(name for name in ("test", "validation", "train") if name in newest)
+    row = newest[split]
+    parts = [
+        f"{name} {row[key]:,.1f}{unit}"
+        for key, name, unit in (
+            ("loss", "loss", ""),
+            ("recon_nats", "R", " nats per image"),
+            ("kl", "KL", " nats per image"),
+        )
+        if row.get(key) is not None
+    ]
+    epochs = f"{row['epoch']} of {config.train.epochs} epochs"
+    return f"{what}. After {epochs}, on {split} images: {', '.join(parts)}."
 
 
 def loss_curves(rows: Sequence[dict[str, Any]]) -> Figure:
