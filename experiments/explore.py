@@ -24,11 +24,12 @@ _OUT = command_line.out_file("explorer.html", "the page.")
 
 def main() -> None:
     """Collects the decoder and the directions, and writes the page."""
-    from vae_jax.run import open_run
+    from vae_jax.run import open_plane, run_at
     from vae_jax.studies.explorer.explorer import Options, measure, write_explorer
 
-    run = open_run(WORKDIR.value, STEP.value, data=_DATA.value, pair=asked_pair())
-    result = measure(run, Options(_SPLIT.value, _COUNT.value, _SEED.value))
+    plane = open_plane(WORKDIR.value, STEP.value, data=_DATA.value)
+    run = run_at(plane, asked_pair())
+    result = measure(run, Options(_SPLIT.value, _COUNT.value, _SEED.value), plane)
     path = write_explorer(_OUT.value, result, publish.command())
     print(f"wrote {path} ({path.stat().st_size:,} bytes); open it in a browser")
 

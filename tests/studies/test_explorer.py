@@ -15,13 +15,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from told_models import told_config
 
 from configs import faces, tiny
+from vae_jax.config import what_is_told
 from vae_jax.metrics.densities import normal
-from vae_jax.models.vae import make_vae
+from vae_jax.models.told import CONFIGS_OWN, Pair
+from vae_jax.models.vae import at_pair, make_vae
 from vae_jax.priors.fitted import Codes, fit_prior
 from vae_jax.priors.fitted import draw as draw_points
-from vae_jax.run import decode, network_shapes, open_run, prior_latents
+from vae_jax.run import decode, network_shapes, open_plane, open_run, prior_latents, run_at
 from vae_jax.streams import make_key
 from vae_jax.studies import paths
 from vae_jax.studies.explorer import explorer, network
@@ -39,8 +42,9 @@ LEVEL = 1 / 255
 # What a test asks of the sources in Node; reads JSON and writes JSON.
 DECODE = """
 const { networks } = input;
-return networks.map(({ layers, weights, points }) => {
+return networks.map(({ layers, weights, points, code }) => {
   const decoder = new Decoder(layers, readWeights(weights));
+  decoder.tell(code);
   const images = () => points.map((point) => Array.from(decoder.decode(Float32Array.from(point))));
   const fast = images();
   decoder.product = plainProduct(decoder.memory);
@@ -93,11 +97,11 @@ VARIANTS = {
 }
 
 
-def made(shape, label_dim, fields, seed=0):
+def made(shape, label_dim, fields, seed=0, told=None):
     """A model with parameters and statistics as after some training, points and labels."""
     config = tiny.get_config().model
     config.update_from_flattened_dict(fields)
-    model = make_vae(config, shape)
+    model = make_vae(config, shape, told)
     shapes = network_shapes(model, label_dim)["decoder"]
     rng = np.random.default_rng(seed)
     items = jax.tree.map(lambda leaf: 0.4 * rng.normal(size=leaf.shape).astype("f4"), shapes)
@@ -122,6 +126,7 @@ def decoded():
                 "layers": plain.layers,
                 "weights": base64.b64encode(plain.weights).decode(),
                 "points": points.tolist(),
+                "code": [],
             }
         )
         networks = ((model, variables), (plain.model, plain.variables))
@@ -140,6 +145,31 @@ def test_the_page_decodes_what_the_model_decodes(decoded, variant):
     np.testing.assert_allclose(plain, rounded, atol=2e-6)
     assert np.abs(fast - exact).max() <= LEVEL
     assert np.ptp(exact) > 0.3  # images that could tell a mistake
+
+
+@needs_node
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_a_told_model_answers_for_every_pair(norm):
+    config = told_config(**{"model.norm": norm})
+    told = what_is_told(config)
+    model, variables, z, _ = made((16, 16, 3), 0, {"norm": norm}, told=told)
+    plain = plain_network(model, variables, 0)
+    page = explorer.told_by_slider(model, CONFIGS_OWN)
+    asked, wanted = [], []
+    for pair in (Pair(0.1, 4), Pair(3.0, 2), Pair(10.0, 1)):
+        used = z[:, : pair.z_dim]
+        asked.append(
+            {
+                "layers": plain.layers,
+                "weights": base64.b64encode(plain.weights).decode(),
+                "points": np.pad(used, ((0, 0), (0, 4 - pair.z_dim))).tolist(),
+                "code": (page["code"] @ [np.log(pair.kl_weight), np.log(pair.z_dim), 1]).tolist(),
+            }
+        )
+        wanted.append(decode(*at_pair(model, variables, pair), used))
+    for found, images in zip(in_node(DECODE, {"networks": asked}), wanted, strict=True):
+        assert np.abs(np.reshape(found["fast"], images.shape) - images).max() <= LEVEL
+    assert np.abs(wanted[0] - wanted[1]).max() > 10 * LEVEL
 
 
 # Tests compile without optimisation (tests/conftest.py), where float32 rounds otherwise.
@@ -201,7 +231,7 @@ def test_what_no_page_can_hold_is_refused(monkeypatch):
     for value in (np.nan, np.inf, 1e6):
         broken = jax.tree.map(np.copy, variables)
         broken["params"]["decoder"]["conv_1"]["kernel"][0, 0, 0, 0] = value
-        with pytest.raises(UserError, match="kernel of the decoder's layer conv_1 holds weights"):
+        with pytest.raises(UserError, match="decoder's layer conv_1 holds weights"):
             plain_network(model, broken, 0)
     monkeypatch.setattr(network, "MAX_WEIGHTS", 1000)
     with pytest.raises(UserError, match="a page holds at most 1,000; explore a smaller model"):
@@ -366,6 +396,46 @@ def test_a_browser_moves_what_the_sliders_say(result, tmp_path):
     np.testing.assert_allclose(found["quarter"], quarter, rtol=1e-5)
     assert found["shelf"] == len(codes) and found["walking"] == "true"
     assert found["loaded"] == [] and "Walking" in found["status"]
+
+
+TELL = (
+    USE.partition("(async")[0]
+    + """
+const [weight, size] = sliders("told"), found = { pairs: [], pixels: [] };
+showPoint(33, 5);
+for (const place of [[0, 2], [0.5, 1], [1, 0]]) {
+  set(weight, place[0]);
+  set(size, place[1]);
+  draw(byId("image"), currentPoint(), shown.labels);
+  found.pairs.push({ ...pair });
+  found.pixels.push(Array.from(byId("image").getContext("2d").getImageData(0, 0, 16, 16).data));
+}
+const outcome = document.createElement("pre");
+outcome.id = "outcome";
+outcome.textContent = JSON.stringify(found);
+document.body.append(outcome);
+"""
+)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_sliders_of_a_told_model_ask_for_any_pair(tmp_path, tiny_store):
+    config = told_config()
+    config.data.name, config.data.path = "celeba", str(tiny_store)
+    config.train.epochs = 1
+    fit(config, tmp_path / "run", lambda _: None)
+    plane = open_plane(tmp_path / "run")
+    begun = explorer.measure(run_at(plane, Pair(1.0, 2)), explorer.Options(), plane)
+    found = in_browser(explorer.write_explorer(tmp_path / "e.html", begun), TELL)
+    assert [one["z_dim"] for one in found["pairs"]] == [4, 2, 1]
+    np.testing.assert_allclose([one["kl_weight"] for one in found["pairs"]], [0.1, 1, 10])
+    z = prior_latents(33, 6, 4)[5:]
+    for pair, pixels in zip(found["pairs"], found["pixels"], strict=True):
+        run = run_at(plane, Pair(**pair))
+        (image,) = decode(run.model, run.variables, z[:, : pair["z_dim"]])
+        shown = np.reshape(pixels, (16, 16, 4))[..., :3]
+        assert np.abs(shown - 255 * image).max() <= 1.01
 
 
 TIME = """

@@ -62,9 +62,23 @@ class Decoder {
     for (const layer of this.layers) {
       const matrix = weights.subarray(read, (read += layer.depth * layer.columns));
       packPanels(this.cells.subarray(layer.weights), matrix, layer.depth, layer.columns);
-      layer.bias = weights.subarray(read, (read += layer.dense ? layer.columns : layer.filters));
+      const width = layer.dense ? layer.columns : layer.filters;
+      layer.bias = weights.subarray(read, (read += width));
+      if (!layer.told) continue;
+      layer.gateKernel = weights.subarray(read, (read += layer.told * width));
+      layer.gateBias = weights.subarray(read, (read += width));
     }
     if (read !== weights.length) throw new Error("the weights do not fit the layers");
+  }
+
+  // Sets the gates of a model that is told KL weight or latent size: factors `2 sigmoid(W c + b)`.
+  tell(code) {
+    for (const layer of this.layers.filter(({ told }) => told)) {
+      layer.gate = layer.gateBias.map((bias, i) => {
+        const sum = code.reduce((part, c, t) => part + c * layer.gateKernel[t * layer.bias.length + i], bias);
+        return 2 / (1 + Math.exp(-sum));
+      });
+    }
   }
 
   // Decodes `inputs`, latent components and then labels, to [H, W, C] in [0, 1], row by row.
@@ -76,6 +90,7 @@ class Decoder {
       for (let i = 0; i < x.length; i += layer.bias.length) x.set(layer.bias, i);
       if (layer.dense) for (let i = 0; i < x.length; i++) x[i] += product[i];
       else spread(layer, product, x);
+      if (layer.gate) for (let i = 0; i < x.length; i++) x[i] *= layer.gate[i % layer.gate.length];
       ACTIVATIONS[layer.activation](x, layer.slope);
     }
     return x.map((logit) => 1 / (1 + Math.exp(-logit)));

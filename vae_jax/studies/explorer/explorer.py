@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vae_jax.files import json_bytes, write_file
 from vae_jax.metrics import posterior
-from vae_jax.models.vae import VAE
+from vae_jax.models.told import Pair
+from vae_jax.models.vae import VAE, at_pair
 from vae_jax.priors.fitted import Prior, fit_to_run
 from vae_jax.run import (
     Run,
@@ -74,8 +76,8 @@ class Result:
             `image_shape`; `offset` and `deviations` `[Z]` of the aggregate posterior;
             `principal` and `attributes`, each a list of `name`, `hint` and `direction` `[Z]`, one
             deviation long; `components` with `kl` in nats and `active`; `codes` of images;
-            `gaussian`, fitted to codes of training images; and `condition`, what a conditional
-            model is told.
+            `gaussian`, fitted to codes of training images; `condition`, what a conditional model
+            is told; and of a told model `told`, see `told_by_slider`.
         rounding: Largest change of a pixel, in steps of 1/255, that float16 weights make in
             images of `CHECKED` points of N(0, I).
     """
@@ -87,18 +89,21 @@ class Result:
     rounding: float
 
 
-def measure(run: Run[VAE], options: Options) -> Result:
+def measure(run: Run[VAE], options: Options, plane: Run[VAE] | None = None) -> Result:
     """Collects the decoder and the directions of the codes of a run's images.
 
     Args:
         run: With encoder and decoder.
         options: Which images to encode.
+        plane: What `run` is one pair of, if its model is told KL weight or latent size: the page
+            then holds the decoder for all pairs, and directions of the one pair.
 
     Raises:
         UserError: A decoder that does not fit a page, fewer than two images, or codes that are not
             finite.
     """
-    network = plain_network(run.model, run.variables, len(run.label_names))
+    whole = run if plane is None else plane
+    network = plain_network(whole.model, whole.variables, len(run.label_names))
     subject = open_subject(run, options.split, options.count)
     seen = encode_subject(subject)
     moments = posterior.moments(seen.mean, seen.log_var)
@@ -129,6 +134,8 @@ def measure(run: Run[VAE], options: Options) -> Result:
         "seed": str(options.seed),
     }
     title = f"The latent space of {run.workdir.resolve().name}"
+    if run.pair is not None:
+        space = _padded(space, whole.model.z_dim) | {"told": told_by_slider(whole.model, run.pair)}
     return Result(title, facts, network, space, _rounding(run, network, subject, options.seed))
 
 
@@ -183,6 +190,53 @@ def gaussian(prior: Prior) -> dict[str, Any]:
     return {"location": location, "cholesky": [row[: i + 1] for i, row in enumerate(rows)]}
 
 
+def _padded(space: dict[str, Any], z_dim: int) -> dict[str, Any]:
+    """Adds the dimensions that a pair leaves out: no code varies in them; random points do."""
+    more = z_dim - space["z_dim"]
+
+    def longer(vector: Any) -> np.ndarray:
+        return np.pad(vector, (0, more))
+
+    ways = {
+        name: [one | {"direction": longer(one["direction"])} for one in space[name]]
+        for name in ("principal", "attributes")
+    }
+    rows = [np.eye(z_dim)[i, : i + 1] for i in range(space["z_dim"], z_dim)]
+    gaussian = space["gaussian"]
+    return (
+        space
+        | ways
+        | {
+            "z_dim": z_dim,
+            "offset": longer(space["offset"]),
+            "deviations": np.pad(space["deviations"], (0, more), constant_values=1),
+            "components": {name: longer(each) for name, each in space["components"].items()},
+            "codes": [one | {"z": longer(one["z"])} for one in space["codes"]],
+            "gaussian": {
+                "location": np.pad(gaussian["location"], ((0, 0), (0, more))),
+                "cholesky": [*gaussian["cholesky"], *rows],
+            },
+        }
+    )
+
+
+def told_by_slider(model: VAE, pair: Pair) -> dict[str, Any]:
+    """Returns the pair, its ranges, and the code of any pair.
+
+    `code` holds for each of the T numbers the factors of log w and log Z, and what is added.
+    """
+    told = model.told
+    assert told is not None
+    corners = Pair(jnp.exp(jnp.array([0.0, 1.0, 0.0])), jnp.exp(jnp.array([0.0, 0.0, 1.0])))
+    none, weight, size = np.asarray(told.code(corners), np.float64)
+    return {
+        "kl_weight": told.kl_weight,
+        "z_dim": told.z_dim,
+        "pair": pair,
+        "code": np.stack([weight - none, size - none, none], axis=1),
+    }
+
+
 def _told(subject: Subject, image: int) -> list[float]:
     return [] if subject.labels is None else subject.labels[image].tolist()
 
@@ -193,7 +247,10 @@ def _rounding(run: Run[VAE], network: Network, subject: Subject, seed: int) -> f
     if subject.labels is not None:
         labels = subject.labels[np.arange(CHECKED) % len(subject.labels)]
     exact = decode(run.model, run.variables, z, labels)
-    rounded = decode(network.model, network.variables, z, labels)
+    model, variables = network.model, network.variables
+    if run.pair is not None:
+        model, variables = at_pair(model, variables, run.pair)
+    rounded = decode(model, variables, z, labels)
     return float(255 * np.abs(exact - rounded).max())
 
 

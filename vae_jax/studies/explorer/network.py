@@ -6,11 +6,11 @@ the same layers without norms. That decoder is a model of its own: it can be run
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from vae_jax.models.convolution import conv_axis, conv_transpose_output_size
@@ -29,8 +29,9 @@ class Network(NamedTuple):
         variables: Its parameters, rounded to float16.
         layers: What each layer does, as plain data: the first is dense, the others are transposed
             convolutions, see `_layers`.
-        weights: All kernels and biases in the order of the layers, little-endian float16. A kernel
-            is `[inputs, outputs]` or `[channels, taps x filters]`.
+        weights: Kernel and bias of every layer in their order, and of its gate if the model is told
+            anything, little-endian float16. A kernel is `[inputs, outputs]` or `[channels, taps x
+            filters]`, that of a gate `[T, outputs or filters]`.
     """
 
     model: VAE
@@ -41,6 +42,9 @@ class Network(NamedTuple):
 
 def plain_network(model: VAE, variables: Mapping[str, Any], label_dim: int) -> Network:
     """Folds the norms of a decoder into its weights, and rounds these to float16.
+
+    The gates of a model that is told KL weight or latent size stay as they are: they differ from
+    pair to pair.
 
     Args:
         model: The module.
@@ -54,7 +58,7 @@ def plain_network(model: VAE, variables: Mapping[str, Any], label_dim: int) -> N
         UserError: Too many weights for a page, or some that no float16 can hold.
     """
     params = variables["params"]["decoder"]
-    count = sum(math.prod(leaf.shape) for layer in params.values() for leaf in _leaves(layer))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
     if count > MAX_WEIGHTS:
         raise UserError(
             f"the decoder has {count:,} weights, but a page holds at most {MAX_WEIGHTS:,}; "
@@ -67,56 +71,47 @@ def plain_network(model: VAE, variables: Mapping[str, Any], label_dim: int) -> N
         for name, layer in params.items()
     }
     plain = model.clone(style=replace(model.style, norm="none", dtype="float32"))
-    return Network(
-        plain,
-        {"params": {"decoder": folded}},
-        layers := _layers(plain, label_dim),
-        b"".join(_bytes(folded[layer["name"]]) for layer in layers),
+    layers = _layers(plain, label_dim)
+    weights = b"".join(
+        _bytes(folded[name], folded[name].get("gate") or folded.get(f"{name}_gate"))
+        for name in (layer["name"] for layer in layers)
     )
-
-
-def _leaves(layer: Mapping[str, Any]) -> list[Any]:
-    return [
-        leaf
-        for part in layer.values()
-        for leaf in (_leaves(part) if isinstance(part, Mapping) else [part])
-    ]
+    return Network(plain, {"params": {"decoder": folded}}, layers, weights)
 
 
 def _folded(
     layer: Mapping[str, Any], statistics: Mapping[str, Any] | None, epsilon: float
-) -> dict[str, np.ndarray]:
-    """Kernel and bias of a layer in float64, after its norm if it has one."""
-    kernel = np.asarray(layer["kernel"], np.float64)
-    bias = np.asarray(layer.get("bias", 0.0), np.float64)
-    if statistics is not None:
-        norm = {name: np.asarray(value, np.float64) for name, value in layer["norm"].items()}
-        mean, variance = (np.asarray(statistics["norm"][k], np.float64) for k in ("mean", "var"))
-        factor = norm["scale"] / np.sqrt(variance + epsilon)
-        kernel = kernel * factor[None, None, :, None]  # [k, k, filters, channels]
-        bias = (bias - mean) * factor + norm["bias"]
-    return {"kernel": kernel, "bias": bias}
+) -> dict[str, Any]:
+    """Returns kernel, bias and gate of a layer in float64, after its norm if it has one."""
+    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(layer))
+    norm, bias = exact.pop("norm", None), exact.get("bias", 0.0)
+    if norm is None or statistics is None:
+        return exact
+    mean, variance = (np.asarray(statistics["norm"][name], np.float64) for name in ("mean", "var"))
+    factor = norm["scale"] / np.sqrt(variance + epsilon)
+    kernel = exact["kernel"] * factor[None, None, :, None]  # [k, k, filters, channels]
+    return exact | {"kernel": kernel, "bias": (bias - mean) * factor + norm["bias"]}
 
 
-def _rounded(name: str, layer: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _rounded(name: str, layer: dict[str, Any]) -> dict[str, Any]:
     with np.errstate(over="ignore"):
-        rounded = {part: array.astype(np.float16) for part, array in layer.items()}
-    for part, array in rounded.items():
-        if not np.isfinite(array).all():
-            raise UserError(
-                f"{part} of the decoder's layer {name} holds weights that are not finite or exceed "
-                "65,504, the largest float16; explore another --step or run"
-            )
-    return {part: array.astype(np.float32) for part, array in rounded.items()}
+        rounded = jax.tree.map(lambda array: array.astype(np.float16), layer)
+    if not all(np.isfinite(array).all() for array in jax.tree.leaves(rounded)):
+        raise UserError(
+            f"the decoder's layer {name} holds weights that are not finite or exceed 65,504, the "
+            "largest float16; explore another --step or run"
+        )
+    return jax.tree.map(lambda array: array.astype(np.float32), rounded)
 
 
 def _layers(model: VAE, label_dim: int) -> list[dict[str, Any]]:
     """Returns the layers of a decoder, first to last.
 
     `top` and `left` are the rows and columns of a transposed convolution's result that are cut off,
-    as `conv_axis` places them.
+    as `conv_axis` places them. `told` is T where a gate follows, else 0.
     """
     stack, style = model.decoder_stack, model.style
+    told = 0 if model.told is None else model.told.width
     height, width, channels = feature_shape(model.encoder_stack, model.image_shape)
     layers: list[dict[str, Any]] = [
         {
@@ -126,6 +121,7 @@ def _layers(model: VAE, label_dim: int) -> list[dict[str, Any]]:
             "outputs": height * width * channels,
             "activation": model.decoder_dense_activation,
             "slope": style.negative_slope,
+            "told": told,
         }
     ]
     widths = (*stack.filters, model.image_shape[-1])
@@ -153,14 +149,16 @@ def _layers(model: VAE, label_dim: int) -> list[dict[str, Any]]:
                 "left": columns.low,
                 "activation": "none" if i == len(widths) - 1 else style.activation,
                 "slope": style.negative_slope,
+                "told": 0 if i == len(widths) - 1 else told,
             }
         )
         height, width, channels = rows.large, columns.large, filters
     return layers
 
 
-def _bytes(layer: dict[str, np.ndarray]) -> bytes:
+def _bytes(layer: dict[str, Any], gate: dict[str, Any] | None) -> bytes:
     kernel = layer["kernel"]
     if kernel.ndim == 4:  # [k, k, filters, channels] to [channels, k, k, filters]
         kernel = kernel.transpose(3, 0, 1, 2)
-    return b"".join(part.astype("<f2").tobytes() for part in (kernel, layer["bias"]))
+    parts = [kernel, layer["bias"]] + ([] if gate is None else [gate["kernel"], gate["bias"]])
+    return b"".join(part.astype("<f2").tobytes() for part in parts)

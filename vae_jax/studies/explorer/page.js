@@ -36,7 +36,10 @@ function currentPoint() {
 }
 
 function draw(canvas, z, labels) {
-  const image = decoder.decode(Float32Array.of(...z, ...labels));
+  const inputs = new Float32Array(decoder.inputs);
+  inputs.set(usedPart(z));
+  inputs.set(labels, model.z_dim);
+  const image = decoder.decode(inputs);
   const pixels = new ImageData(pixelsOf(image, CHANNELS), WIDTH, HEIGHT);
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
@@ -60,7 +63,8 @@ function refresh() {
 
 // Says in words what is shown.
 function tell(z) {
-  const count = moved().length, radius = norm(z).toFixed(2), usual = Math.sqrt(model.z_dim).toFixed(2);
+  const count = moved().length, used = usedPart(z);
+  const radius = norm(used).toFixed(2), usual = Math.sqrt(used.length).toFixed(2);
   const how = count ? `, moved along ${count} direction${count > 1 ? "s" : ""}` : "";
   byId("status").textContent = `${shown.about}${how}. It lies ${radius} from the origin; points of the ` +
     `prior lie at about ${usual}.`;
@@ -121,6 +125,49 @@ function addComponents() {
     const hint = `${kl[i].toFixed(2)} nats, ${active[i] ? "active" : "not active"}`;
     addSlider(list, `z ${i}`, hint, vector).classList.toggle("idle", !active[i]);
   }
+}
+
+// What a told model is told: KL weight, on a logarithmic scale, and latent size.
+
+const pair = { ...model.told?.pair };
+
+// The dimensions of a point that the model is asked to use: the first ones.
+const usedPart = (z) => z.subarray(0, pair.z_dim ?? model.z_dim);
+
+function tellPair() {
+  const [weight, size] = [Math.log(pair.kl_weight), Math.log(pair.z_dim)];
+  decoder.tell(model.told.code.map(([byWeight, bySize, rest]) => byWeight * weight + bySize * size + rest));
+}
+
+function addPair() {
+  byId("told").hidden = !model.told;
+  if (!model.told) return;
+  const { kl_weight: weights, z_dim: sizes } = model.told;
+  const add = (name, last, place, valueAt) => {
+    const input = element("input", { type: "range", min: 0, max: last, step: "any", value: place });
+    const output = element("output", { textContent: pair[name] });
+    input.addEventListener("input", () => {
+      pair[name] = valueAt(Number(input.value));
+      output.textContent = pair[name];
+      tellPair();
+      refresh();
+    });
+    const label = { kl_weight: "KL weight", z_dim: "Latent size" }[name];
+    byId("told").append(element("label", { className: "slider" }, [
+      element("span", { textContent: label }), input, output,
+    ]));
+    return input;
+  };
+  if (weights.length) {
+    const [low, high] = weights.map(Math.log);
+    const place = (Math.log(pair.kl_weight) - low) / (high - low);
+    add("kl_weight", 1, place, (t) => Number(Math.exp(low + t * (high - low)).toPrecision(3)));
+  }
+  if (sizes.length) {
+    const place = sizes.findIndex((size) => size >= pair.z_dim);
+    add("z_dim", sizes.length - 1, place, (t) => sizes[t]).step = 1;
+  }
+  tellPair();
 }
 
 // What a conditional model is told: a class, or any of several attributes.
@@ -272,8 +319,8 @@ function download(blob, name) {
 }
 
 function saveLatents(points, name) {
-  const latents = points.map((z) => Array.from(z));
-  const text = JSON.stringify({ z_dim: model.z_dim, latents });
+  const latents = points.map((z) => Array.from(usedPart(z)));
+  const text = JSON.stringify({ z_dim: latents[0]?.length, latents });
   download(new Blob([text], { type: "application/json" }), name);
 }
 
@@ -343,6 +390,7 @@ function connect() {
 function start() {
   Object.assign(byId("image"), { width: WIDTH, height: HEIGHT });
   byId("image").style.aspectRatio = `${WIDTH} / ${HEIGHT}`;
+  addPair();
   addCondition();
   addDirections("principal", model.principal);
   addDirections("attributes", model.attributes);
