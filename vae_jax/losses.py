@@ -143,11 +143,6 @@ def gaussian_kl_per_dimension(mean: jax.Array, log_var: jax.Array) -> jax.Array:
     return 0.5 * (jnp.square(mean) + jnp.expm1(log_var) - log_var)
 
 
-def gaussian_kl(mean: jax.Array, log_var: jax.Array) -> jax.Array:
-    """Returns KL(N(mean, exp(log_var)) || N(0, I)) of `[B, Z]`: `[B]`, nats per image."""
-    return jnp.sum(gaussian_kl_per_dimension(mean, log_var), axis=-1)
-
-
 def free_bits_kl(
     kl_per_dimension: jax.Array,
     floor: float,

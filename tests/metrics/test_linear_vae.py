@@ -56,7 +56,9 @@ def expected_terms(params, x):
     """Error and KL with the mean over the posterior noise in closed form."""
     mean, log_var = encode(params, x)
     noise = jnp.sum(jnp.exp(params["log_var"]).T * params["decoder"] ** 2)
-    return error_of(params, mean, x) + noise, losses.gaussian_kl(mean, log_var).mean()
+    return error_of(params, mean, x) + noise, losses.gaussian_kl_per_dimension(mean, log_var).sum(
+        -1
+    ).mean()
 
 
 def train(objective, x, z_dim, steps=3000):
@@ -66,7 +68,9 @@ def train(objective, x, z_dim, steps=3000):
     def loss(params, key):
         mean, log_var = encode(params, x)
         z = mean + jnp.exp(log_var / 2) * jax.random.normal(key, mean.shape)
-        return objective(error_of(params, z, x), losses.gaussian_kl(mean, log_var).mean())
+        return objective(
+            error_of(params, z, x), losses.gaussian_kl_per_dimension(mean, log_var).sum(-1).mean()
+        )
 
     def step(carry, key):
         params, state = carry

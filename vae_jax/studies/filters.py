@@ -40,7 +40,6 @@ from vae_jax.studies.excitation import (
 )
 from vae_jax.types import UserError
 
-STARTS = ("noise", "fourier")
 LOOP, BY_SCALE = 0, 1
 LOOP_STEPS = (1000,)
 SCALE_STEPS = (20, 40, 80, 400)
