@@ -15,7 +15,7 @@ from functools import partial
 
 from absl import flags
 
-from experiments import app, as_typed, cluster, command_line
+from experiments import app, cluster, command_line, publish
 from experiments.config_file import ConfigFlag
 from vae_jax.types import UserError
 
@@ -42,7 +42,7 @@ def main() -> int:
 
     jax.config.update("jax_debug_nans", _DEBUG_NANS.value)
     cluster.join()
-    draw = partial(draw_run, command=as_typed.command())
+    draw = partial(draw_run, command=publish.command())
     result = fit(config, _WORKDIR.value, draw=draw)
     if result.interrupted_by is None:
         if is_first():

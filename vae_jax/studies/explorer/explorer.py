@@ -161,6 +161,7 @@ def _attributes(
     table, names = label_table(subject.split.labels, subject.split.label_names)
     if not names or len(mean) < 4:
         return []
+    prefix = "Class " if subject.split.labels is not None and subject.split.labels.ndim == 1 else ""
     fit, judge = halves(len(mean), seed)
     shares = separation((mean[fit], table[fit]), (mean[judge], table[judge])).shares
     found = []
@@ -174,7 +175,7 @@ def _attributes(
         )
         found.append(
             {
-                "name": names[i].replace("_", " "),
+                "name": prefix + names[i].replace("_", " "),
                 "hint": hint,
                 "direction": np.sqrt(unit @ covariance @ unit) * unit,
             }
