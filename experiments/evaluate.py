@@ -2,6 +2,7 @@
 
 python -m experiments.evaluate --workdir=runs/faces
 python -m experiments.evaluate --workdir=runs/iwae_mnist --samples=5000 --count=1000
+python -m experiments.evaluate --workdir=runs/faces --prior=gaussian
 python -m experiments.evaluate --workdir=runs/faces --classifier=runs/classifier_faces
 
 Writes index.html, its pictures and results.json to WORKDIR/evaluation. Every figure follows from
@@ -15,6 +16,7 @@ from absl import flags
 
 from experiments import app, command_line, publish
 from experiments.pair_flags import asked_pair
+from experiments.prior_flags import asked_prior
 from experiments.run_flags import STEP, WORKDIR
 
 _DATA = command_line.data()
@@ -55,7 +57,7 @@ def main() -> None:
         reference_choice=_REFERENCE.value,
     )
     run = open_run(WORKDIR.value, STEP.value, data=_DATA.value, pair=asked_pair())
-    result = evaluation.measure(run, options)
+    result = evaluation.measure(run, options, asked_prior(run))
     written = publish.publish(evaluation.page(result), result.numbers, _OUT.value)
     command_line.tell(written, "latent_space", workdir=WORKDIR.value)
 

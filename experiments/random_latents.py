@@ -27,6 +27,7 @@ _OUT = command_line.out_below("random_latents", "index.html; needed for several 
 _POINTS = command_line.count("points", 1000, "Points per row, at most.", low=8)
 _SEEDS = command_line.count("seeds", 3, "Seeds that mean and deviation are taken over.", high=100)
 _COLUMNS = command_line.count("columns", 10, "Images of a row that are shown.", high=1000)
+_PRIORS = flags.DEFINE_list("prior", [], "Names of priors of experiments.fit_prior: more rows.")
 _SPLIT = flags.DEFINE_string("split", "test", "Real images to compare with: test or train.")
 _FIT_SPLIT = flags.DEFINE_string("fit_split", "train", "Images that densities are fitted to.")
 _FIT_COUNT = command_line.count("fit_count", 10_000, "How many of them.", low=20)
@@ -50,6 +51,7 @@ def main() -> None:
         split=_SPLIT.value,
         fit_split=_FIT_SPLIT.value,
         fit_count=_FIT_COUNT.value,
+        priors=tuple(_PRIORS.value),
     )
     runs = {
         name: open_run(workdir, data=_DATA.value, pair=asked_pair())

@@ -1,11 +1,13 @@
-"""Draw seeded samples from a trained model: sample i depends on (checkpoint, seed, i) alone.
+"""Draw seeded samples from a trained model: sample i depends on (checkpoint, prior, seed, i) alone.
 
 python -m experiments.sample --workdir=runs/faces --seed=33 --count=64 --out=samples.png \
     --latents=z.npy
+python -m experiments.sample --workdir=runs/faces --prior=gaussian --temperature=0.8
 python -m experiments.sample --workdir=runs/cvae_mnist --label=7
 python -m experiments.sample --workdir=runs/cvae_faces --attributes='Smiling=1,Eyeglasses=0'
 
-A conditional model needs --label or --attributes; attributes left out are 0.
+A conditional model needs --label or --attributes; attributes left out are 0. Points are those of
+N(0, I), or of a prior that experiments.fit_prior fitted to the codes.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from absl import flags
 
 from experiments import app, command_line
 from experiments.pair_flags import asked_pair
+from experiments.prior_flags import asked_prior
 from experiments.run_flags import STEP, WORKDIR
 from vae_jax.data.conditions import asked_condition
 from vae_jax.files import npy_bytes, write_file
@@ -39,23 +42,30 @@ _ARRAYS = command_line.out_file(None, "the images [N, H, W, C] float32 as .npy."
 
 def main() -> None:
     """Decodes the points and writes what was asked for."""
-    if _LATENTS_IN.value and (flags.FLAGS["count"].present or flags.FLAGS["seed"].present):
-        raise UserError("--latents_in gives the points: leave out --count and --seed")
+    drawn = ("count", "seed", "prior", "temperature")
+    if _LATENTS_IN.value and any(flags.FLAGS[name].present for name in drawn):
+        raise UserError(
+            "--latents_in gives the points: leave out --count and --seed, --prior and --temperature"
+        )
 
-    from vae_jax.run import decode, open_run, prior_latents, read_latents
+    from vae_jax.priors.fitted import draw
+    from vae_jax.run import decode, open_run, read_latents
 
     run = open_run(WORKDIR.value, STEP.value, networks=("decoder",), pair=asked_pair())
     z_dim, asked = run.model.z_dim, (_LABEL.value, _ATTRIBUTES.value)
     condition = asked_condition(run.config.data.condition, run.label_names, *asked)
+    z, count, labels, facts = None, _COUNT.value, None, {}
     if _LATENTS_IN.value:
         z, facts = read_latents(_LATENTS_IN.value, z_dim), {"latents": _LATENTS_IN.value}
-    else:
-        z, facts = prior_latents(_SEED.value, _COUNT.value, z_dim), {"seed": str(_SEED.value)}
-    labels = None
+        count = len(z)
     if condition is not None:
-        labels = np.tile(condition, (len(z), 1))
+        labels = np.tile(condition, (count, 1))
         pairs = zip(run.label_names, condition, strict=True)
         facts |= {"condition": ",".join(f"{name}={value:g}" for name, value in pairs)}
+    if z is None:
+        prior = asked_prior(run)
+        z = draw(prior, _SEED.value, count, labels)
+        facts |= {"seed": str(_SEED.value)} | prior.provenance
     images = decode(run.model, run.variables, z, labels)
     picture, facts = image_grid(images, _COLUMNS.value), run.provenance | facts
     out = Path(_OUT.value)

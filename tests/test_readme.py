@@ -13,7 +13,7 @@ READMES = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in (ROOT / folder / "README.md" for folder in ("", "experiments", "vae_jax", "tests"))
 }
-SHARED_FLAGS = ("app", "cluster", "pair_flags", "run_flags")
+SHARED_FLAGS = ("app", "cluster", "pair_flags", "prior_flags", "run_flags")
 
 
 def commands(text):

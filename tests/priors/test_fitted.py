@@ -66,9 +66,9 @@ def test_log_densities_agree_with_scipy():
 
 
 def test_temperature_scales_the_spread_about_the_mean():
-    cold, warm = (draw(a_mixture(), 1, 200, temperature) for temperature in (0.5, 1.0))
+    cold, warm = (draw(a_mixture().at(temperature), 1, 200) for temperature in (0.5, 1.0))
     np.testing.assert_allclose(cold - MEAN, 0.5 * (warm - MEAN), atol=1e-6)
-    np.testing.assert_allclose(draw(a_mixture(), 1, 3, 0.0), np.tile(MEAN, (3, 1)))
+    np.testing.assert_allclose(draw(a_mixture().at(0.0), 1, 3), np.tile(MEAN, (3, 1)))
 
 
 def test_a_gaussian_is_fitted_given_the_label():

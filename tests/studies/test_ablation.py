@@ -130,7 +130,7 @@ def test_fitted_priors_are_set_against_the_normal_one():
     assert ablation.closed_share(cells[0], "pixels_frechet", "_mixture") is None
     table = ablation.priors_table(cells, "pixels_frechet")
     assert list(table.header[1:]) == [
-        "N(0, I)", "fitted gaussian", "decoded codes", "gap closed by fitted gaussian"
+        "N(0, I)", "fitted Gaussian", "decoded codes", "gap closed by fitted Gaussian"
     ]  # fmt: skip
     assert [row[4] for row in table.rows] == ["75%"] * 6
     headings = [section.heading for section in ablation.page([sweep_of(members)]).sections]

@@ -101,6 +101,18 @@ class SavedSteps:
         except Damaged as damage:
             raise self._refusal(step, damage) from None
 
+    def networks_digest(self, step: int) -> str:
+        """Returns a SHA-256 of the networks of a step, by what its record says of their arrays.
+
+        Raises:
+            UserError: the step is missing or its record is damaged.
+        """
+        try:
+            items = self._folders.record(step)["items"]
+        except Damaged as damage:
+            raise self._refusal(step, damage) from None
+        return digests.seal({name: items.get(name) for name in NETWORKS})["sha256"]
+
     def restore(self, items: dict[str, PyTree], step: int | None = None) -> Restored:
         """Reads and verifies the named items; no other item is touched.
 

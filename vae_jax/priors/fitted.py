@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,11 +22,13 @@ from vae_jax.data.splits import condition_labels, first_images, piece_of
 from vae_jax.memory import require_memory
 from vae_jax.metrics import densities, posterior
 from vae_jax.models.vae import VAE
+from vae_jax.priors import learned
 from vae_jax.run import Run, encode_subject, in_batches, make_subject, run_splits
 from vae_jax.streams import make_key, stream_key
 from vae_jax.types import ImageSet, UserError
 
 NORMAL = "normal"  # N(0, I), which every model was trained with
+TITLES = {"gaussian": "Gaussian", "mixture": "mixture", "two_stage": "second VAE", "flow": "flow"}
 MIXTURES = (1, 2, 5, 10)  # numbers of components to choose from
 CODES_PER_COMPONENT = 10  # at least
 HELD_OUT = 0.1  # of the training codes, where the data have no validation images
@@ -58,6 +60,7 @@ class Prior:
         location: `[1 + L, Z]`, the mean of all codes and what each entry of the label adds to it.
         density: A tree of arrays, as `KINDS` makes it.
         facts: How it was fitted and chosen, as plain data.
+        temperature: Factor of the spread about the mean.
     """
 
     kind: str
@@ -65,11 +68,22 @@ class Prior:
     location: np.ndarray
     density: Any = field(repr=False)
     facts: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
 
     @property
     def z_dim(self) -> int:
         """Z."""
         return self.location.shape[1]
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Returns what a picture of its samples says of it."""
+        kind = {} if self.kind == NORMAL else {"prior_kind": self.kind}
+        return {"prior": self.name} | kind | {"temperature": f"{self.temperature:g}"}
+
+    def at(self, temperature: float) -> Prior:
+        """Returns the prior with another spread about the mean."""
+        return replace(self, temperature=temperature)
 
 
 def normal_prior(z_dim: int, label_dim: int = 0) -> Prior:
@@ -97,6 +111,10 @@ def _fit_mixture(points: np.ndarray, judging: np.ndarray, key: jax.Array) -> Fit
         "held_out_nats": choice.held_out[choice.components],
         "held_out_nats_by_components": choice.held_out,
     }
+
+
+def _learned_of(start: Any, z_dim: int, facts: dict[str, Any]) -> learned.Learned:
+    return learned.Learned(_gaussian_of(z_dim, {}), start(z_dim, make_key(0)))
 
 
 class Kind(NamedTuple):
@@ -130,6 +148,18 @@ KINDS = {
         _fit_gaussian, densities.gaussian_draw, densities.gaussian_log_prob, _gaussian_of
     ),
     "mixture": Kind(_fit_mixture, densities.mixture_draw, densities.mixture_log_prob, _mixture_of),
+    "two_stage": Kind(
+        partial(learned.fit_learned, learned.start_second_vae, learned.elbo_loss, "Second VAE"),
+        learned.second_vae_draw,
+        None,
+        partial(_learned_of, learned.start_second_vae),
+    ),
+    "flow": Kind(
+        partial(learned.fit_learned, learned.start_flow, learned.flow_loss, "Flow"),
+        learned.flow_draw,
+        None,
+        partial(_learned_of, learned.start_flow),
+    ),
 }
 
 
@@ -221,20 +251,13 @@ def fit_to_run(run: Run[VAE], kind: str, seed: int = 0, count: int = 0, name: st
 # Drawing.
 
 
-def draw(
-    prior: Prior,
-    seed: int,
-    count: int,
-    temperature: float = 1.0,
-    labels: np.ndarray | None = None,
-) -> np.ndarray:
-    """Draws points; point i depends on (prior, seed, i, temperature, its label) alone.
+def draw(prior: Prior, seed: int, count: int, labels: np.ndarray | None = None) -> np.ndarray:
+    """Draws points; point i depends on (prior, seed, i, its label) alone.
 
     Args:
         prior: The density.
         seed: Seed of the draw, 0 to `streams.MAX_SEED`.
         count: N.
-        temperature: Factor of the spread about the mean.
         labels: `[N, L]`, what a conditional model is told about each; None for others.
 
     Returns:
@@ -245,31 +268,39 @@ def draw(
     """
     what = f"{count:,} latent points of {prior.z_dim} dimensions"
     require_memory(2 * 4 * count * prior.z_dim, what, "ask for fewer")
-    program = partial(
-        _draw, prior.kind, prior.density, prior.location, make_key(seed), np.float32(temperature)
-    )
+    arrays = prior.density, prior.location, np.float32(prior.temperature)
+    program = partial(_draw, prior.kind, arrays, make_key(seed))
     (z,) = in_batches(program, np.arange(count), labels)
     return z
 
 
-def draw_function(kind: str) -> Callable[[Any, jax.Array], jax.Array]:
-    """Returns `(density, key) -> [Z]` of a kind; N(0, I) is a Gaussian."""
-    return KINDS["gaussian" if kind == NORMAL else kind].draw
-
-
 @partial(jax.jit, static_argnums=0)
 def _draw(
-    kind: str,
-    density: Any,
-    location: jax.Array,
-    key: jax.Array,
-    temperature: jax.Array,
-    positions: jax.Array,
-    labels: jax.Array | None,
+    kind: str, arrays: Any, key: jax.Array, positions: jax.Array, labels: jax.Array | None
 ) -> tuple[jax.Array]:
+    return (draw_at(kind, arrays, key, positions, labels),)
+
+
+def draw_at(
+    kind: str, arrays: Any, key: jax.Array, positions: jax.Array, labels: jax.Array | None
+) -> jax.Array:
+    """Returns the points at `positions` `[B]` of a key: the pure function behind `draw`.
+
+    Args:
+        kind: Of the prior.
+        arrays: Its density, location and temperature.
+        key: Typed random key.
+        positions: `[B]`, each at least 0.
+        labels: `[B, L]`, or None.
+
+    Returns:
+        `[B, Z]`.
+    """
+    density, location, temperature = arrays
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
-    around = jax.vmap(partial(draw_function(kind), density))(keys)
-    return (mean_of(location, labels) + temperature * around,)
+    # N(0, I) is a Gaussian.
+    one = KINDS["gaussian" if kind == NORMAL else kind].draw
+    return mean_of(location, labels) + temperature * jax.vmap(partial(one, density))(keys)
 
 
 def log_prob(prior: Prior, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:

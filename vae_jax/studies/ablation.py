@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from vae_jax.metrics.intervals import Interval, interval_of, paired_difference
-from vae_jax.priors.fitted import KINDS
+from vae_jax.priors.fitted import KINDS, TITLES
 from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table
 from vae_jax.studies.cells import Cell, make_cells
@@ -63,7 +63,7 @@ FIGURES |= {
     for name, figure in IN_SPACE.items()
 }
 # Where samples come from: what their figures end with, and what it is called.
-SOURCES = {"": "N(0, I)"} | {f"_{kind}": f"fitted {kind.replace('_', ' ')}" for kind in KINDS}
+SOURCES = {"": "N(0, I)"} | {f"_{kind}": f"fitted {TITLES[kind]}" for kind in KINDS}
 SOURCES |= {"_codes": "decoded codes"}
 OF_SAMPLES = tuple(name for name in FIGURES if name.startswith(("sliced", *SPACES)))
 FIGURES |= {
@@ -733,18 +733,19 @@ def _picture_section(
     kind: str, cells: Sequence[Cell], label: Callable[[Cell], str], tag: str
 ) -> Section:
     pictures, (heading, text) = [], PICTURES[kind]
+    samples = kind.startswith("samples")
+    names = (f"sliced_wasserstein{kind[7:]}",) if samples else ("psnr", "kl")
     for cell in cells:
         member = cell.members[0]
         path = member.folder / f"{kind}.png"
-        if not path.is_file():
+        # A picture may be left of a prior that this was not measured with.
+        if not path.is_file() or (samples and member.test.get(names[0]) is None):
             continue
         try:
             with Image.open(path) as file:
                 image = file.convert("RGB")
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"{path} is not a readable picture ({error}); draw it anew") from None
-        samples = kind.startswith("samples")
-        names = (f"sliced_wasserstein{kind[7:]}",) if samples else ("psnr", "kl")
         numbers = [
             f"{FIGURES[name].title.split(' [')[0]} {FIGURES[name].form.format(member.test[name])}"
             for name in names

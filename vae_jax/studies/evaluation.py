@@ -27,6 +27,7 @@ from vae_jax.metrics.image_quality import WINDOW, mse, psnr, ssim
 from vae_jax.metrics.posterior import active_units, kl_per_dimension
 from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_floor
 from vae_jax.models.vae import VAE, logits_of
+from vae_jax.priors.fitted import Prior, draw
 from vae_jax.progress import progress
 from vae_jax.report.page import Page, Picture, Section, Table
 from vae_jax.report.pictures import image_grid, paired_rows
@@ -44,7 +45,6 @@ from vae_jax.run import (
     in_batches,
     open_judge,
     open_subject,
-    prior_latents,
     reconstructions,
 )
 from vae_jax.streams import make_key
@@ -97,7 +97,7 @@ class Result:
             `spaces` has a dictionary for each feature space, `published_nll` bounds of others.
         chosen: `[S]`, positions of the images shown.
         pairs: Original and reconstruction of each, `[S, H, W, C]` in [0, 1].
-        samples: `[M, H, W, C]` in [0, 1], decoded points of N(0, I).
+        samples: `[M, H, W, C]` in [0, 1], decoded points of the prior.
     """
 
     facts: dict[str, str]
@@ -110,12 +110,13 @@ class Result:
 # Measuring.
 
 
-def measure(run: Run[VAE], options: Options) -> Result:
+def measure(run: Run[VAE], options: Options, prior: Prior) -> Result:
     """Measures likelihood, reconstructions and samples of a model.
 
     Args:
         run: That was trained.
         options: What to measure.
+        prior: That samples are drawn from.
 
     Raises:
         UserError: Too few images, an unknown space, or a file or classifier that does not fit.
@@ -129,18 +130,22 @@ def measure(run: Run[VAE], options: Options) -> Result:
     numbers: dict[str, Any] = {"images": len(back), "step": run.step, "seed": seed}
     numbers |= reconstruction_quality(seen.targets, back)
     numbers |= likelihood(subject, seen, options.importance_samples, seed)
-    scores, samples = sample_quality(subject, seed, options.generated, spaces)
+    scores, samples = sample_quality(subject, prior, seed, options.generated, spaces)
     numbers |= scores | fid
     published = bounds.PUBLISHED_MNIST.get(run.config.data.get("binarize", "none"), {})
     if "iw_bound" in numbers and run.config.data.name == "mnist":
         numbers["published_nll"] = dict(published)
     chosen = chosen_images(options.shown, len(back), seed, options.reference_choice)
-    facts = run.provenance | {
-        "split": options.split,
-        "images": f"{len(back):,}",
-        "seed": str(seed),
-        "reconstructions": f"of the {options.decoded}",
-    }
+    facts = (
+        run.provenance
+        | {
+            "split": options.split,
+            "images": f"{len(back):,}",
+            "seed": str(seed),
+            "reconstructions": f"of the {options.decoded}",
+        }
+        | prior.provenance
+    )
     pairs = seen.targets[chosen], back[chosen]
     return Result(facts, numbers, chosen, pairs, samples[:SAMPLES_SHOWN])
 
@@ -285,13 +290,14 @@ def feature_spaces(run: Run[VAE], options: Options) -> dict[str, Space]:
 
 
 def sample_quality(
-    subject: Subject, seed: int, count: int, spaces: dict[str, Space]
+    subject: Subject, prior: Prior, seed: int, count: int, spaces: dict[str, Space]
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Compares prior samples with real images, M with M.
 
     Args:
         subject: Model and real images; M is at most half of them, because floors compare one half
             of the real images with the other.
+        prior: That samples are drawn from.
         seed: Of samples, subsets and directions.
         count: M.
         spaces: Where precision, recall, density, coverage and Frechet distance are taken.
@@ -317,7 +323,7 @@ def sample_quality(
         None if subject.labels is None else subject.labels[rows] for rows in (half, other)
     )
     real = subject.images[half]
-    z = prior_latents(seed, count, subject.model.z_dim)
+    z = draw(prior, seed, count, labels)
     fake = decode(subject.model, subject.variables, z, labels)
     distance = sliced_wasserstein(real, fake, distance_key)
     floor = sliced_wasserstein_floor(subject.images[np.sort(order[: 2 * count])], floor_key)
@@ -487,7 +493,8 @@ def _sample_sections(result: Result) -> list[Section]:
     numbers, count = result.numbers, f"{result.numbers['generated']:,}"
     last = len(result.samples) - 1
     caption = (
-        f"Points 0 to {last} of seed {result.facts['seed']}, as experiments.sample draws them: "
+        f"Points 0 to {last} of seed {result.facts['seed']} and prior {result.facts['prior']}, as "
+        "experiments.sample draws them: "
         "are they images of the data, sharp and various?"
     )
     sections = [

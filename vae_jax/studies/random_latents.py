@@ -23,6 +23,8 @@ from vae_jax.metrics import densities, posterior
 from vae_jax.metrics.feature_distances import frechet_distance, small_pixels
 from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein
 from vae_jax.models.vae import VAE
+from vae_jax.priors.fitted import draw
+from vae_jax.priors.kept import open_prior
 from vae_jax.progress import progress
 from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table
@@ -57,6 +59,7 @@ class Options:
         split: Real images to compare with: 'test' or 'train'.
         fit_split: Images that densities are fitted to.
         fit_count: How many of them, at most.
+        priors: Names of priors that the run keeps, each a row of its own.
     """
 
     points: int = 1000
@@ -66,6 +69,7 @@ class Options:
     split: str = "test"
     fit_split: str = "train"
     fit_count: int = 10_000
+    priors: tuple[str, ...] = ()
 
 
 class Row(NamedTuple):
@@ -172,10 +176,11 @@ def measure(run: Run[VAE], options: Options) -> Result:
             f"Judging random points needs {2 * FEWEST} real images or more, but the "
             f"{options.split} split has {len(subject.images)}"
         )
+    priors = [open_prior(run, name) for name in options.priors]
     codes = encode_subject(subject).mean
     fit_to = encode_subject(open_subject(run, options.fit_split, options.fit_count))
     seeds = range(options.seed, options.seed + options.seeds)
-    z_dim, number = run.model.z_dim, len(ORTHANT) + len(CUBE) + len(SPHERE) + 4
+    z_dim, number = run.model.z_dim, len(ORTHANT) + len(CUBE) + len(SPHERE) + 4 + len(priors)
     measured: dict[str, list[dict[str, float]]] = {}
     kinds, floors, shown, choices = {}, [], [], {}
     with progress(number * len(seeds), f"Random points of {run.workdir.name}", "rows") as advance:
@@ -184,10 +189,15 @@ def measure(run: Run[VAE], options: Options) -> Result:
             reference_key, fitted_key = jax.random.split(key)
             own, others = split_images(len(codes), count, seed)
             fitted, choices[seed] = fitted_rows(fitted_key, count, fit_to.mean, fit_to.log_var)
+            labels = None if subject.labels is None else subject.labels[own]
             rows = [
                 Row("encoded images", "codes", codes[own]),
                 *reference_rows(reference_key, count, z_dim),
                 *fitted,
+                *(
+                    Row(f"prior {prior.name}", "fitted", draw(prior, seed, count, labels))
+                    for prior in priors
+                ),
             ]
             real = subject.images[others]
             floors.append(distances(real, subject.images[own], distance_key))
