@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.losses import gaussian_kl, weighted_mean
+from vae_jax.losses import gaussian_kl_per_dimension, weighted_mean
 from vae_jax.metrics.densities import HIGHEST, Gaussian, fit_gaussian
 from vae_jax.progress import progress
 from vae_jax.schedules import learning_rate_schedule
@@ -96,7 +96,8 @@ def elbo_loss(params: Any, x: jax.Array, key: jax.Array) -> jax.Array:
     noise = jax.random.normal(key, x.shape, jnp.float32)
     mean, log_var, centre, spread = _applied(SecondVAE(x.shape[-1]), params, x, noise)
     nll = jnp.sum(jnp.square(x - centre), axis=-1) / (2 * jnp.exp(spread))
-    return nll + x.shape[-1] / 2 * (spread + math.log(2 * math.pi)) + gaussian_kl(mean, log_var)
+    kl = jnp.sum(gaussian_kl_per_dimension(mean, log_var), axis=-1)
+    return nll + x.shape[-1] / 2 * (spread + math.log(2 * math.pi)) + kl
 
 
 def second_vae_draw(density: Learned, key: jax.Array) -> jax.Array:
