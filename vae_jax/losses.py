@@ -202,6 +202,9 @@ def term_scales(
 
     Raises:
         ValueError: `reduction` is unknown.
+
+    >>> term_scales("channel_mean", 0.3, (64, 64, 3), 64)  # beta is 0.3 / (1 / 3) = 0.9
+    (0.3333333333333333, 0.3)
     """
     height, width, channels = image_shape
     if reduction == "sum":

@@ -108,6 +108,13 @@ def open_run(
     Raises:
         UserError: No run folder, no good checkpoint, or a checkpoint that does not fit the config;
             a pair that the model was not trained for.
+
+    >>> from vae_jax.run import decode, encode, open_run, prior_latents
+    >>> run = open_run("runs/tiny")
+    >>> z = prior_latents(33, 4, run.model.z_dim)
+    >>> images = decode(run.model, run.variables, z)
+    >>> images.shape
+    (4, 16, 16, 3)
     """
     configs.told_pair(_config(workdir, "run", data), pair)  # Refused before anything is read.
     return run_at(open_plane(workdir, step, networks, data), pair)
@@ -269,6 +276,10 @@ def prior_latents(seed: int, count: int, z_dim: int) -> np.ndarray:
 
     Raises:
         UserError: The machine cannot hold them.
+
+    >>> points = prior_latents(33, 4, 8)
+    >>> np.array_equal(points[:2], prior_latents(33, 2, 8))
+    True
     """
     what = f"{count:,} latent points of {z_dim} dimensions"
     require_memory(2 * 4 * count * z_dim, what, "ask for fewer")
@@ -363,6 +374,11 @@ def encode(
 
     Returns:
         mean and log_var, `[N, Z]` float32 each.
+
+    >>> run = open_run("runs/tiny")
+    >>> mean, log_var = encode(run.model, run.variables, np.zeros((2, 16, 16, 3), np.float32))
+    >>> mean.shape
+    (2, 4)
     """
     mean, log_var = in_batches(partial(_encode, model, variables), images, labels)
     return mean, log_var

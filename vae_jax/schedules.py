@@ -36,6 +36,10 @@ def kl_schedule(name: str, steps: int, cycles: int, ramp: float) -> Schedule:
 
     Raises:
         ValueError: `name` is unknown.
+
+    >>> factor = kl_schedule("linear", steps=1000, cycles=1, ramp=0.5)
+    >>> [float(factor(step)) for step in (0, 250, 5000)]
+    [0.0, 0.25, 1.0]
     """
     if name == "constant":
         return lambda step: jnp.ones_like(step, dtype=jnp.float32)

@@ -190,6 +190,10 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
 
     References:
         Dowson, Landau, "The Frechet distance between multivariate normal distributions", 1982.
+
+    >>> features = np.random.default_rng(0).normal(size=(1000, 2))
+    >>> round(frechet_distance(features, features + [3.0, 4.0]), 6)
+    25.0
     """
     features_a, features_b = _as_features(features_a, features_b)
     if min(len(features_a), len(features_b)) < 2:

@@ -56,6 +56,10 @@ def psnr(x: jax.Array, y: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: unequal shapes or integer images.
+
+    >>> grey = jnp.full((2, 8, 8, 3), 0.5)
+    >>> psnr(grey, grey + 0.1).round(2).tolist()
+    [20.0, 20.0]
     """
     return -10.0 * jnp.log10(mse(x, y))
 

@@ -41,6 +41,10 @@ def interval_of(values: Sequence[float] | np.ndarray) -> Interval:
 
     Args:
         values: At least one, finite.
+
+    >>> found = interval_of([1.0, 2.0, 3.0])
+    >>> found.mean, round(found.low, 2), round(found.high, 2)
+    (2.0, -0.48, 4.48)
     """
     values = np.asarray(values, np.float64)
     count, mean = len(values), float(values.mean())

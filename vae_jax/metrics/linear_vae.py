@@ -177,6 +177,10 @@ def collapse_betas(
 
     Raises:
         ValueError: The likelihood has no closed form.
+
+    >>> spectrum = Spectrum(np.array([8.0, 2.0, 0.5]), dimensions=3)
+    >>> collapse_betas(spectrum, z_dim=2).tolist()  # of squared error: twice the eigenvalues
+    [16.0, 4.0]
     """
     _check(likelihood)
     levels = spectrum.eigenvalues[:z_dim]

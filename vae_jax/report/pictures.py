@@ -38,6 +38,9 @@ def image_grid(images: np.ndarray, columns: int) -> Image.Image:
 
     Returns:
         An RGB picture.
+
+    >>> image_grid(np.zeros((6, 64, 64, 3), np.uint8), columns=3).mode
+    'RGB'
     """
     pixels = to_uint8(images)
     if pixels.shape[-1] == 1:

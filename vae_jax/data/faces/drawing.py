@@ -60,6 +60,10 @@ def render_face(factors: FaceFactors, size: tuple[int, int] = REFERENCE_SIZE) ->
 
     Returns:
         An RGB picture `[height, width, 3]`, uint8.
+
+    >>> from vae_jax.data.faces.factors import face_factors
+    >>> render_face(face_factors(seed=0, index=5)).mode
+    'RGB'
     """
     face = Face(factors, size)
     for part in PARTS:
