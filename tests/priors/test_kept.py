@@ -10,6 +10,7 @@ import pytest
 
 from configs import tiny
 from vae_jax.checkpoint import digests
+from vae_jax.interop.export import write_sampler
 from vae_jax.models.told import Pair
 from vae_jax.priors.fitted import draw, fit_to_run
 from vae_jax.priors.kept import keep_prior, open_prior
@@ -95,6 +96,20 @@ def test_a_record_that_was_sealed_anew_cannot_lie(copied):
         np.savez(path, **arrays | {"record": np.frombuffer(sealed, np.uint8)})
         with pytest.raises(UserError, match="is damaged"):
             open_prior(copied, "mixture")
+
+
+def test_the_sampler_travels_with_the_decoder(trained, tmp_path):
+    pytest.importorskip("flatbuffers")
+    prior = open_prior(trained, "mixture").at(0.5)
+    artifact, about = write_sampler(trained, prior, tmp_path)
+    sample = jax.export.deserialize(artifact.read_bytes()).call
+    z = sample(np.uint32(33), np.arange(5, dtype=np.uint32))
+    np.testing.assert_allclose(z, draw(prior, 33, 5), rtol=1e-5, atol=1e-6)
+    meaning = json.loads(about.read_text())
+    assert (meaning["prior"], meaning["prior_kind"], meaning["temperature"]) == (
+        "mixture", "mixture", "0.5"
+    )  # fmt: skip
+    assert meaning["outputs"]["z"]["shape"] == ["b", 4]
 
 
 def test_names(copied, trained):
