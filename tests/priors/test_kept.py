@@ -12,7 +12,7 @@ from configs import tiny
 from vae_jax.checkpoint import digests
 from vae_jax.interop.export import write_sampler
 from vae_jax.models.told import Pair
-from vae_jax.priors.fitted import draw, fit_to_run
+from vae_jax.priors.fitted import KINDS, Prior, draw, fit_to_run
 from vae_jax.priors.kept import keep_prior, open_prior
 from vae_jax.run import open_run
 from vae_jax.train.trainer import fit
@@ -46,6 +46,13 @@ def test_priors_are_read_back_bit_for_bit(trained):
     assert (kept.kind, kept.facts["codes"], kept.facts["held_out_codes"]) == ("mixture", 33, 4)
     assert open_prior(trained, "gaussian").kind == "gaussian"  # the first one stayed
     assert draw(open_prior(trained, "normal"), 0, 2).shape == (2, 4)
+
+
+@pytest.mark.parametrize("kind", ["two_stage", "flow"])
+def test_networks_are_read_back_bit_for_bit(copied, kind):
+    prior = Prior(kind, "mine", np.ones((1, 4), np.float32), KINDS[kind].empty(4, {}))
+    keep_prior(copied, prior)
+    np.testing.assert_array_equal(draw(open_prior(copied, "mine"), 0, 3), draw(prior, 0, 3))
 
 
 def test_every_flipped_byte_that_matters_is_noticed(copied):

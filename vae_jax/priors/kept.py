@@ -127,7 +127,7 @@ def _read(path: Path, again: str) -> tuple[dict[str, Any], digests.Leaves]:
             raise ValueError(f"it has more than {LARGEST_FILE:,} bytes")
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             record = digests.unseal(file[RECORD].tobytes())
-            arrays = {leaf: np.ascontiguousarray(file[leaf]) for leaf in record["leaves"]}
+            arrays = {leaf: np.asarray(file[leaf], order="C") for leaf in record["leaves"]}
         if digests.describe_leaves(arrays) != record["leaves"]:
             raise ValueError("an array's SHA-256 differs from the one saved")
         return record, arrays
