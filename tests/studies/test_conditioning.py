@@ -61,6 +61,19 @@ def result_of(**judged):
     return Result({}, Options(columns=2, count=2), ("a", "b", "c"), {}, {}, **judged)
 
 
+def test_a_picture_has_its_rows_below_each_other_however_few_images_there_are():
+    names = ("told", "a 0", "a 1")
+    images = np.repeat(np.linspace(0, 1, 3), 2)[:, None, None, None] * np.ones((6, 64, 64, 1))
+    result = Result({}, Options(columns=12), ("a",), {"edited": images}, {"edited": names})
+    picture = conditioning.page(result).sections[0].pictures[0]
+    shown = np.asarray(picture.image)[:, :, 0]
+    assert picture.image.size == (2 * 66 + 2, 3 * 66 + 2)
+    assert [shown[top + 30, left + 30] for top in (0, 66, 132) for left in (0, 66)] == [
+        0, 0, 128, 128, 255, 255,
+    ]  # fmt: skip
+    assert picture.caption.endswith("Rows: told, a 0, a 1.")
+
+
 def test_the_table_gives_shares_of_what_was_asked():
     matrix = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 2]])
     table = confusion_table(result_of(confusion=matrix))

@@ -78,7 +78,7 @@ class Result:
         options: As asked.
         names: Of the classes or attributes.
         images: By name of the picture `[R K, H, W, C]`, row by row.
-        rows: By name of the picture what its rows are.
+        rows: By name of the picture what each of its rows is.
         confusion: `[L, L]` counts, asked by recognised; None unless classes were judged.
         rates: By attribute; empty unless attributes were judged.
         accuracy: Of the classifier on its own test images; None without one.
@@ -88,7 +88,7 @@ class Result:
     options: Options
     names: tuple[str, ...]
     images: dict[str, np.ndarray]
-    rows: dict[str, str]
+    rows: dict[str, tuple[str, ...]]
     confusion: np.ndarray | None = None
     rates: dict[str, AttributeRates] | None = None
     accuracy: float | None = None
@@ -141,8 +141,8 @@ def measure(run: Run[VAE], options: Options) -> Result:
 
 def condition_images(
     run: Run[VAE], test: ImageSet, options: Options
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the images of every picture `[R K, H, W, C]`, and what its rows are.
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
+    """Returns the images of every picture `[R K, H, W, C]`, and what each of its rows is.
 
     Args:
         run: A conditional model.
@@ -153,8 +153,8 @@ def condition_images(
     z = prior_latents(options.seed, options.columns, run.model.z_dim)
     if run.config.data.condition == "class":
         images = decode(run.model, run.variables, *class_grid(z, len(names)))
-        return {"classes": images}, {"classes": f"rows: {', '.join(names)}"}
-    changes = ", ".join(f"{name} 0, {name} 1" for name in names)
+        return {"classes": images}, {"classes": names}
+    changes = [f"{name} {value}" for name in names for value in (0, 1)]
     shown = first_images(test, min(options.columns, len(test)), "--columns")
     subject = make_subject(run, shown)
     seen, base = encode_subject(subject), np.asarray(subject.labels)
@@ -162,8 +162,8 @@ def condition_images(
     edited = decode(run.model, run.variables, *attribute_grid(seen.mean, base))
     images = {"attributes": drawn, "edited": np.concatenate([seen.targets, edited])}
     rows = {
-        "attributes": f"rows: z of N(0, I) as test images are told; {changes}",
-        "edited": f"rows: test images; their reconstructions; {changes}",
+        "attributes": ("z of N(0, I) as test images are told", *changes),
+        "edited": ("test images", "their reconstructions", *changes),
     }
     return images, rows
 
@@ -297,8 +297,9 @@ def page(result: Result) -> Page:
         "edited": "Encoded test images with one attribute changed at a time.",
     }
     for name, images in result.images.items():
-        caption = f"{what[name]} {result.rows[name].capitalize()}."
-        picture = Picture(name, image_grid(images, options.columns), caption)
+        rows = result.rows[name]
+        caption = f"{what[name]} Rows: {', '.join(rows)}."
+        picture = Picture(name, image_grid(images, len(images) // len(rows)), caption)
         sections.append(Section(name.capitalize(), pictures=[picture]))
     lead = f"The model was told {', '.join(result.names)}, and is asked for them here."
     own = ""

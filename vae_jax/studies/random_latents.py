@@ -351,7 +351,8 @@ def page(results: Mapping[str, Result]) -> Page:
     first = next(iter(results.values())).numbers
     lead = (
         f"{first['points']:,} random latent points of each kind were decoded with "
-        f"{len(first['seeds'])} seeds and compared with as many real images. "
+        f"{len(first['seeds'])} seed{'s' * (len(first['seeds']) > 1)} and compared with as many "
+        "real images. "
         + " ".join(_finding(name, result.numbers) for name, result in results.items())
     )
     facts = {

@@ -387,9 +387,10 @@ def _lead(result: Result) -> str:
     others = {n: s for n, s in scores.items() if n not in (MODEL, "clean images")}
     best = max(others, key=lambda name: others[name].psnr)
     model = scores[MODEL]
+    both = "Its" if kept == AS_MADE else f"With {kept} on both sides its"
     return (
         f"The inputs are test images with {result.facts['corruption']}; the model returns what "
-        f"they were. With {kept} on both sides it reaches {_psnr(model)} dB, and the best of what "
+        f"they were. {both} images reach {_psnr(model)} dB, and the best of what "
         f"needs no training, {best}, {_psnr(others[best])} dB; the input itself has "
         f"{_psnr(others[INPUT])} dB. One trained model: its training seed is not varied here."
     )

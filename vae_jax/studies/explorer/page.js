@@ -295,7 +295,7 @@ function enterWay(from, to) {
   byId("path").hidden = false;
   byId("share").value = 0;
   goAlong();
-  byId("share").focus();
+  byId("share").focus({ preventScroll: true });
 }
 
 function leaveWay() {
