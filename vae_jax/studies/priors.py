@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -27,7 +27,7 @@ from vae_jax.run import Run, decode, open_subject, run_splits
 from vae_jax.streams import make_key
 from vae_jax.studies.evaluation import SPACE_NAMES, Space, feature_spaces
 from vae_jax.studies.evaluation import Options as EvaluationOptions
-from vae_jax.studies.random_latents import over_seeds, split_images
+from vae_jax.studies.random_latents import cell, over_seeds, split_images
 from vae_jax.types import UserError
 
 FEWEST = 8  # images per row
@@ -147,8 +147,7 @@ def measure(run: Run[VAE], priors: Sequence[Prior], options: Options) -> Result:
     return Result(facts, numbers, shown)
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     images: np.ndarray
     labels: np.ndarray | None
 
@@ -197,7 +196,6 @@ def nearest(points: np.ndarray, others: np.ndarray) -> float:
 
 DISTANCES = {"sliced_wasserstein": "sliced Wasserstein"}
 IN_SPACE = ("frechet_distance", "precision", "recall", "density", "coverage")
-"""What `compare_features` gives, in the order that it is shown in."""
 
 
 def page(result: Result) -> Page:
@@ -274,15 +272,8 @@ def _lead(rows: Mapping[str, Any], distances: Mapping[str, str]) -> str:
     return " ".join(sentences)
 
 
-def _cell(row: Mapping[str, float], figure: str, form: str) -> str:
-    if figure not in row:
-        return ""
-    spread = row[f"{figure}_std"]
-    return form.format(row[figure]) + (f" ± {form.format(spread)}" if np.isfinite(spread) else "")
-
-
 def _table(rows: Mapping[str, Any], titles: Mapping[str, str], form: str) -> Table:
-    body = [[name, *(_cell(row, key, form) for key in titles)] for name, row in rows.items()]
+    body = [[name, *(cell(row, key, form) for key in titles)] for name, row in rows.items()]
     return Table(["", *titles.values()], body, "Mean ± deviation over seeds.")
 
 
@@ -308,7 +299,7 @@ def _fitting_table(numbers: Mapping[str, Any], rows: Mapping[str, Any]) -> Table
             ", ".join(f"{value:,} {key}" for key, value in chosen.items()),
             f"{facts[judged]:.4g} ({judged[9:]})" if judged else "",
             f"{facts.get('seconds', 0):.1f} s",
-            _cell(rows[name], "draw_seconds", "{:.2f}") + " s",
+            cell(rows[name], "draw_seconds", "{:.2f}") + " s",
         ])  # fmt: skip
     header = ("", "kind", "chosen", "held out", "fitted in", f"{numbers['points']:,} drawn in")
     return Table(header, body, "Held out: log-likelihood in nats per point, or the loss.")

@@ -410,7 +410,7 @@ def _run_section(name: str, result: Result) -> Section:
         f"mixtures in nats per point, by components, for each seed: {tried}."
     )
     rows = [
-        [row["name"], *(_cell(row, key, form) for key, (_, form) in COLUMNS.items())]
+        [row["name"], *(cell(row, key, form) for key, (_, form) in COLUMNS.items())]
         for row in [*numbers["rows"], {"name": "real images to real images"} | numbers["floor"]]
     ]
     caption = (
@@ -423,7 +423,8 @@ def _run_section(name: str, result: Result) -> Section:
     return Section(name, text, [Picture(f"points-{name}", sheet, look)], [table])
 
 
-def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
+def cell(row: Mapping[str, Any], key: str, form: str) -> str:
+    """Returns a figure of `over_seeds` as text, with its spread; empty where there is none."""
     if key not in row:
         return ""
     spread = row[f"{key}_std"]
