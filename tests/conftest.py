@@ -17,12 +17,14 @@ import jax
 import numpy as np
 import pytest
 from stores import write_store
+from told_models import told_config
 
 from configs import tiny
 from vae_jax.checkpoint.saving import SavedSteps
 from vae_jax.run_folder import read_rows
 from vae_jax.train.persistence import restore
 from vae_jax.train.setup import make_experiment
+from vae_jax.train.trainer import fit
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -50,6 +52,15 @@ def tiny_store(tmp_path_factory):
         label_names=("Red", "Green", "Blue"),
     )
     return directory
+
+
+@pytest.fixture(scope="session")
+def told_run(tmp_path_factory, tiny_store):
+    """Config and folder of a model that is told KL weight and latent size: two epochs in one go."""
+    config = told_config(**{"data.name": "celeba", "data.path": str(tiny_store)})
+    workdir = tmp_path_factory.mktemp("told")
+    fit(config, workdir, lambda *_: None)
+    return config, workdir
 
 
 @pytest.fixture

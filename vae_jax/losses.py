@@ -159,8 +159,8 @@ def free_bits_kl(
         kl_per_dimension: `[B, Z]`, nats.
         floor: nats per dimension.
         weights: `[B]`, 1 for images and 0 for padding.
-        z_mask: `[B, Z]`, 0 for dimensions that an image has not: they count in no mean and have no
-            floor. None if all have all.
+        z_mask: `[B, Z]` or `[1, Z]`, 0 for dimensions that an image has not: they count in no mean
+            and have no floor. None if all have all.
 
     Returns:
         `[B]`, nats per image; its weighted mean is the term above.

@@ -145,6 +145,8 @@ WRONG_USES = [
     ("priors", [WORKDIR, "--seeds=0"], "from 1 to 100"),
     ("ablation", ["--config=configs/ablation_faces.py", WORKDIR, "--priors=grand"],
      "--priors has 'grand'; valid are gaussian, mixture, two_stage, flow"),
+    ("plane", ["--workdir=a", "--workdir=b"], "--out=FOLDER"),
+    ("plane", [WORKDIR, "--kl_weights=some"], "must be numbers with commas"),
     ("random_latents", ["--workdir=a", "--workdir=b"], "--out=FOLDER"),
     ("report", ["--workdir={home}/sweep", "--out={home}/report"], "no ablation/results.json"),
     ("import_keras", [WORKDIR], "--encoder and --decoder are missing"),

@@ -39,8 +39,11 @@ def test_weights_are_log_uniform_and_sizes_equally_frequent():
     told = what_is_told(told_config())
     pair = told.draw(jax.random.key(0), 30_000, Pair(3.0, 4))
     logs = np.log10(np.asarray(pair.kl_weight, np.float64))
-    assert -1 <= logs.min() < -0.99 and 0.99 < logs.max() <= 1
+    assert -1 - 1e-6 <= logs.min() < -0.99 and 0.99 < logs.max() <= 1 + 1e-6
     np.testing.assert_allclose(np.quantile(logs, [0.25, 0.5, 0.75]), [-0.5, 0, 0.5], atol=0.03)
+    batch = told.draw(jax.random.key(1), 64, Pair(3.0, 4))
+    tenths = np.histogram(np.log10(batch.kl_weight), 8, (-1, 1))[0]
+    assert tenths.min() >= 6  # 8 of 64 each, far more even than independent draws
     sizes, counts = np.unique(pair.z_dim, return_counts=True)
     assert sizes.tolist() == list(SIZES)
     np.testing.assert_allclose(counts / 30_000, 1 / 3, atol=0.01)
@@ -53,10 +56,20 @@ def test_what_is_not_told_is_fixed():
     assert np.unique(pair.z_dim).tolist() == [4] and len(np.unique(pair.kl_weight)) == 50
 
 
-def test_the_code_is_log_beta_and_log_z_from_end_to_end():
+def test_the_code_is_made_of_log_beta_and_log_z_from_end_to_end():
     told = what_is_told(told_config())
-    ends = Pair(jnp.asarray([0.1, 1.0, 10.0]), jnp.asarray([1.0, 2.0, 4.0]))
-    np.testing.assert_allclose(told.code(ends), [[-1, -1], [0, 0], [1, 1]], atol=1e-6)
+    pairs = Pair(jnp.asarray([0.1, 1.0, 10.0, 10.0]), jnp.asarray([1.0, 2.0, 4.0, 2**1.5]))
+    expected = [  # b, its square, s, the hats of three sizes, and b times these
+        [-1, 1, -1, 1, 0, 0, 1, -1, 0, 0],
+        [0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 1, 1, 0, 0, 1],
+        [1, 1, 0.5, 0, 0.5, 0.5, 0.5, 0, 0.5, 0.5],
+    ]
+    np.testing.assert_allclose(told.code(pairs), expected, atol=1e-6)
+    assert told.code(pairs).shape[1] == told.width
+    for name, width in (("kl_weight", 2), ("z_dim", 4)):
+        alone = what_is_told(told_config([name]))
+        assert alone.code(pairs).shape[1] == alone.width == width
     # With means everywhere, beta is 2 w H W C / Z: it is largest at the smallest Z.
     told = what_is_told(told_config(**{"loss.reduction": "mean"}))
     weights, sizes = jnp.asarray([0.1, 10.0, 10.0]), jnp.asarray([4.0, 1.0, 4.0])
@@ -132,4 +145,4 @@ def test_dimensions_that_a_pair_leaves_out_hold_no_information():
 
 def test_ranges_are_those_of_the_config():
     told = what_is_told(told_config())
-    assert (told.kl_weight, told.z_dim, told.width) == (RANGE, SIZES, 2)
+    assert (told.kl_weight, told.z_dim) == (RANGE, SIZES)

@@ -20,7 +20,7 @@ from told_models import told_config
 from configs import faces, tiny
 from vae_jax.config import what_is_told
 from vae_jax.metrics.densities import normal
-from vae_jax.models.told import CONFIGS_OWN, Pair
+from vae_jax.models.told import Pair
 from vae_jax.models.vae import at_pair, make_vae
 from vae_jax.priors.fitted import Codes, fit_prior
 from vae_jax.priors.fitted import draw as draw_points
@@ -154,7 +154,7 @@ def test_a_told_model_answers_for_every_pair(norm):
     told = what_is_told(config)
     model, variables, z, _ = made((16, 16, 3), 0, {"norm": norm}, told=told)
     plain = plain_network(model, variables, 0)
-    page = explorer.told_by_slider(model, CONFIGS_OWN)
+    page = explorer.told_by_slider(model, Pair(3.0, 4))
     asked, wanted = [], []
     for pair in (Pair(0.1, 4), Pair(3.0, 2), Pair(10.0, 1)):
         used = z[:, : pair.z_dim]
@@ -163,7 +163,9 @@ def test_a_told_model_answers_for_every_pair(norm):
                 "layers": plain.layers,
                 "weights": base64.b64encode(plain.weights).decode(),
                 "points": np.pad(used, ((0, 0), (0, 4 - pair.z_dim))).tolist(),
-                "code": (page["code"] @ [np.log(pair.kl_weight), np.log(pair.z_dim), 1]).tolist(),
+                "code": (
+                    page["code"][str(pair.z_dim)] @ np.log(pair.kl_weight) ** np.arange(3)
+                ).tolist(),
             }
         )
         wanted.append(decode(*at_pair(model, variables, pair), used))

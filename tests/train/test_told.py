@@ -153,6 +153,7 @@ def test_every_likelihood_trains(likelihood):
     assert last["finite"] and float(last["recon"]) < float(first["recon"])
 
 
+@pytest.mark.slow
 def test_members_that_are_trained_together_are_told_what_they_are_told_alone():
     """Seeds side by side: each draws the pairs of its own run."""
     from vae_jax.train.task import vae_task
@@ -174,15 +175,6 @@ def test_members_that_are_trained_together_are_told_what_they_are_told_alone():
 
 def quiet(*_):
     pass
-
-
-@pytest.fixture(scope="module")
-def told_run(tmp_path_factory, tiny_store):
-    """Two epochs of a told model in one go."""
-    config = told_config(**{"data.name": "celeba", "data.path": str(tiny_store)})
-    workdir = tmp_path_factory.mktemp("told")
-    fit(config, workdir, quiet)
-    return config, workdir
 
 
 def test_a_told_run_that_was_stopped_resumes_bit_for_bit(

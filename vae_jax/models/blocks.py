@@ -143,50 +143,32 @@ def dense(features: int, style: BlockStyle, name: str) -> nn.Dense:
     return nn.Dense(features, kernel_init=initializer, dtype=style.compute_dtype, name=name)
 
 
-def gate(code: jax.Array, features: int, name: str) -> jax.Array:
-    """Returns factors `[B, features]` of pre-activations, `2 sigmoid(W c + b)`: 1 at the start.
+def gate_and_shift(code: jax.Array, features: int, prefix: str) -> tuple[jax.Array, jax.Array]:
+    """Returns what becomes of a pre-activation a, `a * 2 sigmoid(W c + b) + V c`: a at the start.
 
     Args:
         code: c, `[B, T]`: what the model is told, see `vae_jax.models.told`.
         features: channels of the layer.
-        name: of the parameters W and b.
+        prefix: of the names of the parameters.
+
+    Returns:
+        Factors and shifts, `[B, features]` each.
     """
     zeros = nn.initializers.zeros
-    return gate_factors(nn.Dense(features, kernel_init=zeros, name=name)(code))
+    gate = nn.Dense(features, kernel_init=zeros, name=f"{prefix}gate")(code)
+    shift = nn.Dense(features, kernel_init=zeros, use_bias=False, name=f"{prefix}shift")(code)
+    return 2 * jax.nn.sigmoid(gate), shift
 
 
-def gate_factors(pre_gate: jax.Array) -> jax.Array:
-    """Returns `2 sigmoid(W c + b)` of `W c + b`: 1 where nothing was learned yet."""
-    return 2 * jax.nn.sigmoid(pre_gate)
-
-
-def gated_dense(
-    x: jax.Array,
-    features: int,
-    style: BlockStyle,
-    name: str,
-    code: jax.Array | None,
-    shifted: bool = False,
+def told_dense(
+    x: jax.Array, features: int, style: BlockStyle, name: str, code: jax.Array | None
 ) -> jax.Array:
-    """Applies a dense layer `[B, F]` to `[B, features]`, gated if the model is told something.
-
-    Args:
-        x: `[B, F]`.
-        features: of the result.
-        style: what all layers share.
-        name: of the layer's parameters; those of its gate and shift begin with it.
-        code: `[B, T]`, what the model is told, or None.
-        shifted: add `V c` to the result, 0 at the start.
-    """
+    """Applies a dense layer `[B, F]` to `[B, features]` and what the model is told, if anything."""
     x = dense(features, style, name)(x)
     if code is None:
         return x
-    x = x * gate(code, features, f"{name}_gate").astype(x.dtype)
-    if shifted:
-        zeros = nn.initializers.zeros
-        shift = nn.Dense(features, use_bias=False, kernel_init=zeros, name=f"{name}_shift")
-        x = x + shift(code).astype(x.dtype)
-    return x
+    factors, shifts = gate_and_shift(code, features, f"{name}_")
+    return x * factors.astype(x.dtype) + shifts.astype(x.dtype)
 
 
 class ConvBlock(nn.Module):
@@ -235,14 +217,15 @@ class ConvBlock(nn.Module):
         if self.plain:
             return x
         style = self.style
-        factors = None if code is None else gate(code, self.features, "gate")
+        told = None if code is None else gate_and_shift(code, self.features, "")
         if style.norm == "batch":
             norm = BatchNorm(
                 style.norm_momentum, style.norm_epsilon, style.compute_dtype, name="norm"
             )
-            x = norm(x, train, mask, factors)
-        elif factors is not None:
-            x = x * factors.astype(x.dtype)[:, None, None, :]
+            x = norm(x, train, mask, told)
+        elif told is not None:
+            factors, shifts = (values.astype(x.dtype)[:, None, None, :] for values in told)
+            x = x * factors + shifts
         x = style.activate(x)
         dropout = AlphaDropout if style.activation == "selu" else Dropout
         return dropout(style.dropout, name="dropout")(x, deterministic=not train)

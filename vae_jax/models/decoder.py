@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vae_jax.models.blocks import BlockStyle, ConvBlock, Stack, gated_dense
+from vae_jax.models.blocks import BlockStyle, ConvBlock, Stack, told_dense
 from vae_jax.models.convolution import conv_transpose_output_size
 from vae_jax.types import UserError
 
@@ -81,7 +81,7 @@ class Decoder(nn.Module):
         stack = self.stack
         block = nn.remat(ConvBlock, static_argnums=(2,)) if self.remat else ConvBlock
         x = z if labels is None else jnp.concatenate([z, labels.astype(z.dtype)], axis=-1)
-        x = gated_dense(x, math.prod(self.start_shape), self.style, "dense", code)
+        x = told_dense(x, math.prod(self.start_shape), self.style, "dense", code)
         x = self.style.activate(x, self.dense_activation)
         x = x.reshape(x.shape[0], *self.start_shape)
         widths = (*stack.filters, self.channels)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vae_jax.models.blocks import BlockStyle, Stack, conv_layers, gated_dense
+from vae_jax.models.blocks import BlockStyle, Stack, conv_layers, told_dense
 from vae_jax.models.convolution import conv_output_size
 
 LOG_VAR_LINEAR = 20.0
@@ -75,12 +75,10 @@ class Encoder(nn.Module):
         x = conv_layers(stack, self.style, images, train, mask, code, remat=self.remat)
         x = x.reshape(x.shape[0], -1)  # len() would refuse the symbolic size of an export
         for i, width in enumerate(stack.dense):
-            x = self.style.activate(gated_dense(x, width, self.style, f"dense_{i}", code))
+            x = self.style.activate(told_dense(x, width, self.style, f"dense_{i}", code))
         if labels is not None:
             x = jnp.concatenate([x, labels.astype(x.dtype)], axis=-1)
-        mean, log_var = (
-            gated_dense(x, self.z_dim, self.style, name, code, shifted=True)
-            for name in ("mean", "log_var")
-        )
+        mean = told_dense(x, self.z_dim, self.style, "mean", code)
+        log_var = told_dense(x, self.z_dim, self.style, "log_var", code)
         at_least_float32 = jnp.promote_types(mean.dtype, jnp.float32)
         return mean.astype(at_least_float32), soft_limit(log_var.astype(at_least_float32))

@@ -141,7 +141,7 @@ class BatchNorm(nn.Module):
         x: jax.Array,
         train: bool,
         mask: jax.Array | None = None,
-        gate: jax.Array | None = None,
+        told: tuple[jax.Array, jax.Array] | None = None,
     ) -> jax.Array:
         """Normalises each channel.
 
@@ -149,7 +149,7 @@ class BatchNorm(nn.Module):
             x: `[B, H, W, C]`.
             train: use the statistics of this batch, and move the running ones towards them.
             mask: `[B]` bool, images that count for the statistics, or None for all.
-            gate: `[B, C]` that the result is multiplied by, or None.
+            told: `[B, C]` each, what the result is multiplied by, and what is added then; or None.
 
         Returns:
             `[B, H, W, C]`.
@@ -160,8 +160,9 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         dtype = self.dtype or jnp.result_type(x, scale)
-        if gate is not None:
-            scale, bias = scale[None, :] * gate, bias[None, :] * gate
+        if told is not None:
+            factors, shifts = told
+            scale, bias = scale[None, :] * factors, bias[None, :] * factors + shifts
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if not train:
             moments = (running_mean.value, running_var.value)

@@ -14,8 +14,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vae_jax.losses import term_scales
+
+# 1 / x for the real root of x^3 = x + 1, which makes the most even lattice in two dimensions.
+LATTICE = 0.7548776662466927
 
 
 class Pair(NamedTuple):
@@ -52,10 +56,15 @@ class Told:
     @property
     def width(self) -> int:
         """T, the numbers of a code."""
-        return bool(self.kl_weight) + bool(self.z_dim)
+        of_size = 1 + len(self.z_dim) if self.z_dim else 0
+        return of_size if not self.kl_weight else 2 + 2 * of_size
 
     def draw(self, key: jax.Array, count: int, fixed: Pair) -> Pair:
         """Draws a pair for each image: log w uniform in its range, Z uniform among the sizes.
+
+        The pairs of a batch are a lattice with a random origin (Roberts 2018, "R2"; Cranley &
+        Patterson 1976): each is distributed as said, and together they fill the plane evenly, so
+        that the gradient says more.
 
         Args:
             key: of the stream `told`; image i's pair depends on (key, i) alone.
@@ -65,7 +74,9 @@ class Told:
         Returns:
             `[B]` float32 each.
         """
-        uniform = jax.random.uniform(key, (2, count), jnp.float32)
+        origin = jax.random.uniform(key, (2, 1), jnp.float32)
+        step = jnp.asarray([[LATTICE], [LATTICE**2]], jnp.float32)
+        uniform = jnp.mod(origin + step * jnp.arange(count, dtype=jnp.float32)[None, :], 1.0)
         kl_weight, z_dim = (jnp.full((count,), value, jnp.float32) for value in fixed)
         if self.kl_weight:
             low, high = (math.log(weight) for weight in self.kl_weight)
@@ -80,7 +91,11 @@ class Told:
         return (jnp.arange(self.z_dim[-1])[None, :] < pair.z_dim[:, None]).astype(jnp.float32)
 
     def code(self, pair: Pair) -> jax.Array:
-        """Returns what the networks are given: log beta and log Z, each from -1 to 1 in its range.
+        """Returns what the networks are given, functions of b and s.
+
+        b is log beta and s is log Z, each from -1 to 1 in its range. Told are b and its square; s,
+        and for each size a hat, 1 there, 0 at its neighbours and linear in log Z in between; and
+        the products of b with s and with every hat.
 
         Args:
             pair: `[B]` each.
@@ -93,11 +108,16 @@ class Told:
             # A size that is not told is the same for all, and falls out.
             sizes, z_dim = (self.z_dim, pair.z_dim) if self.z_dim else ((1,), 1)
             ends = [self._log_beta(weight, size) for weight in self.kl_weight for size in sizes]
-            told.append(_scaled(self._log_beta(pair.kl_weight, z_dim), min(ends), max(ends)))
+            b = _scaled(self._log_beta(pair.kl_weight, z_dim), min(ends), max(ends))
+            told = [b, jnp.square(b)]
         if self.z_dim:
-            ends = [math.log(self.z_dim[0]), math.log(self.z_dim[-1])]
-            told.append(_scaled(jnp.log(pair.z_dim), *ends))
-        return jnp.stack(told, axis=-1)
+            knots = np.log(np.asarray(self.z_dim, np.float32))
+            log_size = jnp.log(pair.z_dim)
+            s = _scaled(log_size, float(knots[0]), float(knots[-1]))
+            hats = [jnp.interp(log_size, knots, hat) for hat in np.eye(len(knots))]
+            of_size = [s, *hats]
+            told += of_size + [told[0] * values for values in of_size if self.kl_weight]
+        return jnp.stack(told, axis=-1).astype(jnp.float32)
 
     def _log_beta(self, kl_weight: Any, z_dim: Any) -> Any:
         recon_scale, kl_scale = term_scales(self.reduction, kl_weight, self.image_shape, z_dim)

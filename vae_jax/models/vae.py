@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vae_jax.models.blocks import BlockStyle, Stack, gate_factors
+from vae_jax.models.blocks import BlockStyle, Stack
 from vae_jax.models.decoder import Decoder, check_output_shape
 from vae_jax.models.encoder import Encoder, feature_shape
 from vae_jax.models.told import Pair, Told
@@ -220,19 +220,18 @@ def _folded(
 ) -> dict[str, Any]:
     """Returns the parameters of a layer with its gate and shift at a code `[1, T]` in them."""
     own = dict(layers[name])
-    gate = own.pop("gate", None) or layers.get(f"{name}_gate")
-    if gate is None:  # The last layer of the decoder has none.
+    gate, shift = (own.pop(part, layers.get(f"{name}_{part}")) for part in ("gate", "shift"))
+    if gate is None or shift is None:  # The last layer of the decoder has none.
         return own
-    factors = gate_factors(code @ gate["kernel"] + gate["bias"][None, :])[0]
+    factors = 2 * jax.nn.sigmoid(code @ gate["kernel"] + gate["bias"][None, :])[0]
+    shifts = (code @ shift["kernel"])[0]
     if "norm" in own:
-        return own | {"norm": {part: leaf * factors for part, leaf in own["norm"].items()}}
+        scale, bias = own["norm"]["scale"], own["norm"]["bias"]
+        return own | {"norm": {"scale": scale * factors, "bias": bias * factors + shifts}}
     out_axis = -2 if transposed and own["kernel"].ndim == 4 else -1
     other_axes = [axis for axis in range(-own["kernel"].ndim, 0) if axis != out_axis]
     kernel = own["kernel"] * jnp.expand_dims(factors, other_axes)
-    bias = own["bias"] * factors
-    if f"{name}_shift" in layers:
-        bias += (code @ layers[f"{name}_shift"]["kernel"])[0]
-    return {"kernel": kernel, "bias": bias}
+    return {"kernel": kernel, "bias": own["bias"] * factors + shifts}
 
 
 def _stack(fields: Mapping[str, Any]) -> Stack:

@@ -511,7 +511,7 @@ def page(results: Sequence[MeasuredSweep]) -> Page:
         tag = f"s{number}-" if several else ""
         own = _sections(result, tag)
         if several:
-            title = _title(result)
+            title = title_of(result)
             own = [Section(f"{title}: {s.heading}", s.text, s.pictures, s.tables) for s in own]
         sections += own
         prefix = f"sweep {number}, " if several else ""
@@ -526,7 +526,7 @@ def numbers(results: Sequence[MeasuredSweep]) -> dict[str, Any]:
     return {"sweeps": [result.numbers for result in results]}
 
 
-def _title(result: MeasuredSweep) -> str:
+def title_of(result: MeasuredSweep) -> str:
     data = result.config.data
     return f"{data.name}, {'x'.join(map(str, data.image_shape))}"
 
@@ -536,7 +536,7 @@ def _lead(result: MeasuredSweep) -> str:
     seeds = len({member.seed for member in result.members})
     images, config = result.images, result.config
     text = (
-        f"{_title(result)}: {finished} of {len(result.members)} models finished "
+        f"{title_of(result)}: {finished} of {len(result.members)} models finished "
         f"{config.train.epochs} epochs on {images['train']:,} images, with {seeds} "
         f"{'seed' if seeds == 1 else 'seeds'} of everything that is drawn by chance "
         f"({config.loss.likelihood}, {config.loss.reduction}). Numbers are those of "

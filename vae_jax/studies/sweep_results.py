@@ -56,6 +56,7 @@ from vae_jax.train.sweep import Member, SweepResult, member_folder, read_record
 from vae_jax.types import ImageSet, UserError
 
 STUDY = "ablation"  # folder of the page below that of the sweep
+PLANE = "plane"  # the same below that of a told run, whose cells stand for members
 FIGURES = "figures.json"  # what was measured of a member, in its folder
 SCHEMA = 3
 AXES = ("z_dim", "kl_weight", "learning_rate", "seed")
@@ -228,23 +229,12 @@ def measure(
             found.test.update({f"linear_{name}": value for name, value in linear.items()})
         measured.append(found)
         say(f"measured {number}/{len(result.members)}: {member.name}, {measured[-1].status}")
-    device, validation = jax.devices()[0], splits.validation
     return MeasuredSweep(
         workdirs=(str(workdir),),
         config=config,
-        images={
-            "train": len(splits.train),
-            "validation": 0 if validation is None else len(validation),
-            "test": len(splits.test),
-            "compared": _compared(splits.test, splits.train),
-        },
-        facts={
-            "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
-            "versions": ", ".join(
-                [f"python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)]
-            ),
-            "config digest": configs.digest(config),
+        images=image_counts(splits),
+        facts=origin(config)
+        | {
             "classifier": options.classifier or "none",
             "priors fitted to the codes": ", ".join(options.priors) or "none",
         },
@@ -255,6 +245,28 @@ def measure(
         differences={},
         members=tuple(sorted(measured, key=_order)),
     )
+
+
+def image_counts(splits: Splits) -> dict[str, int]:
+    """Returns the numbers of images in the splits, and of those compared with samples on test."""
+    return {
+        "train": len(splits.train),
+        "validation": 0 if splits.validation is None else len(splits.validation),
+        "test": len(splits.test),
+        "compared": _compared(splits.test, splits.train),
+    }
+
+
+def origin(config: ConfigDict) -> dict[str, str]:
+    """Returns when, where, with which versions and of which config something was measured."""
+    device = jax.devices()[0]
+    packages = [f"python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)]
+    return {
+        "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
+        "versions": ", ".join(packages),
+        "config digest": configs.digest(config),
+    }
 
 
 def _order(member: MeasuredMember) -> tuple[float, ...]:
@@ -337,20 +349,21 @@ def measure_member(
         UserError: The run has no row of the test split, or posteriors that are not finite.
     """
     seed, train = run.config.seed, splits.train
-    test, (mean, log_var), shown = _split_figures(run, splits.test, "test")
+    test, (mean, log_var), shown = split_figures(run, splits.test, _last_row(run, "test"))
     test |= posterior_figures(mean, log_var, seed)
     figures, judged = {"test": test, "validation": {}}, {"test": splits.test}
     if splits.validation is not None:
-        figures["validation"] = _split_figures(run, splits.validation, "validation")[0]
+        row = _last_row(run, "validation")
+        figures["validation"] = split_figures(run, splits.validation, row)[0]
         judged["validation"] = splits.validation
-    real = {name: _compared_images(run, split, train) for name, split in judged.items()}
+    real = {name: compared_images(run, split, train) for name, split in judged.items()}
     codes = codes_of(run, train, seed)
     judging = codes_of(run, judged["validation"], seed) if "validation" in judged else None
     priors = [fit_prior(kind, codes, judging, seed) for kind in kinds]
     pictures = {"reconstructions": paired_rows(list(shown), COLUMNS)}
     for prior in (normal_prior(run.model.z_dim, len(run.label_names)), *priors):
         suffix = f"_{prior.name}" if prior in priors else ""
-        fake = _samples(run, prior, real)
+        fake = prior_samples(run, prior, real)
         pictures[f"samples{suffix}"] = fake.pop("shown")
         for name, samples in fake.items():
             found = set_figures(real[name][0], samples, seed, spaces)
@@ -367,7 +380,7 @@ def measure_member(
     return figures | {"kl_per_dimension": posterior.kl_per_dimension(mean, log_var).tolist()}
 
 
-def _compared_images(
+def compared_images(
     run: Run[VAE], split: ImageSet, train: ImageSet
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns images that samples are compared with, and what the model is told about them."""
@@ -376,14 +389,27 @@ def _compared_images(
     return split.take(rows), None if labels is None else labels[rows]
 
 
-def _split_figures(
-    run: Run[VAE], split: ImageSet, name: str
-) -> tuple[Figures, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Figures of a split from metrics.jsonl and its PSNR; its codes; first images and decoded."""
+def _last_row(run: Run[VAE], name: str) -> dict[str, Any]:
     rows = [row for row in read_rows(run.workdir) if row["split"] == name]
     if not rows and name == "test":
         raise UserError(f"{run.workdir} has no evaluation in its metrics; train it to the end")
-    row = rows[-1] if rows else {}
+    return rows[-1] if rows else {}
+
+
+def split_figures(
+    run: Run[VAE], split: ImageSet, row: Mapping[str, Any]
+) -> tuple[Figures, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Returns what is known of a model on a split, and its answers.
+
+    Args:
+        run: The model.
+        split: The images.
+        row: What was logged of them, see `train.rows.complete_row`; perhaps nothing.
+
+    Returns:
+        Figures of the row, and the PSNR of reconstructions; mean and log_var `[N, Z]`; the first
+        images and their reconstructions.
+    """
     figures = {known: row[known] for known in FROM_ROW if known in row}
     if "recon_nats" in row:
         figures["recon"] = row["recon_nats"]
@@ -441,7 +467,7 @@ def chosen_rows(split: ImageSet, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(len(split))[:count])
 
 
-def _samples(
+def prior_samples(
     run: Run[VAE], prior: Prior, real: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
 ) -> dict[str, np.ndarray]:
     """Decoded points of a prior: for each split as many as images, told the same; and `shown`."""
@@ -558,15 +584,17 @@ def checked(value: Any, schema: Any, where: str) -> Any:
 
 
 def read_results(workdir: str | Path) -> MeasuredSweep:
-    """Reads the results of a sweep, which may come from elsewhere.
+    """Reads the results of a sweep, or of a plane, which may come from elsewhere.
 
     Args:
-        workdir: Folder of the sweep.
+        workdir: Folder of the sweep, or of the run that is told its KL weight or latent size.
 
     Raises:
         UserError: There are none, or they are not what this version writes.
     """
     path = Path(workdir) / STUDY / RESULTS
+    if not path.is_file() and (Path(workdir) / PLANE / RESULTS).is_file():
+        path = Path(workdir) / PLANE / RESULTS
     if not path.is_file():
         raise UserError(
             f"{str(workdir)!r} has no {STUDY}/{RESULTS}; run experiments.ablation there first"
@@ -576,6 +604,7 @@ def read_results(workdir: str | Path) -> MeasuredSweep:
     again = "run experiments.ablation again to renew it"
     try:
         numbers = json.loads(path.read_text(encoding="utf-8"))["results"]
+        numbers = numbers.get("cells", numbers)
         if numbers["schema"] != SCHEMA:
             raise ValueError("its format is another")
         checked(numbers, RESULTS_SCHEMA, "results")

@@ -83,13 +83,12 @@ def objective_terms(
     nll = losses.reconstruction_nll(objective, output.logits, targets, weights)
     kl_per_dimension = losses.gaussian_kl_per_dimension(output.mean, output.log_var)
     if z_mask is not None:
-        of_images = z_mask if z_mask.ndim == 2 else z_mask[None, :]
-        kl_per_dimension = kl_per_dimension * of_images
+        z_mask = z_mask if z_mask.ndim == 2 else z_mask[None, :]
+        kl_per_dimension = kl_per_dimension * z_mask
     kl = jnp.sum(kl_per_dimension, axis=-1)
     penalty = kl
     if objective.free_bits:
-        own_mask = z_mask if z_mask is not None and z_mask.ndim == 2 else None
-        penalty = losses.free_bits_kl(kl_per_dimension, objective.free_bits, weights, own_mask)
+        penalty = losses.free_bits_kl(kl_per_dimension, objective.free_bits, weights, z_mask)
     recon = recon_scale * weighted_mean(nll, weights)
     differing = {}
     if isinstance(kl_scale, jax.Array) and kl_scale.ndim == 1:

@@ -67,17 +67,18 @@ class Decoder {
       if (!layer.told) continue;
       layer.gateKernel = weights.subarray(read, (read += layer.told * width));
       layer.gateBias = weights.subarray(read, (read += width));
+      layer.shiftKernel = weights.subarray(read, (read += layer.told * width));
     }
     if (read !== weights.length) throw new Error("the weights do not fit the layers");
   }
 
-  // Sets the gates of a model that is told KL weight or latent size: factors `2 sigmoid(W c + b)`.
+  // Sets gates and shifts of a model that is told KL weight or latent size: `a` becomes
+  // `a * 2 sigmoid(W c + b) + V c`.
   tell(code) {
     for (const layer of this.layers.filter(({ told }) => told)) {
-      layer.gate = layer.gateBias.map((bias, i) => {
-        const sum = code.reduce((part, c, t) => part + c * layer.gateKernel[t * layer.bias.length + i], bias);
-        return 2 / (1 + Math.exp(-sum));
-      });
+      const times = (kernel, i) => code.reduce((sum, c, t) => sum + c * kernel[t * layer.bias.length + i], 0);
+      layer.gate = layer.gateBias.map((bias, i) => 2 / (1 + Math.exp(-bias - times(layer.gateKernel, i))));
+      layer.shift = layer.gateBias.map((_, i) => times(layer.shiftKernel, i));
     }
   }
 
@@ -90,7 +91,10 @@ class Decoder {
       for (let i = 0; i < x.length; i += layer.bias.length) x.set(layer.bias, i);
       if (layer.dense) for (let i = 0; i < x.length; i++) x[i] += product[i];
       else spread(layer, product, x);
-      if (layer.gate) for (let i = 0; i < x.length; i++) x[i] *= layer.gate[i % layer.gate.length];
+      if (layer.gate) for (let i = 0; i < x.length; i++) {
+        const channel = i % layer.gate.length;
+        x[i] = x[i] * layer.gate[channel] + layer.shift[channel];
+      }
       ACTIVATIONS[layer.activation](x, layer.slope);
     }
     return x.map((logit) => 1 / (1 + Math.exp(-logit)));

@@ -224,18 +224,17 @@ def _padded(space: dict[str, Any], z_dim: int) -> dict[str, Any]:
 def told_by_slider(model: VAE, pair: Pair) -> dict[str, Any]:
     """Returns the pair, its ranges, and the code of any pair.
 
-    `code` holds for each of the T numbers the factors of log w and log Z, and what is added.
+    `code` holds for each latent size, and each of the T numbers, the coefficients of a parabola in
+    log w: for one size, the numbers are polynomials of log beta of degree 2 at most.
     """
     told = model.told
     assert told is not None
-    corners = Pair(jnp.exp(jnp.array([0.0, 1.0, 0.0])), jnp.exp(jnp.array([0.0, 0.0, 1.0])))
-    none, weight, size = np.asarray(told.code(corners), np.float64)
-    return {
-        "kl_weight": told.kl_weight,
-        "z_dim": told.z_dim,
-        "pair": pair,
-        "code": np.stack([weight - none, size - none, none], axis=1),
-    }
+    weights, code = jnp.exp(jnp.array([-1.0, 0.0, 1.0])), {}
+    for size in {*told.z_dim, int(pair.z_dim)}:
+        numbers = told.code(Pair(weights, jnp.full(3, size, jnp.float32)))
+        below, none, above = np.asarray(numbers, np.float64)
+        code[str(size)] = np.stack([none, (above - below) / 2, (above + below) / 2 - none], axis=1)
+    return {"kl_weight": told.kl_weight, "z_dim": told.z_dim, "pair": pair, "code": code}
 
 
 def _told(subject: Subject, image: int) -> list[float]:

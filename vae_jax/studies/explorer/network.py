@@ -29,9 +29,10 @@ class Network(NamedTuple):
         variables: Its parameters, rounded to float16.
         layers: What each layer does, as plain data: the first is dense, the others are transposed
             convolutions, see `_layers`.
-        weights: Kernel and bias of every layer in their order, and of its gate if the model is told
-            anything, little-endian float16. A kernel is `[inputs, outputs]` or `[channels, taps x
-            filters]`, that of a gate `[T, outputs or filters]`.
+        weights: Kernel and bias of every layer in their order, little-endian float16; if the model
+            is told anything, kernel and bias of its gate and the kernel of its shift after them. A
+            kernel is `[inputs, outputs]` or `[channels, taps x filters]`, those of gates and shifts
+            are `[T, outputs or filters]`.
     """
 
     model: VAE
@@ -43,8 +44,8 @@ class Network(NamedTuple):
 def plain_network(model: VAE, variables: Mapping[str, Any], label_dim: int) -> Network:
     """Folds the norms of a decoder into its weights, and rounds these to float16.
 
-    The gates of a model that is told KL weight or latent size stay as they are: they differ from
-    pair to pair.
+    Gates and shifts of a model that is told KL weight or latent size stay as they are: they differ
+    from pair to pair.
 
     Args:
         model: The module.
@@ -72,17 +73,14 @@ def plain_network(model: VAE, variables: Mapping[str, Any], label_dim: int) -> N
     }
     plain = model.clone(style=replace(model.style, norm="none", dtype="float32"))
     layers = _layers(plain, label_dim)
-    weights = b"".join(
-        _bytes(folded[name], folded[name].get("gate") or folded.get(f"{name}_gate"))
-        for name in (layer["name"] for layer in layers)
-    )
+    weights = b"".join(_bytes(layer["name"], folded) for layer in layers)
     return Network(plain, {"params": {"decoder": folded}}, layers, weights)
 
 
 def _folded(
     layer: Mapping[str, Any], statistics: Mapping[str, Any] | None, epsilon: float
 ) -> dict[str, Any]:
-    """Returns kernel, bias and gate of a layer in float64, after its norm if it has one."""
+    """Returns the arrays of a layer in float64, its norm in kernel and bias if it has one."""
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(layer))
     norm, bias = exact.pop("norm", None), exact.get("bias", 0.0)
     if norm is None or statistics is None:
@@ -108,7 +106,7 @@ def _layers(model: VAE, label_dim: int) -> list[dict[str, Any]]:
     """Returns the layers of a decoder, first to last.
 
     `top` and `left` are the rows and columns of a transposed convolution's result that are cut off,
-    as `conv_axis` places them. `told` is T where a gate follows, else 0.
+    as `conv_axis` places them. `told` is T where a gate and a shift follow, else 0.
     """
     stack, style = model.decoder_stack, model.style
     told = 0 if model.told is None else model.told.width
@@ -156,9 +154,13 @@ def _layers(model: VAE, label_dim: int) -> list[dict[str, Any]]:
     return layers
 
 
-def _bytes(layer: dict[str, Any], gate: dict[str, Any] | None) -> bytes:
+def _bytes(name: str, layers: Mapping[str, dict[str, Any]]) -> bytes:
+    layer = layers[name]
     kernel = layer["kernel"]
     if kernel.ndim == 4:  # [k, k, filters, channels] to [channels, k, k, filters]
         kernel = kernel.transpose(3, 0, 1, 2)
-    parts = [kernel, layer["bias"]] + ([] if gate is None else [gate["kernel"], gate["bias"]])
+    gate, shift = (layer.get(part, layers.get(f"{name}_{part}")) for part in ("gate", "shift"))
+    parts = [kernel, layer["bias"]]
+    if gate is not None and shift is not None:
+        parts += [gate["kernel"], gate["bias"], shift["kernel"]]
     return b"".join(part.astype("<f2").tobytes() for part in parts)

@@ -135,8 +135,8 @@ const pair = { ...model.told?.pair };
 const usedPart = (z) => z.subarray(0, pair.z_dim ?? model.z_dim);
 
 function tellPair() {
-  const [weight, size] = [Math.log(pair.kl_weight), Math.log(pair.z_dim)];
-  decoder.tell(model.told.code.map(([byWeight, bySize, rest]) => byWeight * weight + bySize * size + rest));
+  const weight = Math.log(pair.kl_weight);
+  decoder.tell(model.told.code[pair.z_dim].map(([rest, linear, square]) => rest + weight * (linear + weight * square)));
 }
 
 function addPair() {

@@ -1,0 +1,24 @@
+"""One model for the whole plane of KL weights and latent sizes, on procedural faces.
+
+python -m experiments.train --config=configs/plane_faces.py --workdir=runs/plane_faces
+python -m experiments.plane --workdir=runs/plane_faces
+
+The networks and images of configs/ablation_faces.py; configs/plane_mnist.py says how it works.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ablation_faces
+
+
+def get_config() -> ConfigDict:
+    """Told KL weights from 0.1 to 15 (beta 0.3 to 45) and Z from 2 to 200."""
+    config = ablation_faces.get_config()
+    del config["sweep"]
+    config.model.z_dim = 200
+    config.told = ConfigDict()
+    config.told.kl_weight = (0.1, 15.0)
+    config.told.z_dim = (2, 4, 8, 16, 32, 64, 128, 200)
+    config.optimizer.learning_rate = 6e-3  # 4 times a member's, as on MNIST
+    config.train.epochs = 18
+    return config

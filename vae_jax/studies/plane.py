@@ -1,0 +1,675 @@
+"""The plane of a told model: every KL weight and latent size of it, from one training.
+
+A model that is told KL weight and latent size stands for a whole sweep. Its cells are measured as
+the members of a sweep are, with the same draws, and carry the same figures, so that both stand in
+one report. Where a sweep is given, the gap to each of its members is told: in the objective
+R + beta K, in R at equal K, and in the quality of samples.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from vae_jax import config as configs
+from vae_jax.data.feeds import Feed
+from vae_jax.data.inputs import make_input_stage
+from vae_jax.data.splits import Splits
+from vae_jax.losses import Objective
+from vae_jax.metrics import posterior
+from vae_jax.metrics.feature_distances import small_pixels
+from vae_jax.models.told import Pair
+from vae_jax.models.vae import VAE
+from vae_jax.priors.fitted import normal_prior
+from vae_jax.progress import track
+from vae_jax.report.charts import drawn, new_chart
+from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.report.pictures import labelled_sheet
+from vae_jax.run import Run, run_at, run_splits
+from vae_jax.run_folder import read_rows
+from vae_jax.streams import make_key, stream_key
+from vae_jax.studies import ablation
+from vae_jax.studies.ablation import FIGURES, Cell, figures_table, make_cells, verdict_table
+from vae_jax.studies.sweep_results import (
+    Figures,
+    MeasuredMember,
+    MeasuredSweep,
+    compared_images,
+    floor_figures,
+    image_counts,
+    origin,
+    posterior_figures,
+    prior_samples,
+    read_results,
+    set_figures,
+    split_figures,
+)
+from vae_jax.train.engine import pad_latent
+from vae_jax.train.epoch import EpochMeans, Pace, compiled_steps, run_epoch
+from vae_jax.train.evaluation_steps import EvalCarry, make_eval_step
+from vae_jax.train.rows import complete_row, with_one_sigma
+from vae_jax.train.state import Hyper
+from vae_jax.train.validation import make_feeds
+from vae_jax.types import UserError
+
+WEIGHTS = 5  # KL weights of the plane, at equal ratios
+SPACES = {"pixels": small_pixels}
+BLOCK = 2  # images along a side of a cell of a sheet
+HEAT_MAPS = ("kl", "active_units", "psnr", "sliced_wasserstein")
+BEST = "★"
+SIZE = (5.2, 3.6)  # inches
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is looked at.
+
+    Attributes:
+        kl_weights: Rising; empty for five from end to end of the range, or those of the sweep.
+        sizes: Latent sizes, rising; empty for all that the model is told, or those of the sweep.
+        against: Folder of a sweep to compare with; empty for none.
+    """
+
+    kl_weights: tuple[float, ...] = ()
+    sizes: tuple[int, ...] = ()
+    against: str = ""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all pairs of a run are judged by.
+
+    Attributes:
+        splits: Of its data.
+        feeds: Batches of the held-out splits.
+        floor: Figures of training images in place of samples.
+    """
+
+    splits: Splits
+    feeds: Mapping[str, Feed]
+    floor: Figures
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A figure of the plane beside that of members that were trained for one cell alone.
+
+    Attributes:
+        ours: Of the plane, the mean over its seeds.
+        alone: Of the members, the mean over their seeds.
+        spread: Standard deviation over the members' seeds; NaN for one.
+        seeds: Of the members.
+    """
+
+    ours: float
+    alone: float
+    spread: float
+    seeds: int
+
+    @property
+    def share(self) -> float:
+        """How much the plane's figure is larger, as a share of the members'."""
+        return self.ours / self.alone - 1
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A cell of a sweep and the told model's answer.
+
+    Attributes:
+        z_dim: Latent size.
+        kl_weight: That the members were trained with.
+        asked: That the told model was asked for: the nearest one of its range.
+        objective: R + beta K in nats per image, with the members' beta.
+        recon: R in nats per image where the told model has the members' K; None where it never has.
+        sliced_wasserstein: Of samples.
+    """
+
+    z_dim: int
+    kl_weight: float
+    asked: float
+    objective: Compared
+    recon: Compared | None
+    sliced_wasserstein: Compared | None
+
+    @property
+    def inside(self) -> bool:
+        """Whether the told model was trained for the members' KL weight."""
+        return self.asked == self.kl_weight
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found.
+
+    Attributes:
+        cells: One member per pair and seed, as of a sweep.
+        gaps: To the members of a sweep; empty without one.
+        samples: By pair, decoded points of one seed: `[N, H, W, C]` in [0, 1].
+        reconstructions: By pair, of the first test images.
+        originals: These images.
+    """
+
+    cells: MeasuredSweep
+    gaps: tuple[Gap, ...]
+    samples: dict[Pair, np.ndarray] = field(repr=False)
+    reconstructions: dict[Pair, np.ndarray] = field(repr=False)
+    originals: np.ndarray = field(repr=False)
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What results.json holds."""
+        return {"cells": self.cells.numbers, "gaps": [asdict(gap) for gap in self.gaps]}
+
+
+# Measuring.
+
+
+def measure(planes: Sequence[Run[VAE]], options: Options) -> Result:
+    """Measures every pair of one or several told models that differ in their seed alone.
+
+    Args:
+        planes: Opened by `open_plane`.
+        options: Which pairs, and what to compare them with.
+
+    Returns:
+        The cells, in order of latent size and KL weight.
+
+    Raises:
+        UserError: A model that is told nothing, models of different configs, a pair outside of
+            what they were trained for, or a sweep of other images.
+    """
+    began, first = time.monotonic(), planes[0]
+    _check(planes)
+    sweep = read_results(options.against) if options.against else None
+    pairs = chosen_pairs(first, options, sweep)
+    splits = run_splits(first)
+    feeds = make_feeds(first.config, splits).held_out
+    images = image_counts(splits)
+    if sweep is not None:
+        _check_comparable(first, sweep, images)
+    cells, samples, back = [], {}, {}
+    originals = np.zeros(0)
+    for plane in planes:
+        show = plane is first
+        floor = floor_figures(splits.test, splits.train, plane.config.seed, SPACES)
+        bench = Bench(splits, feeds, floor)
+        for pair in track(pairs, len(pairs), f"Seed {plane.config.seed}", "pairs"):
+            cell, shown_samples, pictures = measure_cell(plane, pair, bench)
+            cells.append(replace(cell, seconds=_training_seconds(plane) / len(pairs)))
+            if show:
+                samples[pair], (originals, back[pair]) = shown_samples, pictures
+    cells.sort(key=lambda cell: (cell.z_dim, cell.kl_weight, cell.seed))
+    measured = MeasuredSweep(
+        workdirs=tuple(str(plane.workdir) for plane in planes),
+        config=first.config,
+        images=images,
+        facts=origin(first.config) | {"checkpoint step": str(first.step)},
+        seconds={
+            "training": sum(_training_seconds(plane) for plane in planes),
+            "measuring": time.monotonic() - began,
+        },
+        differences={},
+        members=tuple(cells),
+    )
+    gaps = () if sweep is None else tuple(find_gaps(measured, sweep))
+    return Result(measured, gaps, samples, back, originals)
+
+
+def _check(planes: Sequence[Run[VAE]]) -> None:
+    first = planes[0]
+    for plane in planes:
+        if plane.model.told is None:
+            raise UserError(
+                f"the model in {str(plane.workdir)!r} is told neither KL weight nor latent size: "
+                "it is one point of a plane; configs/plane_mnist.py trains a whole one"
+            )
+        fields = [configs.flatten(run.config) for run in (first, plane)]
+        differing = [
+            name for name in fields[0].keys() | fields[1].keys()
+            if name not in ("seed", "data.path")
+            and fields[0].get(name) != fields[1].get(name)
+        ]  # fmt: skip
+        if differing:
+            raise UserError(
+                f"the models in {str(first.workdir)!r} and {str(plane.workdir)!r} differ in "
+                f"config.{min(differing)}: only seeds of one model become one page"
+            )
+
+
+def _check_comparable(plane: Run[VAE], sweep: MeasuredSweep, images: Mapping[str, int]) -> None:
+    ours, theirs = plane.config, sweep.config
+    for name, one, other in (
+        ("data.digest", ours.data.digest, theirs.data.digest or ours.data.digest),
+        ("data.image_shape", tuple(ours.data.image_shape), tuple(theirs.data.image_shape)),
+        ("loss.likelihood", ours.loss.likelihood, theirs.loss.likelihood),
+        ("loss.reduction", ours.loss.reduction, theirs.loss.reduction),
+        ("the numbers of images", dict(images), dict(sweep.images)),
+    ):
+        if one != other:
+            raise UserError(
+                f"--against={sweep.workdirs[0]} is a sweep with other images or another objective "
+                f"({name}: {other} there, {one} here); compare with one of the same"
+            )
+
+
+def chosen_pairs(plane: Run[VAE], options: Options, sweep: MeasuredSweep | None) -> list[Pair]:
+    """Returns the pairs of the page, in order of latent size and KL weight.
+
+    Raises:
+        UserError: One that the model was not trained for.
+    """
+    told = plane.model.told
+    assert told is not None
+    own = configs.told_pair(plane.config, Pair())
+    assert own is not None
+    sizes, weights = told.z_dim or (own.z_dim,), (own.kl_weight,)
+    if told.kl_weight:
+        low, high = told.kl_weight
+        inner = np.geomspace(low, high, WEIGHTS)[1:-1]
+        weights = (low, *(float(f"{w:.2g}") for w in inner), high)
+    if sweep is not None:
+        members = [member for member in sweep.members if member.finished]
+        low, high = weights[0], weights[-1]
+        weights = {low, high} | {m.kl_weight for m in members if low <= m.kl_weight <= high}
+        sizes = {m.z_dim for m in members if sizes[0] <= m.z_dim <= sizes[-1]}
+        if not sizes:
+            raise UserError(
+                f"--against={sweep.workdirs[0]} has no latent size that this model was trained for"
+            )
+    asked = [
+        Pair(weight, size)
+        for size in sorted(options.sizes or sizes)
+        for weight in sorted(options.kl_weights or weights)
+    ]
+    for pair in asked:
+        configs.told_pair(plane.config, pair if told.kl_weight else Pair(z_dim=pair.z_dim))
+    return asked
+
+
+def measure_cell(
+    plane: Run[VAE], pair: Pair, bench: Bench
+) -> tuple[MeasuredMember, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Measures a told model at one pair, as a member of a sweep is measured.
+
+    Args:
+        plane: Opened by `open_plane`.
+        pair: KL weight and latent size.
+        bench: What it is judged by.
+
+    Returns:
+        The cell; decoded points of N(0, I); the first test images and their reconstructions.
+    """
+    run, seed, size = _widened(plane, pair), plane.config.seed, int(pair.z_dim)
+    rows, splits = objective_rows(run, bench.feeds, size), bench.splits
+    test, (mean, log_var), pictures = split_figures(run, splits.test, rows["test"])
+    mean, log_var = mean[:, :size], log_var[:, :size]
+    test |= posterior_figures(mean, log_var, seed) | bench.floor
+    figures: dict[str, Figures] = {"test": test, "validation": {}}
+    judged = {"test": splits.test}
+    if splits.validation is not None:
+        row, judged["validation"] = rows["validation"], splits.validation
+        figures["validation"] = split_figures(run, splits.validation, row)[0]
+    real = {name: compared_images(run, split, splits.train) for name, split in judged.items()}
+    prior = normal_prior(run.model.z_dim, len(run.label_names))
+    fake = prior_samples(run, prior, real)
+    shown = fake.pop("shown")
+    with ThreadPoolExecutor() as pool:  # Sorting, which takes most of the time, is done in NumPy.
+        found = {
+            name: pool.submit(set_figures, real[name][0], samples, seed, SPACES)
+            for name, samples in fake.items()
+        }
+    for name, done in found.items():
+        figures[name] |= done.result()
+    member = MeasuredMember(
+        name=f"w{pair.kl_weight:g}-z{size}-s{seed}",
+        z_dim=size,
+        kl_weight=float(pair.kl_weight),
+        learning_rate=float(plane.config.optimizer.learning_rate),
+        seed=seed,
+        status="finished",
+        reason="",
+        step=plane.step,
+        seconds=0.0,
+        config_digest=configs.digest(run.config),
+        curves={},
+        kl_per_dimension=posterior.kl_per_dimension(mean, log_var).tolist(),
+        folder=plane.workdir,
+        **figures,
+    )
+    return member, shown, pictures
+
+
+def _widened(plane: Run[VAE], pair: Pair) -> Run[VAE]:
+    """Returns the run at a pair with the plane's own latent size, the additional weights zero.
+
+    Dimensions that the pair leaves out have then no KL and reach no image, and one program serves
+    all pairs.
+    """
+    told = plane.model.told
+    assert told is not None
+    pair = pair if told.kl_weight else Pair(z_dim=pair.z_dim)
+    run, widest = run_at(plane, pair), run_at(plane, pair._replace(z_dim=plane.model.z_dim))
+    variables = pad_latent(run.variables, widest.variables, run.model.z_dim)
+    return replace(run, model=widest.model, variables=variables)
+
+
+def objective_rows(
+    run: Run[VAE], feeds: Mapping[str, Feed], size: int
+) -> dict[str, dict[str, float]]:
+    """Returns what validation would log of a model: R, K and the loss of every held-out split.
+
+    Args:
+        run: Of one pair, perhaps with more latent dimensions than it uses.
+        feeds: Of the held-out splits.
+        size: Latent dimensions that it uses.
+    """
+    config, model = run.config, run.model
+    loss, stage = config.loss, make_input_stage(config.data)
+    objective = Objective(loss.likelihood, loss.reduction, loss.free_bits, loss.sigma)
+    program = compiled_steps(make_eval_step(model, objective, stage))
+    key = stream_key(make_key(config.seed), "evaluation")
+    mask = (np.arange(model.z_dim) < size).astype(np.float32)
+    hyper = Hyper(float(config.loss.kl_weight), 0.0, jnp.asarray(mask))
+    rows = {}
+    for split, feed in feeds.items():
+        means, carry = EpochMeans(), EvalCarry(run.variables, jnp.zeros((), jnp.int32))
+        for _, metrics in run_epoch(program, carry, feed, key, hyper, Pace()):
+            means.add(metrics)
+        found = with_one_sigma(means.means(), objective, model.image_shape)
+        weight = float(config.loss.kl_weight)
+        rows[split] = complete_row(found, objective, weight, model.image_shape, size, model.sample)
+    return rows
+
+
+def _training_seconds(plane: Run[VAE]) -> float:
+    rows = [row for row in read_rows(plane.workdir) if row["split"] == "train"]
+    return sum(row["images"] / row["images_per_second"] for row in rows)
+
+
+# The gap to models that were trained for one pair alone.
+
+
+def find_gaps(plane: MeasuredSweep, sweep: MeasuredSweep) -> list[Gap]:
+    """Compares a plane with every cell of a sweep that has its latent size.
+
+    Args:
+        plane: Of `measure`.
+        sweep: The members that were trained alone.
+    """
+    ours = {(cell.z_dim, cell.kl_weight): cell for cell in make_cells(plane.members)}
+    weights = sorted({weight for _, weight in ours})
+    gaps = []
+    for alone in make_cells(sweep.members):
+        asked = min(max(alone.kl_weight, weights[0]), weights[-1])
+        cell = ours.get((alone.z_dim, asked))
+        if cell is None or not alone.by_seed("recon"):
+            continue
+        beta = alone.members[0].test["beta"]
+        assert beta is not None
+        rate = np.mean([*alone.by_seed("kl").values()])
+        same_size = [other for other in ours.values() if other.z_dim == alone.z_dim]
+        at_rate = recon_at_rate(same_size, float(rate))
+        gaps.append(
+            Gap(
+                alone.z_dim, alone.kl_weight, asked,
+                objective=_compared(_objective(cell, beta), _objective(alone, beta)),
+                recon=None if at_rate is None
+                else _compared([at_rate], [*alone.by_seed("recon").values()]),
+                sliced_wasserstein=_compared(
+                    [*cell.by_seed("sliced_wasserstein").values()],
+                    [*alone.by_seed("sliced_wasserstein").values()],
+                ) if alone.by_seed("sliced_wasserstein") else None,
+            )
+        )  # fmt: skip
+    return gaps
+
+
+def _objective(cell: Cell, beta: float) -> list[float]:
+    recon, rate = cell.by_seed("recon"), cell.by_seed("kl")
+    return [recon[seed] + beta * rate[seed] for seed in recon]
+
+
+def _compared(ours: Sequence[float], alone: Sequence[float]) -> Compared:
+    spread = float(np.std(alone, ddof=1)) if len(alone) > 1 else math.nan
+    return Compared(float(np.mean(ours)), float(np.mean(alone)), spread, len(alone))
+
+
+def recon_at_rate(cells: Sequence[Cell], rate: float) -> float | None:
+    """Returns R where the curve of one latent size has a given K, between its cells linear in K.
+
+    Args:
+        cells: Of one latent size.
+        rate: K, nats per image.
+
+    Returns:
+        None beyond the ends of the curve.
+    """
+    points = sorted(
+        (float(np.mean([*cell.by_seed("kl").values()])),
+         float(np.mean([*cell.by_seed("recon").values()])))
+        for cell in cells
+    )  # fmt: skip
+    rates, recons = zip(*points, strict=True)
+    return float(np.interp(rate, rates, recons)) if rates[0] <= rate <= rates[-1] else None
+
+
+# The page.
+
+
+def page(result: Result) -> Page:
+    """Returns the page of a plane."""
+    measured = result.cells
+    cells, told = make_cells(measured.members), configs.what_is_told(measured.config)
+    assert told is not None
+    weights = sorted({cell.kl_weight for cell in cells})
+    seeds = len({cell.members[0].seed for cell in cells} | {m.seed for m in measured.members})
+    lead = (
+        f"{ablation.title_of(measured)}: one model for {len(cells)} pairs of KL weight and latent "
+        f"size, trained for {measured.config.train.epochs} epochs on "
+        f"{measured.images['train']:,} images, with {seeds} {'seed' if seeds == 1 else 'seeds'}. "
+        f"It answers for {_range_text(told)}. {_best_sentence(cells)}{gap_sentence(result.gaps)}"
+    )
+    columns = "KL weights from the left: " + ", ".join(f"{w:g}" for w in weights) + "."
+    sections = [
+        Section("Verdicts", tables=[verdict_table(cells)]),
+        Section(
+            "Rate and distortion",
+            "Each line is one latent size over the KL weights w. Down and to the left is better.",
+            [Picture("rate-distortion", ablation.rate_distortion(cells), "R against KL.")],
+        ),
+        _heat_section(cells),
+        *_gap_sections(result.gaps),
+        Section(
+            "Samples",
+            "Decoded points of N(0, I) of one seed: the same points everywhere, of which a smaller "
+            f"latent size sees the first components. {columns}",
+            [Picture("samples", _sheet(result.samples), "KL weight to the right, Z downwards.")],
+        ),
+        Section(
+            "Reconstructions",
+            f"The same test images everywhere, from the means of their posteriors. {columns}",
+            [
+                Picture(
+                    "reconstructions",
+                    _sheet(result.reconstructions, result.originals),
+                    "KL weight to the right, Z downwards; the images themselves in the first row.",
+                )
+            ],
+        ),
+        _number_section(cells, measured),
+    ]
+    facts = {"folder": ", ".join(measured.workdirs)} | measured.facts
+    facts |= {name: ablation.duration(seconds) for name, seconds in measured.seconds.items()}
+    return Page("One training, the whole plane", lead, sections, facts)
+
+
+def _range_text(told: Any) -> str:
+    parts = []
+    if told.kl_weight:
+        parts.append(f"KL weights from {told.kl_weight[0]:g} to {told.kl_weight[1]:g}")
+    if told.z_dim:
+        parts.append(f"latent sizes from {told.z_dim[0]} to {told.z_dim[-1]}")
+    return " and ".join(parts)
+
+
+def _best_sentence(cells: Sequence[Cell]) -> str:
+    choice = ablation.choose(cells, "sliced_wasserstein")
+    if choice is None:
+        return ""
+    best = choice.best
+    distance, floor = best.interval("sliced_wasserstein"), best.interval("sliced_wasserstein_floor")
+    text = f"Samples are nearest to images at Z = {best.z_dim} and KL weight {best.kl_weight:g}"
+    assert distance is not None
+    text += f": a sliced Wasserstein distance of {distance.mean:.4f}"
+    return text + ("." if floor is None else f", where real to real is {floor.mean:.4f}.")
+
+
+def gap_sentence(gaps: Sequence[Gap]) -> str:
+    """Returns how far the plane is from members that were trained alone, in a sentence."""
+    inside = [gap for gap in gaps if gap.inside]
+    if not inside:
+        return ""
+    worst = max(inside, key=lambda gap: gap.objective.share)
+    below = sum(gap.objective.share <= 0 for gap in inside)
+    mean = np.mean([gap.objective.share for gap in inside])
+    return (
+        f" Against members that were trained for one pair alone, R + beta K is {mean:+.2%} on "
+        f"average and {worst.objective.share:+.2%} at worst (Z = {worst.z_dim}, KL weight "
+        f"{worst.kl_weight:g}); {below} of {len(inside)} cells are at or below their members."
+    )
+
+
+def heat_map(
+    cells: Sequence[Cell], values: Mapping[tuple[int, float], float], title: str, form: str,
+    best: tuple[int, float] | None = None, centred: bool = False,
+) -> Image.Image:  # fmt: skip
+    """Draws a figure over the plane, its values written into the cells.
+
+    Args:
+        cells: The plane.
+        values: By latent size and KL weight.
+        title: Of the chart.
+        form: How values are written.
+        best: The cell that gets a star.
+        centred: Colours of both signs around zero.
+    """
+    sizes = sorted({cell.z_dim for cell in cells})
+    weights = sorted({cell.kl_weight for cell in cells})
+    table = np.array([[values.get((size, w), np.nan) for w in weights] for size in sizes])
+    figure, ((axes,),) = new_chart(*SIZE)
+    axes.grid(False)
+    reach = np.nanmax(np.abs(table)) if centred else None
+    axes.imshow(
+        table, aspect="auto", cmap="RdBu_r" if centred else "viridis", alpha=0.75,
+        vmin=None if reach is None else -reach, vmax=reach,
+    )  # fmt: skip
+    for (row, column), value in np.ndenumerate(table):
+        if np.isfinite(value):
+            star = f"{BEST} " if best == (sizes[row], weights[column]) else ""
+            axes.text(
+                column, row, f"{star}{form.format(value)}", ha="center", va="center", fontsize=7.5,
+                fontweight="bold" if star else "normal",
+            )  # fmt: skip
+    axes.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
+    axes.set_yticks(range(len(sizes)), [str(size) for size in sizes])
+    axes.set(title=title, xlabel="KL weight", ylabel="Z")
+    return drawn(figure)
+
+
+def _heat_section(cells: Sequence[Cell]) -> Section:
+    pictures = []
+    for name in HEAT_MAPS:
+        values = {(c.z_dim, c.kl_weight): i.mean for c in cells if (i := c.interval(name))}
+        if not values:
+            continue
+        figure = FIGURES[name]
+        choice = ablation.choose(cells, name) if figure.better else None
+        best = None if choice is None else (choice.best.z_dim, choice.best.kl_weight)
+        caption = f"{figure.title}."
+        if best is not None:
+            caption += f" {BEST}: best on validation, or on test where there is none."
+        floor = cells[0].interval(f"{name}_floor")
+        if floor is not None:
+            caption += f" Real to real: {figure.form.format(floor.mean)}."
+        chart = heat_map(cells, values, figure.title, figure.form, best)
+        pictures.append(Picture(f"heat-{name.replace('_', '-')}", chart, caption))
+    return Section("Over the plane", "Means over seeds, on test images.", pictures)
+
+
+def _gap_sections(gaps: Sequence[Gap]) -> list[Section]:
+    if not gaps:
+        return []
+    rows = []
+    for gap in gaps:
+        where = f"Z = {gap.z_dim}, w = {gap.kl_weight:g}"
+        if not gap.inside:
+            where += f" (asked for {gap.asked:g})"
+        row = [where.replace(" ", ablation.NO_BREAK), *_compared_texts(gap.objective, 1)]
+        row += [*_compared_texts(gap.recon, 1), *_compared_texts(gap.sliced_wasserstein, 4)]
+        rows.append(row)
+    header = ["", "R + beta K", "alone", "gap", "R at equal K", "alone", "gap",
+              "sliced Wasserstein", "alone", "gap"]  # fmt: skip
+    caption = (
+        "The told model beside members that were trained for one cell alone: mean ± standard "
+        "deviation over their seeds, on test images, in nats per image where it is not a distance. "
+        "R at equal K: on the line of the told model at this latent size, where it has the "
+        "members' K. Members whose KL weight lies outside of what the model was trained for are "
+        "set against the nearest one, and count in no summary."
+    )
+    inside = [gap for gap in gaps if gap.inside]
+    pictures = []
+    if inside:
+        shares = {(gap.z_dim, gap.kl_weight): 100 * gap.objective.share for gap in inside}
+        cells = [Cell(gap.z_dim, gap.kl_weight, 0.0, ()) for gap in inside]
+        chart = heat_map(cells, shares, "Gap in R + beta K [%]", "{:+.1f}", centred=True)
+        text = "Gap to the members in R + beta K: below zero, one model is better than its members."
+        pictures.append(Picture("gap", chart, text))
+    return [Section("Gap to a sweep", "", pictures, [Table(header, rows, caption)])]
+
+
+def _compared_texts(compared: Compared | None, digits: int) -> list[str]:
+    if compared is None:
+        return ["–", "–", "–"]
+    ours, alone = f"{compared.ours:,.{digits}f}", f"{compared.alone:,.{digits}f}"
+    if compared.seeds > 1:
+        alone += f" ± {compared.spread:,.{digits}f}"
+    return [ours, alone.replace(" ", ablation.NO_BREAK), f"{compared.share:+.1%}"]
+
+
+def _sheet(images: Mapping[Pair, np.ndarray], originals: np.ndarray | None = None) -> Image.Image:
+    """A block of images per pair: KL weight to the right, latent size downwards."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for pair, some in images.items():
+        rows.setdefault(f"Z = {pair.z_dim}", []).append(_block(some))
+    columns = max(len(blocks) for blocks in rows.values())
+    named = [(name, np.stack(blocks)) for name, blocks in rows.items()]
+    if originals is not None:
+        named.insert(0, ("images", _block(originals)[None]))
+    return labelled_sheet(named, columns)
+
+
+def _block(images: np.ndarray) -> np.ndarray:
+    """`[N, H, W, C]` to `[2 H, 2 W, C]` of the first four."""
+    lines = [np.concatenate(list(images[i : i + BLOCK]), axis=1) for i in (0, BLOCK)]
+    return np.concatenate(lines, axis=0)
+
+
+def _number_section(cells: Sequence[Cell], measured: MeasuredSweep) -> Section:
+    spread = "Mean ± standard deviation over seeds [95 % interval]." if any(
+        len(cell.members) > 1 for cell in cells
+    ) else "Of one seed."  # fmt: skip
+    count = f"{measured.images['compared']:,} prior samples against as many test images."
+    tables = [
+        figures_table(cells, ablation.OBJECTIVE, f"On all test images. {spread}"),
+        figures_table(cells, ablation.QUALITY, f"{count} {spread}"),
+    ]
+    return Section("Numbers", tables=tables)
