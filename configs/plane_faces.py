@@ -3,7 +3,8 @@
 python -m experiments.train --config=configs/plane_faces.py --workdir=runs/plane_faces
 python -m experiments.plane --workdir=runs/plane_faces
 
-The networks and images of configs/ablation_faces.py; configs/plane_mnist.py says how it works.
+The networks and images of configs/ablation_faces.py; configs/plane_mnist.py says how it works. Not
+trained to the end yet.
 """
 
 from ml_collections import ConfigDict
@@ -19,6 +20,6 @@ def get_config() -> ConfigDict:
     config.told = ConfigDict()
     config.told.kl_weight = (0.1, 15.0)
     config.told.z_dim = (2, 4, 8, 16, 32, 64, 128, 200)
-    config.optimizer.learning_rate = 6e-3  # 4 times a member's, as on MNIST
+    config.optimizer.learning_rate = 6e-3  # 4 times a member's, as on MNIST; not tuned
     config.train.epochs = 18
     return config

