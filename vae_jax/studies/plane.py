@@ -63,6 +63,7 @@ from vae_jax.types import UserError
 WEIGHTS = 5  # KL weights of the plane, at equal ratios
 SPACES = {"pixels": small_pixels}
 BLOCK = 2  # images along a side of a cell of a sheet
+SHOWN_HEIGHT = 64  # pixels at least, of an image of a sheet
 HEAT_MAPS = ("kl", "active_units", "psnr", "sliced_wasserstein")
 BEST = "★"
 SIZE = (5.2, 3.6)  # inches
@@ -569,7 +570,7 @@ def heat_map(
     axes.grid(False)
     reach = np.nanmax(np.abs(table)) if centred else None
     axes.imshow(
-        table, aspect="auto", cmap="RdBu_r" if centred else "viridis", alpha=0.75,
+        table, aspect="auto", cmap="RdBu_r" if centred else "viridis", alpha=0.45,
         vmin=None if reach is None else -reach, vmax=reach,
     )  # fmt: skip
     for (row, column), value in np.ndenumerate(table):
@@ -658,7 +659,9 @@ def _sheet(images: Mapping[Pair, np.ndarray], originals: np.ndarray | None = Non
 
 
 def _block(images: np.ndarray) -> np.ndarray:
-    """`[N, H, W, C]` to `[2 H, 2 W, C]` of the first four."""
+    """`[N, H, W, C]` to one picture of the first four, small ones enlarged."""
+    enlarge = max(1, SHOWN_HEIGHT // images.shape[1])
+    images = images.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     lines = [np.concatenate(list(images[i : i + BLOCK]), axis=1) for i in (0, BLOCK)]
     return np.concatenate(lines, axis=0)
 
