@@ -3,8 +3,9 @@
 python -m experiments.explore --workdir=runs/faces --out=explorer.html
 
 The file opens from disk in any browser of today; it loads nothing and needs no server. Directions
-come from codes of the test split, a Gaussian to draw from is fitted to codes of training images;
---data says where the images lie if they have been moved.
+come from codes of the test split. Random points are those of N(0, I) and of the Gaussians and
+mixtures that experiments.fit_prior kept; without one a Gaussian is fitted to codes of training
+images. --data says where the images lie if they have been moved.
 """
 
 from __future__ import annotations

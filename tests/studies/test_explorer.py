@@ -9,12 +9,14 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from told_models import told_config
 
 from configs import faces, tiny
@@ -22,9 +24,19 @@ from vae_jax.config import what_is_told
 from vae_jax.metrics.densities import normal
 from vae_jax.models.told import Pair
 from vae_jax.models.vae import at_pair, make_vae
-from vae_jax.priors.fitted import Codes, fit_prior
+from vae_jax.priors import learned
+from vae_jax.priors.fitted import Codes, fit_prior, fit_to_run
 from vae_jax.priors.fitted import draw as draw_points
-from vae_jax.run import decode, network_shapes, open_plane, open_run, prior_latents, run_at
+from vae_jax.priors.kept import keep_prior
+from vae_jax.run import (
+    decode,
+    network_shapes,
+    open_plane,
+    open_run,
+    prior_latents,
+    read_latents,
+    run_at,
+)
 from vae_jax.streams import make_key
 from vae_jax.studies import paths
 from vae_jax.studies.explorer import explorer, network
@@ -198,25 +210,24 @@ def test_points_are_those_of_the_command_line_bit_for_bit():
 
 
 FITTED = """
-const { gaussian, points, labels } = input;
-return points.map(([seed, index], i) => {
-  const noise = priorPoint(seed, index, gaussian.cholesky.length);
-  return Array.from(gaussianPoint(gaussian, noise, labels[i]));
-});
+const { law, seed, labels } = input;
+return labels.map((label, i) => Array.from(fittedPoint(law, seed, i, label)));
 """
 
 
 @needs_node
-def test_fitted_points_are_those_of_the_prior():
+@pytest.mark.parametrize("kind", ["gaussian", "mixture"])
+def test_fitted_points_are_those_of_the_prior(kind):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (200, 2)).astype("f4")
-    z = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3)) + labels @ rng.normal(size=(2, 3))
-    prior = fit_prior("gaussian", Codes(z.astype("f4"), labels), None, seed=0)
-    wanted = draw_points(prior, seed=7, count=4, labels=labels[:4])
-    gaussian = json.loads(explorer.inside_html(explorer.gaussian(prior)))
-    asked = {"gaussian": gaussian, "points": [(7, i) for i in range(4)]}
-    found = in_node(FITTED, asked | {"labels": labels[:4].tolist()})
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    apart = 8 * rng.integers(-1, 2, (200, 1))  # clusters, of which a mixture takes several
+    z = apart + rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3)) + labels @ np.ones((2, 3))
+    prior = fit_prior(kind, Codes(z.astype("f4"), labels), None, seed=0)
+    wanted = draw_points(prior, seed=7, count=40, labels=labels[:40])
+    law = json.loads(explorer.inside_html(explorer.law(prior, kind)))
+    assert (len(law["components"]) > 1) == (kind == "mixture")
+    found = in_node(FITTED, {"law": law, "seed": 7, "labels": labels[:40].tolist()})
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 @needs_node
@@ -257,14 +268,19 @@ def test_the_sources_are_short():
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory, tiny_store):
-    """Of a model that was trained for an epoch on images with three attributes."""
+def explored(tmp_path_factory, tiny_store):
+    """A model that was trained for an epoch on images with three attributes."""
     config = tiny.get_config()
     config.data.name, config.data.path = "celeba", str(tiny_store)
     config.train.epochs = 1
     workdir = tmp_path_factory.mktemp("explored") / "a<b>"
     fit(config, workdir, lambda _: None)
-    return explorer.measure(open_run(workdir), explorer.Options())
+    return open_run(workdir)
+
+
+@pytest.fixture(scope="module")
+def result(explored):
+    return explorer.measure(explored, explorer.Options())
 
 
 def test_directions_are_one_deviation_of_the_codes(result):
@@ -283,6 +299,25 @@ def test_directions_are_one_deviation_of_the_codes(result):
             np.linalg.norm(one["direction"]), np.sqrt(unit @ covariance @ unit)
         )
     assert len(space["codes"]) == explorer.CODES and result.rounding < 1
+
+
+def test_the_page_offers_the_priors_that_the_run_keeps(explored, result, monkeypatch):
+    (own,) = result.space["laws"]
+    assert own["title"] == "a Gaussian fitted for this page"
+    monkeypatch.setattr(learned, "STEPS", 1)
+    monkeypatch.setattr(learned, "EVERY", 1)
+    for kind, name in (("gaussian", "gaussian"), ("mixture", "blobs"), ("flow", "flow")):
+        keep_prior(explored, fit_to_run(explored, kind, name=name))
+    (explored.workdir / "priors" / "torn.npz").write_bytes(b"PK")
+    found = explorer.measure(explored, explorer.Options())
+    titles = [one["title"] for one in found.space["laws"]]
+    assert titles == ["the prior blobs (a mixture)", "the prior gaussian"]
+    told = found.facts["priors that this page leaves out"]
+    assert "flow (it is a network of its own); torn (" in told and "torn.npz is damaged" in told
+    monkeypatch.setattr(explorer, "PRIOR_NUMBERS", 10)
+    found = explorer.measure(explored, explorer.Options())
+    assert [one["title"] for one in found.space["laws"]] == [own["title"]]
+    assert "numbers are too many" in found.facts["priors that this page leaves out"]
 
 
 def test_the_page_holds_everything_and_loads_nothing(result, tmp_path):
@@ -398,6 +433,64 @@ def test_a_browser_moves_what_the_sliders_say(result, tmp_path):
     np.testing.assert_allclose(found["quarter"], quarter, rtol=1e-5)
     assert found["shelf"] == len(codes) and found["walking"] == "true"
     assert found["loaded"] == [] and "Walking" in found["status"]
+
+
+# Presses the buttons that save, and leaves what a browser would have put on the disk.
+SAVE = (
+    USE.partition("(async")[0]
+    + """
+const saved = {}, blobs = new Map();
+// The browser's clock jumps ahead where no timer is near; encoding takes real time.
+const ticking = setInterval(() => {}, 1);
+const make = URL.createObjectURL;
+URL.createObjectURL = (blob) => {
+  const url = make.call(URL, blob);
+  blobs.set(url, blob);
+  return url;
+};
+const bytesOf = async (blob) => Array.from(new Uint8Array(await blob.arrayBuffer()));
+HTMLAnchorElement.prototype.click = function () { saved[this.download] = blobs.get(this.href); };
+(async () => {
+  showPoint(33, 5);
+  await frame();
+  for (const id of ["save-image", "save-latents", "save-shelf"]) byId(id).click();
+  while (Object.keys(saved).length < 3) await frame();
+  const found = {};
+  for (const [name, blob] of Object.entries(saved)) found[name] = await bytesOf(blob);
+  const outcome = document.createElement("pre");
+  outcome.id = "outcome";
+  outcome.textContent = JSON.stringify(found);
+  document.body.append(outcome);
+  clearInterval(ticking);
+})();
+"""
+)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_what_the_page_saves_is_what_the_command_line_takes(explored, result, tmp_path):
+    path = explorer.write_explorer(tmp_path / "e.html", result)
+    saved = in_browser(path, SAVE, "--virtual-time-budget=100000")
+    assert set(saved) == {"image.png", "latents.json", "shelf.json"}
+    for name, data in saved.items():
+        (tmp_path / name).write_bytes(bytes(data))
+    z = read_latents(tmp_path / "latents.json", 4)
+    np.testing.assert_allclose(z, prior_latents(33, 6, 4)[5:], rtol=1e-5)
+    shelf = read_latents(tmp_path / "shelf.json", 4)
+    np.testing.assert_allclose(shelf, [one["z"] for one in result.space["codes"]], rtol=1e-4)
+
+    command = ["--latents_in", tmp_path / "latents.json", "--out", tmp_path / "again.png"]
+    command += ["--arrays", tmp_path / "again.npy", "--workdir", explored.workdir]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.sample", *map(str, command)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (again,) = np.load(tmp_path / "again.npy")
+    picture = np.asarray(Image.open(tmp_path / "image.png").convert("RGB"))
+    assert np.abs(picture - 255 * again).max() <= 1.51
 
 
 TELL = (

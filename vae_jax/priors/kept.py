@@ -80,6 +80,11 @@ def _belongs(run: Run[VAE]) -> dict[str, Any]:
     }
 
 
+def kept_names(run: Run[VAE]) -> list[str]:
+    """Returns the names of the priors in the run folder, whatever they were fitted to."""
+    return sorted(path.stem for path in (run.workdir / FOLDER).glob("*.npz"))
+
+
 def open_prior(run: Run[VAE], name: str) -> Prior:
     """Reads a prior of a run and verifies it.
 
@@ -94,7 +99,7 @@ def open_prior(run: Run[VAE], name: str) -> Prior:
         return normal_prior(run.model.z_dim, len(run.label_names))
     path = run.workdir / FOLDER / f"{name}.npz"
     if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.npz"))) or "none"
+        there = ", ".join(kept_names(run)) or "none"
         raise UserError(
             f"{str(run.workdir)!r} has no prior {name!r} (there: {there}); fit one with "
             f"python -m experiments.fit_prior --workdir={run.workdir} --kind=gaussian"

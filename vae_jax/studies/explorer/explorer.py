@@ -23,6 +23,7 @@ from vae_jax.metrics import posterior
 from vae_jax.models.told import Pair
 from vae_jax.models.vae import VAE, at_pair
 from vae_jax.priors.fitted import Prior, fit_to_run
+from vae_jax.priors.kept import kept_names, open_prior
 from vae_jax.run import (
     Run,
     Subject,
@@ -34,10 +35,12 @@ from vae_jax.run import (
 )
 from vae_jax.studies.explorer.network import Network, plain_network
 from vae_jax.studies.paths import attribute_vectors, halves, label_table, separation
+from vae_jax.types import UserError
 
 PRINCIPAL = 16  # directions with a slider
 CODES = 8  # encoded images on the shelf
 CHECKED = 64  # points whose images are compared
+PRIOR_NUMBERS = 80_000  # of all kept priors together: 0.8 MB
 SCRIPTS = ("draws", "product", "decoder", "geometry", "page")
 DIGITS = 6  # of the numbers beside the weights
 _TEMPLATES = Environment(
@@ -76,7 +79,7 @@ class Result:
             `image_shape`; `offset` and `deviations` `[Z]` of the aggregate posterior;
             `principal` and `attributes`, each a list of `name`, `hint` and `direction` `[Z]`, one
             deviation long; `components` with `kl` in nats and `active`; `codes` of images;
-            `gaussian`, fitted to codes of training images; `condition`, what a conditional model
+            `laws` to draw from besides N(0, I), see `law`; `condition`, what a conditional model
             is told; and of a told model `told`, see `told_by_slider`.
         rounding: Largest change of a pixel, in steps of 1/255, that float16 weights make in
             images of `CHECKED` points of N(0, I).
@@ -109,6 +112,7 @@ def measure(run: Run[VAE], options: Options, plane: Run[VAE] | None = None) -> R
     moments = posterior.moments(seen.mean, seen.log_var)
     chosen = chosen_images(CODES, len(seen.mean), options.seed)
     kl = posterior.kl_per_dimension(seen.mean, seen.log_var)
+    laws, left_out = _laws(run, options.count)
     space = {
         "z_dim": run.model.z_dim,
         "image_shape": run.model.image_shape,
@@ -125,7 +129,7 @@ def measure(run: Run[VAE], options: Options, plane: Run[VAE] | None = None) -> R
             }
             for i in chosen.tolist()
         ],
-        "gaussian": gaussian(fit_to_run(run, "gaussian", count=options.count)),
+        "laws": laws,
         "condition": {"kind": run.config.data.condition, "names": run.label_names},
     }
     facts = run.provenance | {
@@ -133,6 +137,8 @@ def measure(run: Run[VAE], options: Options, plane: Run[VAE] | None = None) -> R
         "images": f"{len(seen.mean):,}",
         "seed": str(options.seed),
     }
+    if left_out:
+        facts["priors that this page leaves out"] = "; ".join(left_out)
     title = f"The latent space of {run.workdir.resolve().name}"
     if run.pair is not None:
         space = _padded(space, whole.model.z_dim) | {"told": told_by_slider(whole.model, run.pair)}
@@ -183,12 +189,54 @@ def _attributes(
     return found
 
 
-def gaussian(prior: Prior) -> dict[str, Any]:
-    """Returns a Gaussian's mean `[1 + L, Z]` by label and the rows of its lower triangle."""
-    location = np.array(prior.location)
-    location[0] += np.asarray(prior.density.mean)
-    rows = np.asarray(prior.density.cholesky)
-    return {"location": location, "cholesky": [row[: i + 1] for i, row in enumerate(rows)]}
+def _laws(run: Run[VAE], count: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """The run's Gaussians and mixtures, a new Gaussian if it keeps none; and what is left out."""
+    laws, left_out, room = [], [], PRIOR_NUMBERS
+    for name in kept_names(run):
+        try:
+            prior = open_prior(run, name)
+        except UserError as error:
+            left_out.append(f"{name} ({error})")
+            continue
+        if prior.kind not in ("gaussian", "mixture"):
+            left_out.append(f"{name} (it is a network of its own)")
+            continue
+        size = sum(array.size for array in prior.density)
+        if size > room:
+            left_out.append(f"{name} (its {size:,} numbers are too many)")
+            continue
+        room -= size
+        laws.append(law(prior, f"the prior {name}" + f" (a {prior.kind})" * (name != prior.kind)))
+    if not any(one["kind"] == "gaussian" for one in laws):
+        own = fit_to_run(run, "gaussian", count=count)
+        laws.insert(0, law(own, "a Gaussian fitted for this page"))
+    return laws, left_out
+
+
+def law(prior: Prior, title: str) -> dict[str, Any]:
+    """Returns a Gaussian or a mixture of them as plain data.
+
+    `location` is the mean of codes `[1 + L, Z]` by label; each of `components` has a `log_weight`,
+    a `mean` `[Z]` around it, and the rows of a lower triangle, `cholesky`.
+    """
+    if prior.kind == "mixture":
+        parts = zip(*(np.asarray(array) for array in prior.density), strict=True)
+    else:
+        parts = [(0.0, *(np.asarray(array) for array in prior.density))]
+    components = [
+        {
+            "log_weight": log_weight,
+            "mean": mean,
+            "cholesky": [row[: i + 1] for i, row in enumerate(triangle)],
+        }
+        for log_weight, mean, triangle in parts
+    ]
+    return {
+        "title": title,
+        "kind": prior.kind,
+        "location": prior.location,
+        "components": components,
+    }
 
 
 def _padded(space: dict[str, Any], z_dim: int) -> dict[str, Any]:
@@ -203,7 +251,17 @@ def _padded(space: dict[str, Any], z_dim: int) -> dict[str, Any]:
         for name in ("principal", "attributes")
     }
     rows = [np.eye(z_dim)[i, : i + 1] for i in range(space["z_dim"], z_dim)]
-    gaussian = space["gaussian"]
+    laws = [
+        one
+        | {
+            "location": np.pad(one["location"], ((0, 0), (0, more))),
+            "components": [
+                part | {"mean": longer(part["mean"]), "cholesky": [*part["cholesky"], *rows]}
+                for part in one["components"]
+            ],
+        }
+        for one in space["laws"]
+    ]
     return (
         space
         | ways
@@ -213,10 +271,7 @@ def _padded(space: dict[str, Any], z_dim: int) -> dict[str, Any]:
             "deviations": np.pad(space["deviations"], (0, more), constant_values=1),
             "components": {name: longer(each) for name, each in space["components"].items()},
             "codes": [one | {"z": longer(one["z"])} for one in space["codes"]],
-            "gaussian": {
-                "location": np.pad(gaussian["location"], ((0, 0), (0, more))),
-                "cholesky": [*gaussian["cholesky"], *rows],
-            },
+            "laws": laws,
         }
     )
 

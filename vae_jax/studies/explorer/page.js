@@ -206,10 +206,14 @@ function whole(input) {
   return Number.isFinite(value) ? Math.min(MAX_UINT, Math.max(0, value)) : 0;
 }
 
-// A point of N(0, I) or of the Gaussian that was fitted to the codes.
+function addLaws() {
+  byId("law").append(...model.laws.map(({ title }, i) => element("option", { value: i, textContent: title })));
+}
+
+// A point of N(0, I) or of a law that was fitted to codes.
 function randomPoint(seed, index) {
-  const noise = priorPoint(seed, index, model.z_dim);
-  return byId("law").value === "normal" ? noise : gaussianPoint(model.gaussian, noise, shown.labels);
+  const fitted = model.laws[byId("law").value];
+  return fitted ? fittedPoint(fitted, seed, index, shown.labels) : priorPoint(seed, index, model.z_dim);
 }
 
 function showPoint(seed, index) {
@@ -395,6 +399,7 @@ function start() {
   addDirections("principal", model.principal);
   addDirections("attributes", model.attributes);
   addComponents();
+  addLaws();
   dragDirections(byId("image"));
   connect();
   for (const { z, labels, name } of model.codes) keep(Float32Array.from(z), Float32Array.from(labels), name);
