@@ -222,11 +222,17 @@ def page(result: Result) -> Page:
     ]
     for space in numbers["spaces"]:
         titles = {f"{space}_{name}": name.replace("_", " ") for name in IN_SPACE}
-        text = "The model's own encoder; models cannot be ranked by it."
+        text = (
+            "Frechet distance: lower is better. Precision: share of samples near real images; "
+            "recall: of real images near samples; density and coverage: the same with balls around "
+            "real images alone. Real images against others are the floor."
+        )
+        if space == "encoder_mean":
+            text += " This is the model's own encoder: models cannot be ranked by it."
         sections.append(
             Section(
                 f"Features: {SPACE_NAMES[space]}",
-                text if space == "encoder_mean" else "",
+                text,
                 tables=[_table(rows, titles, "{:.3f}")],
             )
         )
@@ -260,7 +266,12 @@ def closed(rows: Mapping[str, Mapping[str, float]], name: str, figure: str) -> f
 
 
 def _lead(rows: Mapping[str, Any], distances: Mapping[str, str]) -> str:
-    sentences = []
+    sentences = [
+        "Points of N(0, I) and of priors that were fitted to the codes of training images were "
+        "decoded, with the same seeds, and compared with test images. Distances, each with the "
+        "nearest fitted prior, and the share that it closes of the gap between N(0, I) and decoded "
+        "codes:"
+    ]
     for figure, title in distances.items():
         best = min(_fitted(rows), key=lambda name: rows[name][figure])
         share = closed(rows, best, figure)
