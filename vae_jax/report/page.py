@@ -172,6 +172,11 @@ def write_run_index(workdir: str | Path) -> Path:
     return write_file(workdir / PAGE, render(page, links).encode())
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number and its noun, such as "1 seed" or "1,000 images"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def text_table(table: Table) -> str:
     """Returns a table as aligned text: the first column to the left, the others to the right."""
     lines = [list(table.header), *(list(row) for row in table.rows)]

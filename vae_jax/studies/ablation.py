@@ -21,7 +21,7 @@ from PIL import Image
 from vae_jax.metrics.intervals import Interval, interval_of, paired_difference
 from vae_jax.priors.fitted import KINDS, TITLES
 from vae_jax.report.charts import COLOURS, drawn, new_chart
-from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.report.page import Page, Picture, Section, Table, counted
 from vae_jax.studies.cells import Cell, make_cells
 from vae_jax.studies.linear_forecast import forecast_section
 from vae_jax.studies.sweep_results import MeasuredMember, MeasuredSweep
@@ -537,8 +537,8 @@ def _lead(result: MeasuredSweep) -> str:
     images, config = result.images, result.config
     text = (
         f"{title_of(result)}: {finished} of {len(result.members)} models finished "
-        f"{config.train.epochs} epochs on {images['train']:,} images, with {seeds} "
-        f"{'seed' if seeds == 1 else 'seeds'} of everything that is drawn by chance "
+        f"{counted(config.train.epochs, 'epoch')} on {images['train']:,} images, with "
+        f"{counted(seeds, 'seed')} of everything that is drawn by chance "
         f"({config.loss.likelihood}, {config.loss.reduction}). Numbers are those of "
         f"{images['test']:,} test images; what is called best was chosen on "
     )

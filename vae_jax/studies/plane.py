@@ -31,7 +31,7 @@ from vae_jax.models.vae import VAE
 from vae_jax.priors.fitted import normal_prior
 from vae_jax.progress import track
 from vae_jax.report.charts import drawn, new_chart
-from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.report.page import Page, Picture, Section, Table, counted
 from vae_jax.report.pictures import labelled_sheet
 from vae_jax.run import Run, run_at, run_splits
 from vae_jax.run_folder import read_rows
@@ -475,8 +475,8 @@ def page(result: Result) -> Page:
     seeds = len({cell.members[0].seed for cell in cells} | {m.seed for m in measured.members})
     lead = (
         f"{ablation.title_of(measured)}: one model for {len(cells)} pairs of KL weight and latent "
-        f"size, trained for {measured.config.train.epochs} epochs on "
-        f"{measured.images['train']:,} images, with {seeds} {'seed' if seeds == 1 else 'seeds'}. "
+        f"size, trained for {counted(measured.config.train.epochs, 'epoch')} on "
+        f"{measured.images['train']:,} images, with {counted(seeds, 'seed')}. "
         f"It answers for {_range_text(told)}. {_best_sentence(cells)}{gap_sentence(result.gaps)}"
     )
     columns = "KL weights from the left: " + ", ".join(f"{w:g}" for w in weights) + "."

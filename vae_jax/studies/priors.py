@@ -21,7 +21,7 @@ from vae_jax.models.vae import VAE
 from vae_jax.priors.fitted import NORMAL, TITLES, Prior, codes_of, draw
 from vae_jax.progress import progress
 from vae_jax.report.charts import COLOURS, drawn, new_chart
-from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.report.page import Page, Picture, Section, Table, counted
 from vae_jax.report.pictures import labelled_sheet
 from vae_jax.run import Run, decode, open_subject, run_splits
 from vae_jax.streams import make_key
@@ -215,7 +215,7 @@ def page(result: Result) -> Page:
         Section("Samples of one seed", pictures=[Picture("samples", sheet, look)]),
         Section(
             "How near to real images",
-            f"{numbers['points']:,} images per row and {len(numbers['seeds'])} seeds.",
+            f"{numbers['points']:,} images per row and {counted(len(numbers['seeds']), 'seed')}.",
             [Picture("distances", _chart(rows, distances), chart)],
             [_gap_table(rows, distances), _table(rows, _level_titles(numbers), "{:.4f}")],
         ),

@@ -27,7 +27,7 @@ from vae_jax.priors.fitted import draw
 from vae_jax.priors.kept import open_prior
 from vae_jax.progress import progress
 from vae_jax.report.charts import COLOURS, drawn, new_chart
-from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.report.page import Page, Picture, Section, Table, counted
 from vae_jax.report.pictures import labelled_sheet
 from vae_jax.run import Run, Subject, decode, encode, encode_subject, open_subject
 from vae_jax.streams import make_key
@@ -351,7 +351,7 @@ def page(results: Mapping[str, Result]) -> Page:
     first = next(iter(results.values())).numbers
     lead = (
         f"{first['points']:,} random latent points of each kind were decoded with "
-        f"{len(first['seeds'])} seed{'s' * (len(first['seeds']) > 1)} and compared with as many "
+        f"{counted(len(first['seeds']), 'seed')} and compared with as many "
         "real images. "
         + " ".join(_finding(name, result.numbers) for name, result in results.items())
     )
@@ -414,8 +414,9 @@ def _run_section(name: str, result: Result) -> Section:
         for row in [*numbers["rows"], {"name": "real images to real images"} | numbers["floor"]]
     ]
     caption = (
-        f"Mean ± deviation over {len(numbers['seeds'])} seeds, {numbers['points']:,} points and as "
-        "many real images each. The last row is the floor: what a perfect model would reach."
+        f"Mean ± deviation over {counted(len(numbers['seeds']), 'seed')}, {numbers['points']:,} "
+        "points and as many real images each. The last row is the floor: what a perfect model "
+        "would reach."
     )
     table = Table(["points", *(title for title, _ in COLUMNS.values())], rows, caption)
     look = "Decoded points of each row, of the first seed. Which rows are images of the data?"
