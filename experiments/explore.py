@@ -28,8 +28,9 @@ def main() -> None:
     from vae_jax.run import open_plane, run_at
     from vae_jax.studies.explorer.explorer import Options, measure, write_explorer
 
-    plane = open_plane(WORKDIR.value, STEP.value, data=_DATA.value)
-    run = run_at(plane, asked_pair())
+    pair = asked_pair()
+    plane = open_plane(WORKDIR.value, STEP.value, data=_DATA.value, asked=pair)
+    run = run_at(plane, pair)
     result = measure(run, Options(_SPLIT.value, _COUNT.value, _SEED.value), plane)
     path = write_explorer(_OUT.value, result, publish.command())
     print(f"wrote {path} ({path.stat().st_size:,} bytes); open it in a browser")

@@ -116,8 +116,7 @@ def open_run(
     >>> images.shape
     (4, 16, 16, 3)
     """
-    configs.told_pair(_config(workdir, "run", data), pair)  # Refused before anything is read.
-    return run_at(open_plane(workdir, step, networks, data), pair)
+    return run_at(open_plane(workdir, step, networks, data, pair), pair)
 
 
 def open_plane(
@@ -125,9 +124,14 @@ def open_plane(
     step: int | None = None,
     networks: tuple[str, ...] = NETWORKS,
     data: str | None = None,
+    asked: Pair = CONFIGS_OWN,
 ) -> Run[VAE]:
-    """Opens a trained VAE without choosing a pair, for `run_at`; see `open_run`."""
+    """Opens a trained VAE without choosing a pair, for `run_at`; see `open_run`.
+
+    A pair that will be asked for is refused before anything large is read.
+    """
     config = _config(workdir, "run", data)
+    configs.told_pair(config, asked)
     model = make_vae(config.model, config.data.image_shape, configs.what_is_told(config))
     saved = SavedSteps(Path(workdir) / CHECKPOINTS)
     label_names = _label_names(saved, workdir, step)

@@ -85,7 +85,7 @@ def rows_of(page):
 
 def test_the_page_gives_numbers_with_error_and_floor():
     images = np.zeros((3, 28, 28, 1), np.float32)
-    facts = {"split": "test", "images": "100", "seed": "3"}
+    facts = {"split": "test", "images": "100", "seed": "3", "prior": "normal"}
     page = evaluation.page(
         evaluation.Result(facts, NUMBERS, np.array([4, 1, 2]), (images, images), images)
     )

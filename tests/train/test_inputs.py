@@ -65,7 +65,7 @@ def batch(seed=0):
 def plain_step(setup):
     """The training step written without any stage between images and model."""
 
-    def draw(batch, key):
+    def draw(batch, key, hyper):
         targets = batch.images.astype(jnp.float32) / 255.0
         return Examples(targets, targets, batch.weights, None)
 
@@ -102,7 +102,7 @@ jitted_pair = jax.jit(training_pair, static_argnums=0)
 class Echo:
     """Stands in for a model: its logits are a function of the inputs alone."""
 
-    style, sample = BlockStyle(), True
+    style, sample, told = BlockStyle(), True, None
 
     def clone(self, style):
         return self

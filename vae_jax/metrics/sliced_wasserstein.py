@@ -16,7 +16,7 @@ import math
 import operator
 from collections.abc import Sequence
 from functools import partial, reduce
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -248,7 +248,7 @@ def sliced_wasserstein(
     )
 
 
-def sliced_wasserstein_floor(real: np.ndarray, key: jax.Array, **options: int) -> SetDistance:
+def sliced_wasserstein_floor(real: np.ndarray, key: jax.Array, **options: Any) -> SetDistance:
     """Measures two disjoint random halves of `real`: what a perfect model would reach.
 
     Args:
