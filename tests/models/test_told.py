@@ -103,8 +103,10 @@ def test_a_told_model_is_opened_at_a_pair_before_it_encodes_or_decodes():
         model.apply(variables, jnp.zeros((1, 4)), method="decode")
 
 
-@pytest.mark.parametrize("norm", ["batch", "none"])
-@pytest.mark.parametrize("names", [BOTH, ("kl_weight",), ("z_dim",)])
+@pytest.mark.parametrize(
+    ("norm", "names"),
+    [("batch", BOTH), ("batch", ("kl_weight",)), ("batch", ("z_dim",)), ("none", BOTH)],
+)
 def test_a_pair_folded_into_the_weights_is_the_told_model_at_this_pair(norm, names):
     """Also with dense layers and labels, whose rows follow those of z."""
     fields = {"model.norm": norm, "model.encoder.dense": (5,)}

@@ -1,5 +1,7 @@
 """The sequence of measurements, with hand-made speeds in place of measured ones."""
 
+import pytest
+
 from configs import tiny
 from experiments.speed import compare as comparing
 from experiments.speed.compare import Comparison
@@ -26,6 +28,7 @@ def test_best_batch_is_found_compared_and_run_whole(monkeypatch):
     assert list(result["batch_sizes"]) == ["8", "16", "32", "64", "128"]
 
 
+@pytest.mark.slow
 def test_every_layer_is_profiled():
     rows = profile_layers(tiny.get_config())
     names = ["encoder/conv_0", "encoder/conv_1", "encoder/mean", "encoder/log_var"]

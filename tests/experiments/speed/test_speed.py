@@ -46,6 +46,7 @@ def test_against_plain_flax_from_the_command_line(command, tmp_path):
         assert text in shown
 
 
+@pytest.mark.slow
 def test_flax_computes_our_loss_and_other_weights_do_not(tmp_path):
     model = {"norm": "none", "activation": "relu", "decoder_dense_activation": "relu"}
     folder = make_folder(tmp_path, "train", **model)
