@@ -34,6 +34,7 @@ def main() -> None:
     result = measure(run, Options(_SPLIT.value, _COUNT.value, _SEED.value), plane)
     path = write_explorer(_OUT.value, result, publish.command())
     print(f"wrote {path} ({path.stat().st_size:,} bytes); open it in a browser")
+    command_line.tell((), "sample", workdir=WORKDIR.value)
 
 
 if __name__ == "__main__":
