@@ -384,18 +384,27 @@ const point = () => Array.from(currentPoint());
   found.walking = byId("walk").getAttribute("aria-pressed");
   found.loaded = performance.getEntriesByType("resource").map((entry) => entry.name);
   found.status = byId("status").textContent;
-  const outcome = document.createElement("pre");
-  outcome.id = "outcome";
-  outcome.textContent = JSON.stringify(found);
-  document.body.append(outcome);
+  report(found);
 })();
 """
 
 
+REPORT = """
+function report(found) {
+  const outcome = document.createElement("pre");
+  outcome.id = "outcome";
+  outcome.textContent = JSON.stringify(found);
+  document.body.append(outcome);
+}
+"""
+
+
 def in_browser(path, script, *flags):
-    """What a script added to a page leaves in the element #outcome."""
+    """What a script that was added to a page reports."""
     probed = path.with_stem("probed")
-    probed.write_text(path.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    probed.write_text(
+        path.read_text().replace("</body>", f"<script>{REPORT}{script}</script></body>")
+    )
     options = [
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
         "--no-first-run", f"--user-data-dir={path.parent / 'user'}", *flags, "--dump-dom",
@@ -457,10 +466,7 @@ HTMLAnchorElement.prototype.click = function () { saved[this.download] = blobs.g
   while (Object.keys(saved).length < 3) await frame();
   const found = {};
   for (const [name, blob] of Object.entries(saved)) found[name] = await bytesOf(blob);
-  const outcome = document.createElement("pre");
-  outcome.id = "outcome";
-  outcome.textContent = JSON.stringify(found);
-  document.body.append(outcome);
+  report(found);
   clearInterval(ticking);
 })();
 """
@@ -505,10 +511,7 @@ for (const place of [[0, 2], [0.5, 1], [1, 0]]) {
   found.pairs.push({ ...pair });
   found.pixels.push(Array.from(byId("image").getContext("2d").getImageData(0, 0, 16, 16).data));
 }
-const outcome = document.createElement("pre");
-outcome.id = "outcome";
-outcome.textContent = JSON.stringify(found);
-document.body.append(outcome);
+report(found);
 """
 )
 
@@ -539,10 +542,7 @@ const times = Array.from({ length: 60 }, (_, i) => {
   draw(byId("image"), z, []);
   return performance.now() - start;
 });
-const outcome = document.createElement("pre");
-outcome.id = "outcome";
-outcome.textContent = JSON.stringify(times);
-document.body.append(outcome);
+report(times);
 """
 
 

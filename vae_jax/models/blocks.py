@@ -89,12 +89,12 @@ class BlockStyle:
         return jnp.dtype(jnp.bfloat16) if self.dtype == "bfloat16" else None
 
     def initializer(self, in_axis: int = -2, out_axis: int = -1) -> nn.initializers.Initializer:
-        """The initializer of kernels with these axes of input and output features."""
+        """Returns the initializer of kernels with these axes of input and output features."""
         scale, mode, distribution = KERNEL_INITS[self.kernel_init]
         return nn.initializers.variance_scaling(scale, mode, distribution, in_axis, out_axis)
 
     def activate(self, x: jax.Array, activation: str | None = None) -> jax.Array:
-        """Apply the style's activation, or the one named."""
+        """Applies the style's activation, or the one named."""
         functions: dict[str, Callable[[jax.Array], jax.Array]] = {
             "leaky_relu": lambda v: jax.nn.leaky_relu(v, self.negative_slope),
             "relu": jax.nn.relu,
@@ -112,7 +112,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-        """`[..., F]` to `[..., F]`; needs the stream `dropout` unless deterministic."""
+        """Maps `[..., F]` to `[..., F]`; needs the stream `dropout` unless deterministic."""
         if deterministic or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
@@ -127,7 +127,7 @@ class AlphaDropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-        """`[..., F]` to `[..., F]`; needs the stream `dropout` unless deterministic."""
+        """Maps `[..., F]` to `[..., F]`; needs the stream `dropout` unless deterministic."""
         if deterministic or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
@@ -138,7 +138,7 @@ class AlphaDropout(nn.Module):
 
 
 def dense(features: int, style: BlockStyle, name: str) -> nn.Dense:
-    """A dense layer `[B, F]` to `[B, features]` in the style's type and initialisation."""
+    """Returns a dense layer, `[B, F]` to `[B, features]`, in the style's type."""
     initializer = style.initializer()
     return nn.Dense(features, kernel_init=initializer, dtype=style.compute_dtype, name=name)
 
@@ -257,7 +257,7 @@ class ConvBlock(nn.Module):
 
 
 def layer_names(stack: Stack) -> tuple[str, ...]:
-    """`conv_0`, `conv_1`, ...: the names of the convolutional layers."""
+    """Returns `conv_0`, `conv_1`, ...: the names of the convolutional layers."""
     return tuple(f"conv_{i}" for i in range(len(stack.filters)))
 
 
@@ -273,7 +273,7 @@ def conv_layers(
     remat: bool = False,
     image_gradient: bool = False,
 ) -> jax.Array:
-    """Apply the first layers within the module that calls this, which owns their parameters.
+    """Applies the first layers within the module that calls this, which owns their parameters.
 
     Args:
         stack: the layers.
@@ -320,7 +320,7 @@ class Features(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """`[B, H, W, C]` in [0, 1] to feature maps `[B, h, w, f]`, at least float32.
+        """Maps `[B, H, W, C]` in [0, 1] to feature maps `[B, h, w, f]`, at least float32.
 
         Unlike the networks themselves it is differentiable with respect to the images.
         """
@@ -333,7 +333,7 @@ class Features(nn.Module):
 def layer_features(
     stack: Stack, style: BlockStyle, variables: Mapping[str, Any], layer: str
 ) -> jax.tree_util.Partial:
-    """The feature maps of a layer as a function of images; only layers up to it are computed.
+    """Returns a layer's feature maps as a function of images; later layers are not computed.
 
     Args:
         stack: all convolutional layers of the network.

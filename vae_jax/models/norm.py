@@ -17,7 +17,7 @@ def _counted(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array
 
 
 def batch_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of each channel over the images that count.
+    """Returns the mean and biased variance of each channel over the images that count.
 
     Sums over the pixels of an image come first, so that the mask weights `[B, C]` sums instead of
     every pixel; on a CPU this is several times faster than a masked mean over `[B, H, W, C]`.
@@ -39,12 +39,12 @@ def batch_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.
 
 
 def _of_channels(values: jax.Array) -> jax.Array:
-    """`[C]` or `[B, C]` to what broadcasts over `[B, H, W, C]`."""
+    """Shapes `[C]` or `[B, C]` so that it broadcasts over `[B, H, W, C]`."""
     return values[None, None, None, :] if values.ndim == 1 else values[:, None, None, :]
 
 
 def _like(values: jax.Array, scale: jax.Array) -> jax.Array:
-    """`[C]` to what can be multiplied by a scale `[C]` or `[B, C]`."""
+    """Shapes `[C]` so that it can be multiplied by a scale `[C]` or `[B, C]`."""
     return values if scale.ndim == 1 else values[None, :]
 
 
@@ -63,7 +63,7 @@ def _standardised(
 def normalise(
     x: jax.Array, mask: jax.Array | None, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalise by the moments of the batch (Ioffe & Szegedy 2015, gradients as there).
+    """Normalises by the moments of the batch (Ioffe & Szegedy 2015, gradients as there).
 
     The hand-written gradient reads `x` and the cotangent twice, in plain sums of products, where
     that of `jax.grad` writes several arrays of their size in between.

@@ -123,11 +123,11 @@ class VAE(nn.Module):
     def encode(
         self, images: jax.Array, labels: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """`[B, H, W, C]` to mean and log_var `[B, Z]`, with running statistics."""
+        """Maps `[B, H, W, C]` to mean and log_var `[B, Z]`, with running statistics."""
         return self.encoder(images, False, labels, code=self._code(0))
 
     def decode(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """`[B, Z]` to logits `[B, H, W, C]`, with running statistics."""
+        """Maps `[B, Z]` to logits `[B, H, W, C]`, with running statistics."""
         return self.decoder(z, False, labels, code=self._code(0))
 
     if TYPE_CHECKING:  # Modules are hashable by their fields, which Flax's annotations leave out.
@@ -152,7 +152,7 @@ def logits_of(
 def make_vae(
     model: Mapping[str, Any], image_shape: tuple[int, int, int], told: Told | None = None
 ) -> VAE:
-    """Build the model of `config.model`.
+    """Builds the model of `config.model`.
 
     Args:
         model: the fields of `config.model`; an unknown one raises.

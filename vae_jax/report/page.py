@@ -16,13 +16,20 @@ from vae_jax.files import json_bytes, write_file, write_files
 from vae_jax.report.pictures import png_bytes
 
 PAGE, RESULTS = "index.html", "results.json"
-_TEMPLATES = Environment(
-    loader=PackageLoader("vae_jax.report", "."),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+
+
+def templates(package: str) -> Environment:
+    """Returns the templates that lie in a package; all text is escaped, and none may be missing."""
+    return Environment(
+        loader=PackageLoader(package, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+_TEMPLATES = templates("vae_jax.report")
 RUN_PICTURES = {
     "curves": "The loss and its parts R and K after each epoch. Where the loss of images that were "
     "never trained on rises, while that of training falls, the model learns by heart.",

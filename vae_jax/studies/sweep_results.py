@@ -470,7 +470,7 @@ def chosen_rows(split: ImageSet, count: int, seed: int) -> np.ndarray:
 def prior_samples(
     run: Run[VAE], prior: Prior, real: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
 ) -> dict[str, np.ndarray]:
-    """Decoded points of a prior: for each split as many as images, told the same; and `shown`."""
+    """Decodes points of a prior: for each split as many as images, told the same; and `shown`."""
     count, parts = 0, {"shown": slice(SHOWN_SAMPLES)}
     for name, (images, _) in real.items():
         # Choosing on validation must not profit from the samples that test judges: its own points.

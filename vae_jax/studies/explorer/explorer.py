@@ -15,7 +15,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vae_jax.files import json_bytes, write_file
@@ -24,6 +23,7 @@ from vae_jax.models.told import Pair
 from vae_jax.models.vae import VAE, at_pair
 from vae_jax.priors.fitted import Prior, fit_to_run
 from vae_jax.priors.kept import kept_names, open_prior
+from vae_jax.report.page import templates
 from vae_jax.run import (
     Run,
     Subject,
@@ -43,13 +43,7 @@ CHECKED = 64  # points whose images are compared
 PRIOR_NUMBERS = 80_000  # of all kept priors together: 0.8 MB
 SCRIPTS = ("draws", "product", "decoder", "geometry", "page")
 DIGITS = 6  # of the numbers beside the weights
-_TEMPLATES = Environment(
-    loader=PackageLoader("vae_jax.studies.explorer", "."),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATES = templates("vae_jax.studies.explorer")
 
 
 @dataclass(frozen=True)
