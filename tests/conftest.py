@@ -7,7 +7,9 @@ from pathlib import Path
 # Tests spend most of their time compiling: less optimisation, and one cache of programs for all
 # workers and for the command lines that they start. Set before JAX is imported.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false",
 )
 _CACHE = tempfile.TemporaryDirectory(prefix="vae_jax_tests_", ignore_cleanup_errors=True)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)

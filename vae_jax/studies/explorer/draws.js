@@ -102,30 +102,3 @@ const noiseOf = (key, zDim) => Float32Array.from({ length: zDim }, (_, j) => nor
 
 // Point `index` of a seed, as a Float32Array of Z components; it follows N(0, I).
 const priorPoint = (seed, index, zDim) => noiseOf(pointKey(seed, index), zDim);
-
-// The same point of a Gaussian or a mixture of them that was fitted to codes: the mean, which may
-// depend on labels, plus a triangle times noise. It is that of `experiments.sample --prior` up to
-// rounding, because the sums here are of float64.
-function fittedPoint({ kind, location, components }, seed, index, labels) {
-  let key = pointKey(seed, index), [chosen] = components;
-  if (kind === "mixture") {
-    chosen = chooseComponent(components, split(key, 0));
-    key = split(key, 1);
-  }
-  const noise = noiseOf(key, chosen.mean.length);
-  return noise.map((_, i) => {
-    let sum = location[0][i] + chosen.mean[i];
-    labels.forEach((label, k) => { sum += label * location[1 + k][i]; });
-    chosen.cholesky[i].forEach((factor, j) => { sum += factor * noise[j]; });
-    return sum;
-  });
-}
-
-// A component by its weight: that of the largest log weight plus Gumbel noise, as JAX chooses.
-function chooseComponent(components, key) {
-  const scores = components.map(({ log_weight }, k) => {
-    const uniform = Math.max((bitsOf(key, k) >>> 9) * 2 ** -23, 2 ** -126);
-    return log_weight - Math.log(-Math.log(uniform));
-  });
-  return components[scores.indexOf(Math.max(...scores))];
-}

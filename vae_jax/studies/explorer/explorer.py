@@ -2,13 +2,14 @@
 
 The file opens from disk and loads nothing. What it is built from lies beside this module:
 `explorer.html` and `explorer.css`, and in the order in which they are read `draws.js` (JAX's random
-points), `product.js` (matrix products), `decoder.js`, `geometry.js` and `page.js`.
+points), `product.js` (matrix products), `decoder.js`, `priors.js`, `geometry.js` and `page.js`.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from vae_jax.files import json_bytes, write_file
 from vae_jax.metrics import posterior
 from vae_jax.models.told import Pair
 from vae_jax.models.vae import VAE, at_pair
-from vae_jax.priors.fitted import Prior, fit_to_run
+from vae_jax.priors.fitted import TITLES, Prior, fit_to_run
 from vae_jax.priors.kept import kept_names, open_prior
+from vae_jax.priors.learned import BLOCKS, FREQUENCIES, ODE_STEPS, WIDTH, Learned
 from vae_jax.report.page import templates
 from vae_jax.run import (
     Run,
@@ -40,8 +42,8 @@ from vae_jax.types import UserError
 PRINCIPAL = 16  # directions with a slider
 CODES = 8  # encoded images on the shelf
 CHECKED = 64  # points whose images are compared
-PRIOR_NUMBERS = 80_000  # of all kept priors together: 0.8 MB
-SCRIPTS = ("draws", "product", "decoder", "geometry", "page")
+PRIOR_BYTES = 1_050_000  # of all kept priors together
+SCRIPTS = ("draws", "product", "decoder", "priors", "geometry", "page")
 DIGITS = 6  # of the numbers beside the weights
 _TEMPLATES = templates("vae_jax.studies.explorer")
 
@@ -184,23 +186,23 @@ def _attributes(
 
 
 def _laws(run: Run[VAE], count: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """The run's Gaussians and mixtures, a new Gaussian if it keeps none; and what is left out."""
-    laws, left_out, room = [], [], PRIOR_NUMBERS
+    """The run's priors, and a new Gaussian if it keeps none; and what is left out."""
+    laws, left_out, room = [], [], PRIOR_BYTES
     for name in kept_names(run):
         try:
             prior = open_prior(run, name)
         except UserError as error:
             left_out.append(f"{name} ({error})")
             continue
-        if prior.kind not in ("gaussian", "mixture"):
-            left_out.append(f"{name} (it is a network of its own)")
-            continue
-        size = sum(array.size for array in prior.density)
+        found = law(
+            prior, f"the prior {name}" + f" (a {TITLES[prior.kind]})" * (name != prior.kind)
+        )
+        size = len(inside_html(found))
         if size > room:
-            left_out.append(f"{name} (its {size:,} numbers are too many)")
+            left_out.append(f"{name} (its {size:,} bytes are too many)")
             continue
         room -= size
-        laws.append(law(prior, f"the prior {name}" + f" (a {prior.kind})" * (name != prior.kind)))
+        laws.append(found)
     if not any(one["kind"] == "gaussian" for one in laws):
         own = fit_to_run(run, "gaussian", count=count)
         laws.insert(0, law(own, "a Gaussian fitted for this page"))
@@ -208,15 +210,17 @@ def _laws(run: Run[VAE], count: int) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def law(prior: Prior, title: str) -> dict[str, Any]:
-    """Returns a Gaussian or a mixture of them as plain data.
+    """Returns a prior as plain data.
 
     `location` is the mean of codes `[1 + L, Z]` by label; each of `components` has a `log_weight`,
-    a `mean` `[Z]` around it, and the rows of a lower triangle, `cholesky`.
+    a `mean` `[Z]` around it, and the rows of a lower triangle, `cholesky`. A learned prior has one
+    component, by which its points were whitened, and a `network`.
     """
-    if prior.kind == "mixture":
-        parts = zip(*(np.asarray(array) for array in prior.density), strict=True)
-    else:
-        parts = [(0.0, *(np.asarray(array) for array in prior.density))]
+    density, more = prior.density, {}
+    if isinstance(density, Learned):
+        density, more = density.white, _network(prior.kind, density)
+    arrays = [np.asarray(array) for array in density]
+    parts = zip(*arrays, strict=True) if prior.kind == "mixture" else [(0.0, *arrays)]
     components = [
         {
             "log_weight": log_weight,
@@ -230,7 +234,35 @@ def law(prior: Prior, title: str) -> dict[str, Any]:
         "kind": prior.kind,
         "location": prior.location,
         "components": components,
+    } | more
+
+
+def _network(kind: str, density: Learned) -> dict[str, Any]:
+    """The network that draws: its arrays in the order of its layers, as float16 in base64."""
+    params, z_dim = density.params, len(density.white.mean)
+    if kind == "flow":
+        body, last, inputs = params["Body_0"], params["Dense_0"], z_dim + 2 * FREQUENCIES
+        more = {"frequencies": FREQUENCIES, "steps": ODE_STEPS}
+    else:
+        body, last, inputs = params["decoder"], params["mean"], z_dim
+        more = {"deviation": math.exp(params["log_var"] / 2)}
+    layers = [body["Dense_0"]]
+    for i in range(BLOCKS):
+        layers += [body[f"LayerNorm_{i}"], body[f"Dense_{i + 1}"]]
+    arrays = [
+        layer[name]
+        for layer in [*layers, last]
+        for name in ("scale", "kernel", "bias")
+        if name in layer
+    ]
+    network = {
+        "inputs": inputs,
+        "width": WIDTH,
+        "blocks": BLOCKS,
+        "outputs": z_dim,
+        "weights": base64.b64encode(b"".join(a.astype("<f2").tobytes() for a in arrays)).decode(),
     }
+    return {"network": network} | more
 
 
 def _padded(space: dict[str, Any], z_dim: int) -> dict[str, Any]:
@@ -244,18 +276,6 @@ def _padded(space: dict[str, Any], z_dim: int) -> dict[str, Any]:
         name: [one | {"direction": longer(one["direction"])} for one in space[name]]
         for name in ("principal", "attributes")
     }
-    rows = [np.eye(z_dim)[i, : i + 1] for i in range(space["z_dim"], z_dim)]
-    laws = [
-        one
-        | {
-            "location": np.pad(one["location"], ((0, 0), (0, more))),
-            "components": [
-                part | {"mean": longer(part["mean"]), "cholesky": [*part["cholesky"], *rows]}
-                for part in one["components"]
-            ],
-        }
-        for one in space["laws"]
-    ]
     return (
         space
         | ways
@@ -265,7 +285,6 @@ def _padded(space: dict[str, Any], z_dim: int) -> dict[str, Any]:
             "deviations": np.pad(space["deviations"], (0, more), constant_values=1),
             "components": {name: longer(each) for name, each in space["components"].items()},
             "codes": [one | {"z": longer(one["z"])} for one in space["codes"]],
-            "laws": laws,
         }
     )
 

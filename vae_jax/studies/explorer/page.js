@@ -212,8 +212,8 @@ function addLaws() {
 
 // A point of N(0, I) or of a law that was fitted to codes.
 function randomPoint(seed, index) {
-  const fitted = model.laws[byId("law").value];
-  return fitted ? fittedPoint(fitted, seed, index, shown.labels) : priorPoint(seed, index, model.z_dim);
+  const fitted = model.laws[byId("law").value], zDim = model.z_dim;
+  return fitted ? fittedPoint(fitted, seed, index, shown.labels, zDim) : priorPoint(seed, index, zDim);
 }
 
 function showPoint(seed, index) {
