@@ -84,9 +84,10 @@ function makeNetwork({ inputs, width, blocks, outputs, weights }) {
 }
 
 function throughDense({ kernel, bias }, x) {
-  const sums = Float64Array.from(bias);
-  for (let i = 0, from = 0; i < x.length; i++) {
-    for (let j = 0; j < sums.length; j++) sums[j] += x[i] * kernel[from++];
+  const sums = Float64Array.from(bias), width = sums.length;
+  for (let i = 0, from = 0; i < x.length; i++, from += width) {
+    const value = x[i];
+    for (let j = 0; j < width; j++) sums[j] += value * kernel[from + j];
   }
   return sums;
 }
