@@ -133,10 +133,16 @@ def _gather(
 
 def _descriptors_in_units(pixels: np.ndarray, of: np.ndarray) -> np.ndarray:
     """Patches `[N, 49 C]` with each channel in deviations of the set `of` from its mean."""
-    mean, deviation = of.mean(axis=0, dtype=np.float64), of.std(axis=0, dtype=np.float64)
-    scaled = pixels - mean.astype(np.float32)[None]
-    scaled /= np.maximum(deviation, SMALLEST_DEVIATION).astype(np.float32)[None]
-    return scaled.reshape(-1, PATCH * PATCH * pixels.shape[1])
+    # NumPy is many times faster along long rows than across three channels.
+    rows = np.ascontiguousarray(of.T)
+    mean, deviation = rows.mean(axis=1, dtype=np.float64), rows.std(axis=1, dtype=np.float64)
+    deviation = np.maximum(deviation, SMALLEST_DEVIATION)
+    mean, deviation = (
+        np.tile(each.astype(np.float32), PATCH * PATCH) for each in (mean, deviation)
+    )
+    scaled = pixels.reshape(-1, len(mean)) - mean[None]
+    scaled /= deviation[None]
+    return scaled
 
 
 def _distances(
