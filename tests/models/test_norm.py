@@ -35,7 +35,7 @@ def test_it_is_the_layer_of_flax_with_values_statistics_and_gradients():
             y, moved = apply({**variables, "params": params}, x)
             return jnp.sum(jnp.sin(y)), (y, moved)
 
-        return jax.grad(loss, argnums=(0, 1), has_aux=True)(variables["params"], x)
+        return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], x)
 
     one = both(lambda v, x: ours.apply(v, x, True, mask, mutable=["batch_stats"]))
     other = both(
@@ -60,9 +60,11 @@ def test_hand_written_gradients_are_those_of_the_formula(mask):
         scale, bias = jnp.asarray([0.5, -1.0, 2.0]), jnp.asarray([0.1, 0.2, 0.3])
         counted = jnp.asarray(mask)
 
+        @jax.jit
         def ours(x, scale, bias):
             return normalise(x, counted, scale, bias, 1e-3)[0]
 
+        @jax.jit
         def formula(x, scale, bias):
             return plainly_normalised(x, mask, scale, bias, 1e-3)
 

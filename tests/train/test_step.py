@@ -42,7 +42,7 @@ def test_one_step_is_adam_on_the_gradient_of_reconstruction_plus_kl():
         kl = -0.5 * (1 + output.log_var - output.mean**2 - jnp.exp(output.log_var)).sum(-1)
         return jnp.mean(bce + 3.0 * kl)
 
-    value, grads = jax.value_and_grad(loss)(state.params)
+    value, grads = jax.jit(jax.value_and_grad(loss))(state.params)
     adam = optax.adam(1e-3, eps=1e-8)
     updates, _ = adam.update(grads, adam.init(state.params))
     expected = optax.apply_updates(state.params, updates)
@@ -70,7 +70,7 @@ def test_without_sampling_the_step_is_that_of_a_plain_autoencoder():
         p = jax.nn.sigmoid(logits)
         return -jnp.mean((x * jnp.log(p) + (1 - x) * jnp.log(1 - p)).mean(-1).sum(axis=(1, 2)))
 
-    value, grads = jax.value_and_grad(loss)(state.params)
+    value, grads = jax.jit(jax.value_and_grad(loss))(state.params)
     moved, metrics = jax.jit(setup.train_step)(state, images, setup.run_key, setup.hyper)
     assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
     assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-3)
