@@ -16,7 +16,7 @@ from vae_jax.train.trainer import fit
 
 
 def prepare(call: Call) -> Result:
-    """Side: the folder's JPEGs, resized to the variant; counts workers' start and writing."""
+    """Prepares the folder's JPEGs, resized to the variant; counts workers' start and writing."""
     with tempfile.TemporaryDirectory(dir=call.folder) as out:
         began = time.monotonic()
         jpegs, size = call.folder / faces.IMAGE_FOLDER, int(call.variant)
@@ -25,7 +25,7 @@ def prepare(call: Call) -> Result:
 
 
 def sweep(call: Call) -> Result:
-    """Side: the whole sweep, or the member that the variant names, from the process's start."""
+    """Trains the whole sweep, or the member that the variant names, from the process's start."""
     config = configs.from_json(TaskFolder(call.folder).task.config)
     members = {member.name: member for member in sweep_members(config)}
     images = len(open_splits(config.data).train) * config.train.epochs

@@ -103,7 +103,7 @@ def _best_seconds(function: Callable[[], jax.Array]) -> float:
 
 
 def run(call: Call) -> Result:
-    """Side: the machine in words, its peaks in operations and bytes per second, and its load."""
+    """Describes the machine: in words, its peaks in operations and bytes per second, its load."""
     del call
     load = os.getloadavg()[0]
     accelerated = jax.default_backend() != "cpu"

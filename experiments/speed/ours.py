@@ -71,7 +71,7 @@ class Training:
         return {name: float(metrics[name]) for name in ("loss", "grad_norm")}
 
     def step(self) -> int:
-        """One call of the program."""
+        """Calls the program once."""
         return next(self._calls)
 
     def synchronize(self) -> None:
@@ -121,17 +121,17 @@ def _by_path(params: Any) -> dict[str, np.ndarray]:
 
 
 def train(call: Call) -> Result:
-    """Side: training."""
+    """Measures training."""
     return run_side(call, Training(TaskFolder(call.folder)))
 
 
 def decode(call: Call) -> Result:
-    """Side: decoding."""
+    """Measures decoding."""
     return run_side(call, Decoding(TaskFolder(call.folder)))
 
 
 def whole_run(call: Call) -> Result:
-    """Side: the config's epochs of as many images as the variant says, the pool's in turn."""
+    """Trains the config's epochs of as many images as the variant says, the pool's in turn."""
     folder = TaskFolder(call.folder)
     config, images = configs.from_json(folder.task.config), folder.images()
     split = ImageSet(images, np.arange(int(call.variant)) % len(images))

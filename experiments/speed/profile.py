@@ -168,7 +168,7 @@ def _layer_functions(config: ConfigDict, layer: Layer, first: bool) -> dict[str,
 
 
 def run(call: Call) -> Result:
-    """Side: the profile of the folder's config on its first batch."""
+    """Profiles the folder's config on its first batch."""
     folder = TaskFolder(call.folder)
     config = configs.from_json(folder.task.config)
     images = jnp.asarray(folder.images()[: config.train.batch_size])

@@ -45,10 +45,10 @@ PILLOW = Program("pillow", f"{_HERE}.peers.pillow:run", "96")
 
 
 def whole_run(count: int) -> Program:
-    """A training run of ours on `count` images, from the start of its process to the last step."""
+    """Returns a training on `count` images, from the start of its process to the last step."""
     return Program("whole run", f"{_HERE}.ours:whole_run", str(count))
 
 
 def sweep(member: str = "") -> Program:
-    """Trains a sweep as one command, or one of its members as a run of its own."""
+    """Returns a sweep as one command, or one of its members as a run of its own."""
     return Program(member or "sweep", f"{_HERE}.commands:sweep", member)

@@ -20,7 +20,7 @@ from vae_jax.streams import make_key
 
 
 def apply_layer(task: Task, layer: dict[str, Any], x: jax.Array, train: bool) -> jax.Array:
-    """One layer with norm and activation, as submodules of the calling module."""
+    """Applies one layer with norm and activation, as submodules of the calling module."""
     name, kind, shape = layer["name"], layer["kind"], layer["outputs"]
     common = {"dtype": jnp.dtype(task.dtype), "use_bias": layer["bias"], "name": name}
     if kind == "dense":
@@ -152,12 +152,12 @@ class FlaxPeer:
         self._state = self._state.replace(params=unflatten_dict(params))
 
     def loss_and_gradient_norm(self, images: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
-        """By the gradient of the training step; the state stays."""
+        """Takes the gradient of the training step; the state stays."""
         (loss, _), grads = jax.jit(partial(gradient, self._task))(self._state, images, noise)
         return float(loss), float(optax.tree.norm(grads))
 
     def train_step(self) -> int:
-        """One call for a batch."""
+        """Trains on a batch in one call."""
         images = self._images[next(self._batches)]
         self._state, self._metrics = self._train_step(self._state, images, make_key(1))
         return len(images)
@@ -167,11 +167,11 @@ class FlaxPeer:
         jax.block_until_ready(self._metrics)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """One call for the points."""
+        """Decodes the points in one call."""
         variables = {"params": self._state.params, "batch_stats": self._state.batch_stats}
         return np.asarray(self._decode(variables, z))
 
 
 def run(call: Call) -> Result:
-    """Side: plain Flax."""
+    """Measures plain Flax."""
     return run_peer(call, lambda task, _: FlaxPeer(task))

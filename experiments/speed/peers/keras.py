@@ -18,7 +18,7 @@ from experiments.speed.side import Call, Result, Task  # noqa: E402
 
 
 def apply_layer(task: Task, layer: dict[str, Any], x: Any) -> Any:
-    """One layer with norm and activation, in Keras' functional style."""
+    """Applies one layer with norm and activation, in Keras' functional style."""
     name, kind, shape = layer["name"], layer["kind"], layer["outputs"]
     if kind == "dense":
         x = keras.layers.Dense(math.prod(shape), name=name)(keras.layers.Flatten()(x))
@@ -116,14 +116,14 @@ class KerasPeer:
         getattr(getattr(self._model, network).get_layer(owner), attribute).assign(value)
 
     def loss_and_gradient_norm(self, images: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
-        """By the loss of the training step, not compiled."""
+        """Takes the loss of the training step, not compiled."""
         with tf.GradientTape() as tape:
             loss = self._model.loss_of(images.astype(np.float32) / 255.0, noise)
         grads = tape.gradient(loss, self._model.trainable_variables)
         return float(loss), float(tf.linalg.global_norm(grads))
 
     def train_step(self) -> int:
-        """One call for a batch."""
+        """Trains on a batch in one call."""
         self._logs = self._model.train_function(self._batches)
         return self._model.task.batch_size
 
@@ -132,7 +132,7 @@ class KerasPeer:
         self._logs["loss"].numpy()
 
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """One call for the points."""
+        """Decodes the points in one call."""
         return self._decode(z).numpy()
 
     def _decoded(self, z: Any) -> Any:
@@ -140,5 +140,5 @@ class KerasPeer:
 
 
 def run(call: Call) -> Result:
-    """Side: Keras, variant 'graph' or 'jit'."""
+    """Measures Keras, variant 'graph' or 'jit'."""
     return run_peer(call, KerasPeer)

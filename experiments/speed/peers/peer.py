@@ -34,7 +34,7 @@ class Peer(Protocol):
         ...
 
     def loss_and_gradient_norm(self, images: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
-        """Of a training step on `[B, H, W, C]` uint8 and `[B, Z]`, without taking it."""
+        """Returns them for a step on `[B, H, W, C]` uint8 and `[B, Z]`, without taking it."""
         ...
 
     def train_step(self) -> int:
@@ -62,7 +62,7 @@ class PeerSide:
             self._latents = folder.latents()
 
     def check(self) -> dict[str, float]:
-        """With our weights: loss and gradient norm, or the spread of decoded pixels."""
+        """Computes with our weights: loss and gradient norm, or the spread of decoded pixels."""
         layers = self._folder.task.layers
         for path, value in self._folder.weights().items():
             network, layer_name, name = path.split("/", 2)

@@ -32,7 +32,7 @@ def prepare_share(paths: list[Path], size: int, barrier, results) -> None:
 
 
 def run(call: Call) -> Result:
-    """Side: the folder's JPEGs, resized to the variant."""
+    """Resizes the folder's JPEGs to the variant."""
     paths = sorted((call.folder / "img_align_celeba").iterdir())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     context = multiprocessing.get_context("spawn")

@@ -47,7 +47,7 @@ def convolution(layer: dict[str, Any]) -> nn.Module:
 
 
 def mirrored(shape: Sequence[int]) -> np.ndarray:
-    """Where the features of a mirrored `[H, W, C]` are in the image; a `[F]` stays as it is."""
+    """Returns where the features of a mirrored `[H, W, C]` are in the image; a `[F]` stays."""
     order = np.arange(math.prod(shape)).reshape(shape)
     return (order[::-1, ::-1] if len(shape) == 3 else order).ravel()
 
@@ -137,11 +137,11 @@ class TorchPeer:
         self._batches = shuffled_batches(len(images), self._task.batch_size)
 
     def take(self, network: str, layer: dict[str, Any], name: str, value: np.ndarray) -> None:
-        """Mirrored and transposed."""
+        """Mirrors and transposes."""
         self._model.get_submodule(f"{network}.{layer['name']}").take(name, value)
 
     def loss_and_gradient_norm(self, images: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
-        """By the loss of the training step, not compiled."""
+        """Takes the loss of the training step, not compiled."""
         images, noise = (torch.from_numpy(array).to(DEVICE) for array in (images, noise))
         loss = self._loss(images.flip(1, 2), noise)
         grads = torch.autograd.grad(loss, list(self._model.parameters()))
@@ -164,7 +164,7 @@ class TorchPeer:
 
     @torch.inference_mode()
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """One call for the points."""
+        """Decodes the points in one call."""
         return self._decode(torch.from_numpy(z).to(DEVICE)).permute(0, 2, 3, 1).cpu().numpy()
 
     def _loss(self, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -186,5 +186,5 @@ class TorchPeer:
 
 
 def run(call: Call) -> Result:
-    """Side: PyTorch, variant 'eager' or 'compile'."""
+    """Measures PyTorch, variant 'eager' or 'compile'."""
     return run_peer(call, TorchPeer)
