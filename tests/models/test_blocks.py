@@ -67,3 +67,18 @@ def test_an_unknown_layer_is_answered_with_the_valid_ones(networks):
     _, stack, style, variables, _, _ = networks["classifier"]
     with pytest.raises(UserError, match="'conv_3' is not a layer.*conv_0, conv_1, conv_2"):
         layer_features(stack, style, variables, "conv_3")
+
+
+def test_features_that_are_asked_for_again_are_not_compiled_again(networks):
+    """A sweep asks for each of its members: new programs for each would fill the memory."""
+    _, stack, style, variables, images, _ = networks["classifier"]
+    traced = []
+
+    @jax.jit
+    def program(layer, images):
+        traced.append(images.shape)
+        return layer(images)
+
+    for _ in range(2):
+        program(layer_features(stack, style, variables, "conv_0"), images)
+    assert len(traced) == 1

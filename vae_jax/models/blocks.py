@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -351,5 +351,10 @@ def layer_features(
     names = layer_names(stack)
     if layer not in names:
         raise UserError(f"{layer!r} is not a layer of this network; valid are {', '.join(names)}")
-    features = Features(stack, style, names.index(layer) + 1)
-    return jax.tree_util.Partial(features.apply, dict(variables))
+    return jax.tree_util.Partial(_features(stack, style, names.index(layer) + 1), dict(variables))
+
+
+@lru_cache(maxsize=64)
+def _features(stack: Stack, style: BlockStyle, count: int) -> Callable[..., jax.Array]:
+    """Returns one function for equal networks: programs compiled for it are found again."""
+    return Features(stack, style, count).apply
