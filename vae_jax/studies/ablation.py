@@ -631,12 +631,13 @@ def closed_share(cell: Cell, name: str, suffix: str) -> float | None:
     """Returns which share of the gap from N(0, I) to decoded codes a prior closes, over seeds.
 
     It is 1 where samples of the prior are as near to images as decoded codes of training images,
-    and None where these are no nearer than samples of N(0, I).
+    and None where it is not resolved over seeds that these are nearer than samples of N(0, I).
     """
-    normal, fitted, codes = (cell.interval(f"{name}{end}") for end in ("", suffix, "_codes"))
-    if normal is None or fitted is None or codes is None or normal.mean <= codes.mean:
+    normal, fitted, codes = (cell.by_seed(f"{name}{end}") for end in ("", suffix, "_codes"))
+    gap, closed = paired_difference(normal, codes), paired_difference(normal, fitted)
+    if gap is None or closed is None or gap.mean <= 0 or (gap.count > 1 and not gap.resolved):
         return None
-    return (normal.mean - fitted.mean) / (normal.mean - codes.mean)
+    return closed.mean / gap.mean
 
 
 def priors_table(cells: Sequence[Cell], name: str) -> Table:
@@ -655,7 +656,7 @@ def priors_table(cells: Sequence[Cell], name: str) -> Table:
     header = ["", *(SOURCES[s] for s in used), *(f"gap closed by {SOURCES[s]}" for s in fitted)]
     caption = (
         f"{FIGURES[name].title}: mean ± standard deviation over seeds [95 % interval]. Gap closed: "
-        "of the way from N(0, I) to decoded codes, 100 % is all of it; – where there is no gap."
+        "of the way from N(0, I) to decoded codes, 100 % is all of it; – where no gap is resolved."
     )
     return Table(header, rows, caption)
 
