@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from PIL import Image
 
 STYLE: dict[Any, Any] = {
@@ -30,8 +31,20 @@ def new_chart(width: float, height: float, rows: int = 1, columns: int = 1):
         return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+class _PlainNumbers(LogFormatter):
+    """Labels a logarithmic axis with 20 where Matplotlib writes 2 x 10^1."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Returns the label of a tick; empty where there is no room for one."""
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def drawn(figure: Figure) -> Image.Image:
     """Returns the figure as a picture; equal figures give equal pixels."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if axis.get_scale() == "log":
+            axis.set_major_formatter(_PlainNumbers())
+            axis.set_minor_formatter(_PlainNumbers())
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
