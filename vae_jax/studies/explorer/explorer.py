@@ -42,7 +42,7 @@ from vae_jax.types import UserError
 PRINCIPAL = 16  # directions with a slider
 CODES = 8  # encoded images on the shelf
 CHECKED = 64  # points whose images are compared
-PRIOR_BYTES = 1_200_000  # of all kept priors together
+PRIOR_BYTES = 1_100_000  # of all kept priors together
 SCRIPTS = ("draws", "product", "decoder", "priors", "geometry", "page")
 DIGITS = 6  # of the numbers beside the weights
 _TEMPLATES = templates("vae_jax.studies.explorer")
