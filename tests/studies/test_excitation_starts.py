@@ -25,7 +25,7 @@ def test_starts_are_standardised_and_depend_on_key_and_index_alone(make, shape):
     many, few = (np.asarray(make(KEY, count, shape)) for count in (6, 2))
     np.testing.assert_allclose(many.mean(axis=(1, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(many.std(axis=(1, 2, 3)), 1, atol=1e-4)
-    np.testing.assert_allclose(few, many[:2], atol=1e-6)
+    np.testing.assert_allclose(few, many[:2], atol=1e-5)  # another count, another order of sums
     assert np.abs(many - np.asarray(make(jax.random.key(6), 6, shape))).mean() > 0.3
     assert np.abs(many[0] - many[1]).mean() > 0.3
     if shape[-1] == 3:
