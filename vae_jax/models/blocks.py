@@ -355,6 +355,6 @@ def layer_features(
 
 
 @lru_cache(maxsize=64)
-def _features(stack: Stack, style: BlockStyle, count: int) -> Callable[..., jax.Array]:
+def _features(stack: Stack, style: BlockStyle, count: int) -> Callable[..., Any]:
     """Returns one function for equal networks: programs compiled for it are found again."""
     return Features(stack, style, count).apply
