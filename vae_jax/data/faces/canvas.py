@@ -133,11 +133,10 @@ class Canvas:
         return (points @ self.rotation + self.origin) * self.scale
 
     def _window(self, placed: np.ndarray) -> Window:
-        left, top = (max(int(low) - 1, 0) for low in placed.min(axis=0).tolist())
-        right, bottom = (
-            min(int(high) + 2, limit)
-            for high, limit in zip(placed.max(axis=0).tolist(), self.size, strict=True)
-        )
+        low_x, low_y = np.minimum.reduce(placed).tolist()
+        high_x, high_y = np.maximum.reduce(placed).tolist()
+        left, top = max(int(low_x) - 1, 0), max(int(low_y) - 1, 0)
+        right, bottom = min(int(high_x) + 2, self.size[0]), min(int(high_y) + 2, self.size[1])
         return left, top, max(right, left), max(bottom, top)
 
     def region(self, points: np.ndarray) -> Region:
