@@ -15,15 +15,11 @@ from vae_jax.metrics.linear_vae import (
     active_units,
     collapse_betas,
     image_spectrum,
-    linear_curve,
+    optimal_linear_vae,
 )
 
 EIGENVALUES = np.array([4.0, 2.0, 0.9, 0.5, 0.2, 0.1])
 SPECTRUM = Spectrum(EIGENVALUES, 6)
-
-
-def point(curve, name):
-    return float(getattr(curve, name)[0])
 
 
 def gaussian_data(count=128):
@@ -96,12 +92,12 @@ def test_a_trained_linear_vae_meets_the_prediction(likelihood):
     beta, objective = OBJECTIVES[likelihood]
     x = gaussian_data()
     params = train(objective, x, z_dim=4)
-    curve = linear_curve(SPECTRUM, 4, [beta], likelihood, sigma=0.5)
+    best = optimal_linear_vae(SPECTRUM, 4, beta, likelihood, sigma=0.5)
     error, rate = expected_terms(params, x)
-    assert float(error) == pytest.approx(point(curve, "distortion"), rel=0.01)
-    assert float(rate) == pytest.approx(point(curve, "rate"), rel=0.01)
+    assert float(error) == pytest.approx(best.distortion, rel=0.01)
+    assert float(rate) == pytest.approx(best.rate, rel=0.01)
     variances = np.var(encode(params, x)[0], axis=0)
-    assert np.sum(variances > 0.01) == active_units(SPECTRUM, 4, point(curve, "level"))
+    assert np.sum(variances > 0.01) == active_units(SPECTRUM, 4, best.level)
 
 
 @pytest.mark.parametrize("beta", [0.3, 1.2, 3.0])
@@ -114,10 +110,10 @@ def test_water_filling_is_the_brute_force_optimum_over_distortions(beta):
         bounds=[(1e-6, 1.0)] * 4,
         tol=1e-12,
     ).x
-    curve = linear_curve(SPECTRUM, 4, [beta])
-    assert point(curve, "rate") == pytest.approx(-0.5 * np.log(found).sum(), rel=1e-4)
+    best = optimal_linear_vae(SPECTRUM, 4, beta)
+    assert best.rate == pytest.approx(-0.5 * np.log(found).sum(), rel=1e-4)
     expected = (found * variances).sum() + EIGENVALUES[4:].sum()
-    assert point(curve, "distortion") == pytest.approx(expected, rel=1e-4)
+    assert best.distortion == pytest.approx(expected, rel=1e-4)
 
 
 def test_no_linear_encoder_and_decoder_do_better():
@@ -134,41 +130,44 @@ def test_no_linear_encoder_and_decoder_do_better():
         found = min(
             minimize(value, ravel_pytree(start(2, seed))[0], jac=True).fun for seed in range(3)
         )
-    curve = linear_curve(SPECTRUM, 2, [beta])
-    predicted = point(curve, "distortion") + beta * point(curve, "rate")
+    best = optimal_linear_vae(SPECTRUM, 2, beta)
+    predicted = best.distortion + beta * best.rate
     assert found == pytest.approx(predicted, rel=1e-6)
 
 
 @pytest.mark.parametrize("beta", [0.1, 0.8, 1.7, 4.0])
 def test_the_level_of_optimal_sigma_solves_its_equation(beta):
-    curve = linear_curve(SPECTRUM, 3, [beta], "optimal_sigma")
-    assert point(curve, "level") == pytest.approx(beta * point(curve, "distortion") / 6)
+    best = optimal_linear_vae(SPECTRUM, 3, beta, "optimal_sigma")
+    assert best.level == pytest.approx(beta * best.distortion / 6)
 
 
 def test_optimal_sigma_at_beta_one_is_probabilistic_pca():
     """Tipping & Bishop: the noise variance is the mean of the eigenvalues that are left out."""
-    curve = linear_curve(SPECTRUM, 2, [1.0], "optimal_sigma")
+    best = optimal_linear_vae(SPECTRUM, 2, 1.0, "optimal_sigma")
     variance = EIGENVALUES[2:].mean()
-    assert point(curve, "level") == pytest.approx(variance)
+    assert best.level == pytest.approx(variance)
     likelihood = 3 * np.log(2 * np.pi) + 0.5 * np.log(EIGENVALUES[:2]).sum()
     likelihood += 2 * np.log(variance) + 3
-    assert point(curve, "recon") + point(curve, "rate") == pytest.approx(likelihood)
+    assert best.recon + best.rate == pytest.approx(likelihood)
 
 
 def test_optimal_sigma_that_loses_nothing_stops_at_the_floor_of_the_loss():
-    curve = linear_curve(SPECTRUM, 6, [0.5], "optimal_sigma")
-    assert point(curve, "level") == 0.5 * losses.MIN_OPTIMAL_VARIANCE
-    assert np.isfinite(point(curve, "recon"))
+    best = optimal_linear_vae(SPECTRUM, 6, 0.5, "optimal_sigma")
+    assert best.level == 0.5 * losses.MIN_OPTIMAL_VARIANCE
+    assert np.isfinite(best.recon)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_dimensions_die_at_their_beta(likelihood):
     betas = collapse_betas(SPECTRUM, 4, likelihood, sigma=0.5)
     assert betas.shape == (4,) and np.all(np.diff(betas) < 0)
-    before = linear_curve(SPECTRUM, 4, betas * 0.999, likelihood, sigma=0.5)
-    after = linear_curve(SPECTRUM, 4, betas * 1.001, likelihood, sigma=0.5)
-    assert before.active.tolist() == [1, 2, 3, 4] and after.active.tolist() == [0, 1, 2, 3]
-    assert after.rate[0] == 0 and after.distortion[0] == pytest.approx(EIGENVALUES.sum())
+    before, after = (
+        [optimal_linear_vae(SPECTRUM, 4, beta, likelihood, sigma=0.5) for beta in betas * factor]
+        for factor in (0.999, 1.001)
+    )
+    assert [best.active for best in before] == [1, 2, 3, 4]
+    assert [best.active for best in after] == [0, 1, 2, 3]
+    assert after[0].rate == 0 and after[0].distortion == pytest.approx(EIGENVALUES.sum())
 
 
 def test_active_units_need_a_variance_above_the_threshold():
@@ -190,6 +189,6 @@ def test_the_spectrum_is_that_of_the_covariance(count):
 
 def test_what_has_no_closed_form_is_refused():
     with pytest.raises(ValueError, match="'bernoulli' has no closed form"):
-        linear_curve(SPECTRUM, 4, [1.0], "bernoulli")
+        optimal_linear_vae(SPECTRUM, 4, 1.0, "bernoulli")
     with pytest.raises(ValueError, match="positive"):
-        linear_curve(SPECTRUM, 4, [0.0])
+        optimal_linear_vae(SPECTRUM, 4, 0.0)

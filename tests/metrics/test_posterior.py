@@ -41,9 +41,7 @@ def test_active_units():
     scales = np.array([0.05, 0.0999, 0.1001, 1.0])
     unit = np.array([1.0, -1.0] * 50)
     mean = 7 + unit[:, None] * scales[None, :] * np.sqrt(99 / 100)
-    mask, count = post.active_units(mean)
-    assert mask.tolist() == [False, False, True, True] and count == 2
-    assert post.active_units(mean, threshold=1e-3).number == 4
+    assert post.active_units(mean).tolist() == [False, False, True, True]
 
 
 def test_moments_are_those_of_many_draws():

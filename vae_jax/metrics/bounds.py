@@ -1,4 +1,4 @@
-"""Bounds on the log-likelihood: ELBO and importance-weighted bound, any number of samples.
+"""Bounds on the log-likelihood: the ELBO and the importance-weighted bound.
 
 `log p(x) >= E log 1/k sum_i w_i`, with `w_i = p(x|z_i) p(z_i) / q(z_i|x)` and `z_i ~ q(z|x)`; k = 1
 is the ELBO, and more samples come closer (Burda, Grosse, Salakhutdinov, "Importance weighted
@@ -35,7 +35,7 @@ PUBLISHED_MNIST = {
 
 
 class ImageBounds(NamedTuple):
-    """What is known of each image, in nats.
+    """Terms and bounds of each image, in nats.
 
     Attributes:
         recon: `[N]`, mean over samples of -log p(x|z).
@@ -64,13 +64,13 @@ def importance_samples(
     chunk: int = CHUNK,
     advance: Advance | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws posterior samples of a batch and weighs them.
+    """Draws posterior samples of a batch and computes their importance weights.
 
     Sample j of image i depends on (key, i, j) alone, so that more samples extend fewer.
 
     Args:
-        nll: Function of z `[M, Z]`, targets `[M, H, W, C]` and labels `[M, L]` or None: -log p(x|z)
-            in nats, `[M]`.
+        nll: Function of z `[M, Z]`, targets `[M, H, W, C]` and labels `[M, L]` or None that returns
+            -log p(x|z) in nats, `[M]`.
         key: Typed random key.
         samples: k, samples per image.
         posterior: Mean and log_var, `[B, Z]` each.
@@ -78,7 +78,7 @@ def importance_samples(
         targets: `[B, H, W, C]`.
         labels: `[B, L]`, or None.
         chunk: Samples decoded together; changes the result by rounding only.
-        advance: Told how many samples of each image are done.
+        advance: Called with the number of samples of each image that were just done.
 
     Returns:
         Logarithms of the importance weights `[B, k]`, and -log p(x|z) `[B, k]`, in float64.
@@ -127,8 +127,9 @@ def _weigh(
 def log_mean_weight(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the importance-weighted bound of each image, its error and its effective samples.
 
-    The error is the jackknife's: for heavy-tailed weights the delta method, `std(w) / mean(w)`,
-    sees only the largest weight that happened to be drawn and is up to three times too small.
+    The error is that of the jackknife. For heavy-tailed weights the delta method,
+    `std(w) / mean(w)`, sees only the largest weight that happened to be drawn, and its error is up
+    to three times too small.
 
     Args:
         log_weights: `[B, k]`.
@@ -147,7 +148,7 @@ def log_mean_weight(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     if count == 1:
         return bound, np.full(len(bound), np.nan), effective
     rest = total[:, None] - weights
-    # The sum without the largest weight, which may be nearly all of it, keeps its digits this way.
+    # The largest weight may be nearly the whole sum: summing the others anew keeps their digits.
     weights[images, top] = 0.0
     rest[images, top] = np.maximum(weights.sum(axis=1), np.finfo(np.float64).tiny)
     left_out = np.log(rest)
@@ -156,19 +157,19 @@ def log_mean_weight(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 
 def summary(bounds: ImageBounds, samples: int, objective: Objective, pixels: int) -> dict[str, Any]:
-    """Returns means over images, under the names that the likelihood earns.
+    """Returns means over images, under names that depend on the likelihood.
 
     Args:
-        bounds: Of all images.
+        bounds: Bounds of all images.
         samples: k.
-        objective: Bernoulli bounds are named `elbo` and `iw_bound`; those of a Gaussian, which
-            are densities on [0, 1] pixels, `log_density_bound` and `iw_log_density_bound`, also
+        objective: Names the bounds: `elbo` and `iw_bound` for Bernoulli; `log_density_bound` and
+            `iw_log_density_bound` for a Gaussian, whose bounds are densities on [0, 1] pixels, also
             in bits per dimension of that density (neither dequantised nor discretised).
         pixels: H W C.
 
     Returns:
-        Nats per image, each with its standard error over images; `iw_sampling_error` is the part
-        of the error that more samples would remove, `iw_effective_samples` the mean number of
+        Nats per image, each with its standard error over images; `iw_sampling_error`, the part of
+        the error that more samples would remove; `iw_effective_samples`, the mean number of
         samples that carry the weight.
     """
     elbo = -(bounds.recon + bounds.kl)

@@ -1,8 +1,8 @@
 """Densities to draw latent points from: reference distributions, fitted Gaussians and mixtures.
 
-Row i of every sampler depends on (key, i) alone: asking for more points leaves the first ones as
-they were. A density fitted to the aggregate posterior after training gives better samples than the
-prior (Ghosh et al., "From variational to deterministic autoencoders", ICLR 2020).
+Row i of every sampler depends on (key, i) alone, so that more points extend fewer. A density fitted
+to the aggregate posterior after training gives better samples than the prior (Ghosh et al., "From
+variational to deterministic autoencoders", ICLR 2020).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from vae_jax.types import UserError
 
 HIGHEST = jax.lax.Precision.HIGHEST
 KMEANS_STEPS = 10
+EM_STEPS = 200  # of expectation maximisation, at most
+EM_TOLERANCE = 1e-3  # nats per point; a step that gains less is the last
 
 
 def _rows(key: jax.Array, count: int, draw: Callable[[jax.Array], jax.Array]) -> jax.Array:
@@ -28,36 +30,24 @@ def _rows(key: jax.Array, count: int, draw: Callable[[jax.Array], jax.Array]) ->
     return jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(count))
 
 
-@partial(jax.jit, static_argnames=("count", "z_dim"))
-def uniform_orthant(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Array:
-    """Draws components uniform in (0, b): one orthant only, at a radius of about `b sqrt(Z / 3)`.
+@partial(jax.jit, static_argnames=("count", "z_dim", "low"))
+def uniform(key: jax.Array, count: int, z_dim: int, b: float, low: float) -> jax.Array:
+    """Draws components uniform in (low b, b).
+
+    Both `low` = 0, which is one orthant, and `low` = -1, which is the whole cube, give points at a
+    radius of about `b sqrt(Z / 3)`.
 
     Args:
         key: Typed random key.
         count: Number of points.
         z_dim: Z.
         b: Upper end.
+        low: Lower end in units of b.
 
     Returns:
         `[count, Z]`.
     """
-    return _rows(key, count, lambda k: b * jax.random.uniform(k, (z_dim,), jnp.float32))
-
-
-@partial(jax.jit, static_argnames=("count", "z_dim"))
-def uniform_cube(key: jax.Array, count: int, z_dim: int, b: float) -> jax.Array:
-    """Draws components uniform in (-b, b): the whole cube, at a radius of about `b sqrt(Z / 3)`.
-
-    Args:
-        key: Typed random key.
-        count: Number of points.
-        z_dim: Z.
-        b: Half the side.
-
-    Returns:
-        `[count, Z]`.
-    """
-    return _rows(key, count, lambda k: b * jax.random.uniform(k, (z_dim,), jnp.float32, -1.0))
+    return _rows(key, count, lambda k: b * jax.random.uniform(k, (z_dim,), jnp.float32, low))
 
 
 def normal(key: jax.Array, count: int, z_dim: int) -> jax.Array:
@@ -76,13 +66,13 @@ def normal(key: jax.Array, count: int, z_dim: int) -> jax.Array:
 
 @partial(jax.jit, static_argnames=("count", "z_dim"))
 def sphere(key: jax.Array, count: int, z_dim: int, radius: float) -> jax.Array:
-    """Draws points spread evenly over the sphere of one radius.
+    """Draws points uniform on a sphere around the origin.
 
     Args:
         key: Typed random key.
         count: Number of points.
         z_dim: Z.
-        radius: Distance from the origin.
+        radius: Radius of the sphere.
 
     Returns:
         `[count, Z]`.
@@ -109,7 +99,7 @@ class Gaussian(NamedTuple):
 
 
 def _check_points(points: np.ndarray) -> np.ndarray:
-    """Latent points `[N, Z]` on the host, or a `UserError` if they cannot carry a density."""
+    """Returns latent points `[N, Z]` on the host; raises a `UserError` if no density fits them."""
     points = np.asarray(points)
     if points.ndim != 2 or len(points) < 2:
         raise UserError(f"A density needs at least two points [N, Z], but got {points.shape}")
@@ -139,8 +129,8 @@ def fit_gaussian(points: np.ndarray, regularisation: float = 1e-6) -> Gaussian:
 
     Args:
         points: `[N, Z]`.
-        regularisation: Added to each variance, as a share of the average variance, so that dead
-            or too many dimensions stay invertible.
+        regularisation: Added to each variance, as a share of the average variance, so that the
+            covariance can be inverted with dead dimensions or few points.
 
     Returns:
         `Gaussian` in the dtype of `points`.
@@ -178,24 +168,6 @@ def gaussian_draw(gaussian: Gaussian, key: jax.Array) -> jax.Array:
     return mean + jnp.dot(cholesky, noise, precision=HIGHEST)
 
 
-@partial(jax.jit, static_argnames="count")
-def gaussian_sample(gaussian: Gaussian, key: jax.Array, count: int) -> jax.Array:
-    """Draws points; row i depends on (key, i) alone.
-
-    Args:
-        gaussian: The density.
-        key: Typed random key.
-        count: Number of points.
-
-    Returns:
-        `[count, Z]`.
-    """
-    # One row at a time, for the same reason as in `sphere`.
-    return jax.lax.map(
-        lambda i: gaussian_draw(gaussian, jax.random.fold_in(key, i)), jnp.arange(count)
-    )
-
-
 class Mixture(NamedTuple):
     """A mixture of K Gaussians with full covariances.
 
@@ -211,13 +183,13 @@ class Mixture(NamedTuple):
 
 
 def _joint_log_prob(mixture: Mixture, points: jax.Array) -> jax.Array:
-    """`[K, N]`: log of weight times density. One component at a time keeps memory at [N, Z]."""
+    """Returns log of weight times density, `[K, N]`."""
 
     def component(parts: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         log_weight, mean, cholesky = parts
         return log_weight + gaussian_log_prob(Gaussian(mean, cholesky), points)
 
-    return jax.lax.map(component, tuple(mixture))
+    return jax.lax.map(component, tuple(mixture))  # One at a time: memory stays at [N, Z].
 
 
 @jax.jit
@@ -235,32 +207,37 @@ def mixture_log_prob(mixture: Mixture, points: jax.Array) -> jax.Array:
 
 
 def mixture_draw(mixture: Mixture, key: jax.Array) -> jax.Array:
-    """Draws one point `[Z]`: a component by its weight, then a point of it."""
+    """Draws one point `[Z]`: a component by its weight, then a point of the component."""
     component_key, noise_key = jax.random.split(key)
     chosen = jax.random.categorical(component_key, mixture.log_weights)
     return gaussian_draw(Gaussian(mixture.means[chosen], mixture.choleskys[chosen]), noise_key)
 
 
 @partial(jax.jit, static_argnames="count")
-def mixture_sample(mixture: Mixture, key: jax.Array, count: int) -> jax.Array:
-    """Draws points; row i depends on (key, i) alone.
+def sample(density: Gaussian | Mixture, key: jax.Array, count: int) -> jax.Array:
+    """Draws points of a fitted density.
 
     Args:
-        mixture: The density.
+        density: The density.
         key: Typed random key.
         count: Number of points.
 
     Returns:
         `[count, Z]`.
     """
-    return jax.lax.map(
-        lambda i: mixture_draw(mixture, jax.random.fold_in(key, i)), jnp.arange(count)
-    )
+    # One row at a time, for the same reason as in `sphere`.
+    return jax.lax.map(lambda i: _draw(density, jax.random.fold_in(key, i)), jnp.arange(count))
 
 
-# Fitting a mixture by expectation maximisation. Points are whitened before, so that float32
-# suffices and the regularisation means the same for every latent space; the mixture that is
-# returned lives in the original coordinates.
+def _draw(density: Gaussian | Mixture, key: jax.Array) -> jax.Array:
+    if isinstance(density, Mixture):
+        return mixture_draw(density, key)
+    return gaussian_draw(density, key)
+
+
+# Fitting a mixture by expectation maximisation. The points are whitened first, so that float32
+# suffices and the regularisation means the same in every latent space; the mixture that is returned
+# is one of the original coordinates.
 
 
 class MixtureChoice(NamedTuple):
@@ -278,7 +255,7 @@ class MixtureChoice(NamedTuple):
 
 
 def _update(points: jax.Array, shares: jax.Array, regularisation: float) -> Mixture:
-    """M step: weights, means and covariances from shares `[K, N]`."""
+    """Returns weights, means and covariances from shares `[K, N]`: the M step."""
     counts = jnp.sum(shares, axis=1) + 10 * jnp.finfo(points.dtype).eps
     means = jnp.dot(shares, points, precision=HIGHEST) / counts[:, None]
     diagonal = regularisation * jnp.eye(points.shape[1], dtype=points.dtype)
@@ -293,7 +270,7 @@ def _update(points: jax.Array, shares: jax.Array, regularisation: float) -> Mixt
 
 
 def _group(points: jax.Array, key: jax.Array, components: int) -> jax.Array:
-    """k-means with k-means++ seeding (Arthur, Vassilvitskii 2007); memberships `[K, N]`, 0 or 1."""
+    """Groups by k-means with k-means++ seeding (Arthur, Vassilvitskii 2007): `[K, N]`, 0 or 1."""
 
     def squares(centres: jax.Array) -> jax.Array:
         return jax.lax.map(lambda c: jnp.sum(jnp.square(points - c[None, :]), axis=1), centres)
@@ -314,16 +291,16 @@ def _group(points: jax.Array, key: jax.Array, components: int) -> jax.Array:
         return jnp.where(sizes > 0, moved, centres)
 
     centres = jnp.zeros((components, points.shape[1]), points.dtype)
-    # Equal and finite at first: the first centre is any point.
+    # All are equally far at first, so that the first centre is any point.
     far = jnp.full(len(points), jnp.finfo(points.dtype).max, points.dtype)
     centres, _ = jax.lax.fori_loop(0, components, add, (centres, far))
     return memberships(jax.lax.fori_loop(0, KMEANS_STEPS, move, centres))
 
 
 def _start(white: jax.Array, groups: jax.Array, regularisation: float) -> Mixture:
-    """Weights and means of the groups with one pooled covariance.
+    """Returns weights and means of the groups, all with one pooled covariance.
 
-    A covariance of its own for each group would overfit small groups before the first step.
+    With a covariance for each group, small groups would overfit before the first step.
     """
     start = _update(white, groups, regularisation)
     rest = white - jnp.dot(groups.T, start.means, precision=HIGHEST)
@@ -342,10 +319,10 @@ def _maximise(
     tolerance: float,
     regularisation: float,
 ) -> tuple[Mixture, jax.Array]:
-    """Maximises the expectation on whitened `points`; also returns the mean log-likelihood.
+    """Fits a mixture to whitened `points`; also returns the mean log-likelihood.
 
     The groups to start from are found in `scaled`, the points in their original proportions:
-    whitening hides clusters, because it shrinks the directions that keep them apart.
+    whitening hides clusters, because it shrinks the directions that separate them.
     """
 
     def keep_going(state: tuple[Mixture, jax.Array, jax.Array, jax.Array]) -> jax.Array:
@@ -373,20 +350,14 @@ def fit_mixture(
     components: int,
     key: jax.Array,
     *,
-    restarts: int = 3,
-    iterations: int = 200,
-    tolerance: float = 1e-3,
     regularisation: float = 1e-4,
 ) -> Mixture:
-    """Fits a Gaussian mixture; the best of several seedings by training likelihood.
+    """Fits a Gaussian mixture by expectation maximisation.
 
     Args:
         points: `[N, Z]`, as a rule draws of the aggregate posterior (`posterior.sample`).
         components: K.
-        key: Typed random key for the seedings; the same key gives the same mixture.
-        restarts: Number of seedings.
-        iterations: Most steps for one seeding.
-        tolerance: Stop when a step gains fewer nats per point.
+        key: Typed random key of the first groups; the same key gives the same mixture.
         regularisation: Added to each variance in whitened coordinates, where the points have
             variance 1 in every direction.
 
@@ -394,34 +365,29 @@ def fit_mixture(
         `Mixture` in the dtype of `points`.
 
     Raises:
-        UserError: Fewer points than components, bad counts, NaN values, or no seeding converged.
+        UserError: Fewer points than components, NaN values, or a fit that broke down.
     """
     points = _check_points(points)
-    if not 1 <= components <= len(points) or restarts < 1:
+    if not 1 <= components <= len(points):
         raise UserError(
-            f"A mixture needs 1 to {len(points)} components (as many as points) and 1 restart or "
-            f"more, but got {components} components and {restarts} restarts"
+            f"A mixture needs 1 to {len(points)} components (as many as points), but got "
+            f"{components}"
         )
     mean, cholesky = _host_moments(points, 1e-6)
     white = np.linalg.solve(cholesky, (points - mean[None, :]).T).T.astype(points.dtype)
     scaled = (points - mean[None, :]) * math.sqrt(len(cholesky) / np.sum(cholesky**2))
     both = jnp.asarray(scaled.astype(points.dtype)), jnp.asarray(white)
-    best, best_score = None, -np.inf
-    for restart in range(restarts):
-        restart_key = jax.random.fold_in(key, restart)
-        fitted, score = _maximise(
-            *both, restart_key, components, iterations, tolerance, regularisation
-        )
-        if float(score) > best_score:  # False for NaN: a seeding that broke down never wins.
-            best, best_score = fitted, float(score)
-    if best is None:
+    fitted, score = _maximise(
+        *both, jax.random.fold_in(key, 0), components, EM_STEPS, EM_TOLERANCE, regularisation
+    )
+    if not np.isfinite(score):
         raise UserError(
             f"No mixture of {components} components could be fitted to {len(points)} points: use "
             "fewer components or a larger regularisation"
         )
-    means = np.asarray(best.means, np.float64) @ cholesky.T + mean[None, :]
-    choleskys = cholesky[None] @ np.asarray(best.choleskys, np.float64)
-    parts = (np.asarray(best.log_weights), means, choleskys)
+    means = np.asarray(fitted.means, np.float64) @ cholesky.T + mean[None, :]
+    choleskys = cholesky[None] @ np.asarray(fitted.choleskys, np.float64)
+    parts = (np.asarray(fitted.log_weights), means, choleskys)
     return Mixture(*(jnp.asarray(part.astype(points.dtype)) for part in parts))
 
 
@@ -431,22 +397,18 @@ def choose_mixture(
     components: Sequence[int] = (1, 2, 5, 10),
     *,
     held_out: float | np.ndarray = 0.2,
-    **options: Any,
 ) -> MixtureChoice:
     """Fits mixtures of several sizes and chooses one by held-out log-likelihood.
 
-    The smallest that is within one standard error of the best (of the difference, point by point)
-    is chosen: larger ones gain nothing that this many points could show.
+    Chooses the smallest mixture whose held-out log-likelihood is within one standard error of the
+    best (of the difference, point by point): larger ones gain nothing that this many points could
+    show.
 
     Args:
         points: `[N, Z]`.
-        key: Typed random key for the split and the seedings.
+        key: Typed random key for the split and the fits.
         components: The numbers of components to try.
-        held_out: Share of the points that only judge; or other points `[M, Z]` that do.
-        **options: As for `fit_mixture`.
-
-    Returns:
-        `MixtureChoice`.
+        held_out: Share of the points that are held out; or other points `[M, Z]`.
 
     Raises:
         UserError: Nothing to try, a share outside (0, 1), or as for `fit_mixture`.
@@ -464,7 +426,7 @@ def choose_mixture(
         )
     fitted, log_probs = {}, {}
     for size in track(components, len(components), "Fitting mixtures", "sizes"):
-        fitted[size] = fit_mixture(points, size, fit_key, **options)
+        fitted[size] = fit_mixture(points, size, fit_key)
         log_probs[size] = np.asarray(
             mixture_log_prob(fitted[size], jnp.asarray(judging)), np.float64
         )

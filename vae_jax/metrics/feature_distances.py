@@ -1,8 +1,9 @@
 """Two sets of feature vectors compared: precision, recall, density, coverage, Frechet distance.
 
-The caller names the feature space (pixels, latent codes, a classifier's penultimate layer): values
-from different spaces cannot be compared, and models only in a space that is the same for all of
-them. Everything runs in float64 on the host, where differences of large squares cost no accuracy.
+The caller chooses the feature space (pixels, latent codes, a classifier's penultimate layer).
+Values from different spaces cannot be compared, and models can be compared only in a space that is
+the same for all of them. Everything is computed in float64 on the host, where differences of large
+squares cost no accuracy.
 """
 
 from __future__ import annotations
@@ -14,21 +15,24 @@ import numpy as np
 
 from vae_jax.types import UserError
 
-CHUNK = 1024
-SMALL = 8  # pixels
+CHUNK = 1024  # rows of a matrix of distances that are held at a time
+SMALL = 8  # pixels along each side
+PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5  # k, as the papers have it
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
-    """Returns images `[N, H, W, C]`, uint8 or in [0, 1], as `[N, H W C]` in [0, 1]: all there is.
+    """Returns images `[N, H, W, C]`, uint8 or in [0, 1], as `[N, H W C]` in [0, 1].
 
-    Neighbours among pixels are alike in layout and brightness; detail hardly counts.
+    Neighbours in this space are alike in layout and brightness; detail hardly counts.
     """
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     return images.reshape(len(images), -1) / np.float32(scale)
 
 
 def small_pixels(images: np.ndarray) -> np.ndarray:
-    """Returns images averaged down to 8 x 8 pixels, `[N, 64 C]` in [0, 1]: colour and layout.
+    """Returns images averaged down to 8 x 8 pixels, `[N, 64 C]` in [0, 1].
+
+    Only colour and layout are left.
 
     Args:
         images: `[N, H, W, C]`, uint8 or float in [0, 1].
@@ -43,7 +47,7 @@ def small_pixels(images: np.ndarray) -> np.ndarray:
 
 
 def compare_features(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
-    """Returns every figure of this module, for sets of equal counts.
+    """Returns every figure of this module for two sets of equal size.
 
     Args:
         real: `[N, F]` features of real images.
@@ -57,7 +61,7 @@ def compare_features(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
 
 
 def _as_features(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets in float64, shifted by one common vector, which keeps distances and exactness."""
+    """Returns both sets in float64, shifted by one vector, which keeps distances exact."""
     real, fake = np.asarray(real, np.float64), np.asarray(fake, np.float64)
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(
@@ -70,7 +74,7 @@ def _as_features(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def distance_chunks(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields squared Euclidean distances `[CHUNK, M]` of some rows at a time to all columns."""
+    """Yields squared Euclidean distances `[CHUNK, M]` of some of `rows` to all of `columns`."""
     column_squares = np.sum(columns**2, axis=1)[None, :]
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
@@ -98,35 +102,36 @@ def neighbour_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
         )
     radii = np.empty(len(features))
     for rows, squares in distance_chunks(features, features):
-        squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = -1.0  # The point.
+        # The point itself comes first.
+        squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = -1.0
         radii[rows] = np.partition(squares, neighbours, axis=1)[:, neighbours]
     return radii
 
 
-def precision_recall(real: np.ndarray, fake: np.ndarray, neighbours: int = 3) -> dict[str, float]:
+def precision_recall(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
     """Returns the share of fakes inside the real manifold, and that of reals inside the fake one.
 
-    A manifold is the union of balls around its points that reach to the k-th nearest neighbour.
+    A manifold is the union of balls around its points, each of which reaches to the point's k-th
+    nearest neighbour, k = 3.
 
     Args:
         real: `[N, F]` features of real images.
-        fake: `[M, F]` features of generated images; the same count is usual.
-        neighbours: k.
+        fake: `[M, F]` features of generated images, usually as many.
 
     Returns:
         `precision` (fidelity) and `recall` (diversity), in [0, 1].
 
     Raises:
-        ValueError: shapes that do not match.
-        UserError: too few images or non-finite features.
+        ValueError: Shapes that do not match.
+        UserError: Too few images or non-finite features.
 
     References:
         Kynkaanniemi et al., "Improved precision and recall metric for assessing generative
         models", NeurIPS 2019.
     """
     real, fake = _as_features(real, fake)
-    real_radii = neighbour_radii(real, neighbours)[:, None]
-    fake_radii = neighbour_radii(fake, neighbours)[None, :]
+    real_radii = neighbour_radii(real, PRECISION_NEIGHBOURS)[:, None]
+    fake_radii = neighbour_radii(fake, PRECISION_NEIGHBOURS)[None, :]
     fake_inside = np.zeros(len(fake), bool)
     real_inside = np.zeros(len(real), bool)
     for rows, squares in distance_chunks(real, fake):
@@ -135,35 +140,35 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, neighbours: int = 3) ->
     return {"precision": float(fake_inside.mean()), "recall": float(real_inside.mean())}
 
 
-def density_coverage(real: np.ndarray, fake: np.ndarray, neighbours: int = 5) -> dict[str, float]:
+def density_coverage(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
     """Returns the mean number of real balls around a fake over k, and the share of balls hit.
 
-    Only real points carry balls, which outlying fakes cannot inflate.
+    The ball of a real point reaches to its k-th nearest neighbour, k = 5. Only real points have
+    balls, so that outlying fakes cannot enlarge the manifold.
 
     Args:
         real: `[N, F]` features of real images.
         fake: `[M, F]` features of generated images.
-        neighbours: k.
 
     Returns:
         `density`, 1 in expectation for equal distributions and not bounded by 1, and `coverage`
         in [0, 1], in expectation `1 - 2**-k` for large equal samples of one distribution.
 
     Raises:
-        ValueError: shapes that do not match.
-        UserError: too few images or non-finite features.
+        ValueError: Shapes that do not match.
+        UserError: Too few images or non-finite features.
 
     References:
         Naeem et al., "Reliable fidelity and diversity metrics for generative models", ICML 2020.
     """
     real, fake = _as_features(real, fake)
-    radii = neighbour_radii(real, neighbours)[:, None]
+    radii = neighbour_radii(real, DENSITY_NEIGHBOURS)[:, None]
     hits, covered = 0, 0
     for rows, squares in distance_chunks(real, fake):
         inside = squares <= radii[rows]
         hits += int(inside.sum())
         covered += int(inside.any(axis=1).sum())
-    return {"density": hits / (neighbours * len(fake)), "coverage": covered / len(real)}
+    return {"density": hits / (DENSITY_NEIGHBOURS * len(fake)), "coverage": covered / len(real)}
 
 
 def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
@@ -173,9 +178,9 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     trace of the last term is the sum of the singular values of `R_a R_b^T`; R is the triangle of
     the centred features, so that covariances are never formed and may be singular.
 
-    It may be called FID (Heusel et al. 2017) only for the 2,048 pool3 features of the Inception
-    network that FID defines; in any other space it is a Frechet distance in that space. It is
-    biased upwards for few images: compare at equal counts.
+    Its name is FID (Heusel et al. 2017) only for the 2,048 pool3 features of the Inception network
+    that defines FID; in any other space it is a Frechet distance in that space. It is biased
+    upwards for few images: compare values at equal counts.
 
     Args:
         features_a: `[N, F]`.
@@ -185,8 +190,8 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
         The squared distance, at least 0, with unbiased (N - 1) covariances as FID has them.
 
     Raises:
-        ValueError: shapes that do not match.
-        UserError: fewer than two images or non-finite features.
+        ValueError: Shapes that do not match.
+        UserError: Fewer than two images or non-finite features.
 
     References:
         Dowson, Landau, "The Frechet distance between multivariate normal distributions", 1982.

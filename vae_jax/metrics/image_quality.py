@@ -1,4 +1,4 @@
-"""Image quality against a reference image: MSE, PSNR and SSIM, one number an image."""
+"""Image quality against a reference image: MSE, PSNR and SSIM, one number per image."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def mse(x: jax.Array, y: jax.Array) -> jax.Array:
         `[B]`.
 
     Raises:
-        ValueError: unequal shapes or integer images.
+        ValueError: Unequal shapes or integer images.
     """
     _check_pair(x, y)
     return jnp.mean(jnp.square(x - y), axis=(1, 2, 3))
@@ -44,8 +44,8 @@ def mse(x: jax.Array, y: jax.Array) -> jax.Array:
 def psnr(x: jax.Array, y: jax.Array) -> jax.Array:
     """Returns the peak signal-to-noise ratio of each image, `-10 log10(mse)` for a data range of 1.
 
-    Average over a data set is a matter of choice: the mean of this (usual) is not the PSNR of the
-    mean squared error.
+    The mean of these values over a data set, which is what is usually published, is not the PSNR of
+    the mean squared error.
 
     Args:
         x: `[B, H, W, C]` float in [0, 1].
@@ -55,7 +55,7 @@ def psnr(x: jax.Array, y: jax.Array) -> jax.Array:
         `[B]` in dB, infinite for equal images.
 
     Raises:
-        ValueError: unequal shapes or integer images.
+        ValueError: Unequal shapes or integer images.
 
     >>> grey = jnp.full((2, 8, 8, 3), 0.5)
     >>> psnr(grey, grey + 0.1).round(2).tolist()
@@ -90,7 +90,7 @@ def ssim(x: jax.Array, y: jax.Array) -> jax.Array:
         `[B]`, 1 for equal images.
 
     Raises:
-        ValueError: unequal shapes, integer images, or images smaller than the window.
+        ValueError: Unequal shapes, integer images, or images smaller than the window.
 
     References:
         Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to

@@ -17,7 +17,7 @@ class Interval:
     """A mean over seeds and Student's 95 % confidence interval of it.
 
     Attributes:
-        mean: Of the values.
+        mean: Mean of the values.
         std: Standard deviation, with n - 1; NaN for a single value.
         low: Lower end of the interval; -inf for a single value.
         high: Upper end of the interval; inf for a single value.

@@ -1,4 +1,4 @@
-"""What a linear VAE would reach: rate and distortion in closed form, before anything is trained.
+"""What a linear VAE would reach: rate and distortion in closed form, without any training.
 
 Let the decoder be W z + b, the encoder linear too, and the objective R + beta K with R the summed
 squared error. Divided by beta this is the negative ELBO of probabilistic PCA with the noise
@@ -12,7 +12,7 @@ t / lambda_i. Summing over the active dimensions,
     distortion  E = sum_{active} t + sum_{others} lambda_i       squared [0, 1] pixels per image
 
 which is reverse water-filling at the level t with at most Z dimensions: no linear code of Gaussian
-images does better. The other Gaussian likelihoods are the same at another level:
+images does better. For the other Gaussian likelihoods the optimum is the same at another level:
 
     squared_error  R = E                                         t = beta / 2
     gaussian       R = E / (2 sigma^2) + D/2 log(2 pi sigma^2)   t = beta sigma^2
@@ -28,12 +28,12 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vae_jax.losses import MIN_OPTIMAL_VARIANCE
+from vae_jax.metrics.posterior import ACTIVE_VARIANCE
 
 LIKELIHOODS = ("squared_error", "gaussian", "optimal_sigma")
 FORECAST = ("kl", "recon", "active_units", "first_collapse", "last_collapse")
@@ -55,11 +55,10 @@ class Spectrum:
 
 
 @dataclass(frozen=True)
-class LinearCurve:
-    """The optimal linear VAE for every beta; all arrays are `[B]`.
+class LinearVAE:
+    """The optimal linear VAE at one beta.
 
     Attributes:
-        betas: The weight of K against R, both in nats per image.
         rate: K, nats per image.
         distortion: Squared error, squared [0, 1] pixels per image.
         recon: R in the units of the likelihood, as `recon_nats` of a trained run.
@@ -67,19 +66,19 @@ class LinearCurve:
         level: The water level t, squared [0, 1] pixels.
     """
 
-    betas: np.ndarray
-    rate: np.ndarray
-    distortion: np.ndarray
-    recon: np.ndarray
-    active: np.ndarray
-    level: np.ndarray
+    rate: float
+    distortion: float
+    recon: float
+    active: int
+    level: float
 
 
 def image_spectrum(images: np.ndarray) -> Spectrum:
     """Returns the eigenvalues of the covariance of images.
 
-    Takes the smaller of the Gram matrix `[N, N]` and the covariance `[D, D]`: a few seconds for
-    2,000 images of 64x64x3, 20 to 30 of one CPU core for 4,000, and one for MNIST.
+    Decomposes the Gram matrix `[N, N]` or the covariance `[D, D]`, whichever is smaller. One CPU
+    core takes a few seconds for 2,000 images of 64x64x3, 20 to 30 seconds for 4,000, and one second
+    for MNIST.
 
     Args:
         images: `[N, H, W, C]` uint8. A few thousand do: the leading eigenvalues of fewer images
@@ -105,60 +104,54 @@ def image_spectrum(images: np.ndarray) -> Spectrum:
     return Spectrum(np.maximum(eigenvalues, 0.0), dimensions)
 
 
-def linear_curve(
+def optimal_linear_vae(
     spectrum: Spectrum,
     z_dim: int,
-    betas: Sequence[float] | np.ndarray,
+    beta: float,
     likelihood: str = "squared_error",
     sigma: float = 0.1,
-) -> LinearCurve:
-    """Returns rate and distortion of the optimal linear VAE, one point per beta.
+) -> LinearVAE:
+    """Returns rate and distortion of the optimal linear VAE.
 
-    A trained VAE with the same z_dim should lie below this curve (less distortion at the same
-    rate), since its decoder can do more; one that lies above is under-trained. For a chart, draw
-    `rate` against `distortion` over `np.geomspace` of the betas of the runs.
+    A trained VAE with the same z_dim should have less distortion at the same rate, since its
+    decoder can do more; one that has not is under-trained.
 
     Args:
-        spectrum: Of the training images, see `image_spectrum`.
-        z_dim: Z, the most dimensions the code may have.
-        betas: `[B]`, positive: the weights of K against R, as logged with every row.
+        spectrum: Spectrum of the training images, see `image_spectrum`.
+        z_dim: Z, the most dimensions that the code may have.
+        beta: Weight of K against R, positive, as logged with every row.
         likelihood: One of `LIKELIHOODS`; there is no closed form for 'bernoulli'.
         sigma: Standard deviation of 'gaussian', in [0, 1] pixels.
 
     Raises:
-        ValueError: The likelihood has no closed form, or a beta is not positive.
+        ValueError: The likelihood has no closed form, or beta is not positive.
     """
-    betas = np.asarray(betas, np.float64)
-    if np.any(betas <= 0):
-        raise ValueError("every beta must be positive: at 0 the rate is infinite")
-    levels = np.array([_level(spectrum, z_dim, beta, likelihood, sigma) for beta in betas])
+    if beta <= 0:
+        raise ValueError("beta must be positive: at 0 the rate is infinite")
+    level = _level(spectrum, z_dim, beta, likelihood, sigma)
     kept = spectrum.eigenvalues[:z_dim]
-    is_active = kept[None, :] > levels[:, None]
-    ratios = np.where(is_active, kept[None, :] / levels[:, None], 1.0)
-    distortion = np.array([_distortion(spectrum, z_dim, level) for level in levels])
-    recon = distortion
+    distortion = recon = _distortion(spectrum, z_dim, level)
     if likelihood != "squared_error":
         size, variance = spectrum.dimensions, sigma**2
         if likelihood == "optimal_sigma":
-            variance = np.maximum(distortion / size, MIN_OPTIMAL_VARIANCE)
+            variance = max(distortion / size, MIN_OPTIMAL_VARIANCE)
         recon = distortion / (2 * variance) + size / 2 * np.log(2 * np.pi * variance)
-    rate = 0.5 * np.log(ratios).sum(axis=1)
-    return LinearCurve(betas, rate, distortion, recon, is_active.sum(axis=1), levels)
+    rate = 0.5 * float(np.log(np.maximum(kept / level, 1.0)).sum())
+    return LinearVAE(rate, distortion, float(recon), int(np.sum(kept > level)), level)
 
 
-def active_units(spectrum: Spectrum, z_dim: int, level: float, threshold: float = 0.01) -> int:
-    """Returns how many dimensions the usual count of active units would find.
+def active_units(spectrum: Spectrum, z_dim: int, level: float) -> int:
+    """Returns how many dimensions `metrics.posterior.active_units` would find.
 
-    It asks for a variance of the posterior mean above `threshold`, which is 1 - level / lambda_i
-    here: a dimension that has only just come to life does not count.
+    These have a variance of the posterior mean, here 1 - level / lambda_i, above
+    `ACTIVE_VARIANCE`: a dimension that has only just become active does not count.
 
     Args:
-        spectrum: Of the training images.
+        spectrum: Spectrum of the training images.
         z_dim: Z.
-        level: The water level of a point of `linear_curve`.
-        threshold: 0.01 by convention.
+        level: The water level, see `optimal_linear_vae`.
     """
-    return int(np.sum((1 - threshold) * spectrum.eigenvalues[:z_dim] > level))
+    return int(np.sum((1 - ACTIVE_VARIANCE) * spectrum.eigenvalues[:z_dim] > level))
 
 
 def collapse_betas(
@@ -166,11 +159,11 @@ def collapse_betas(
 ) -> np.ndarray:
     """Returns the beta from which each latent dimension carries nothing, `[min(Z, N, D)]`.
 
-    They descend: beyond the first, which belongs to the leading eigenvalue, the whole posterior is
-    the prior; the last is that of the dimension that dies first.
+    They descend. From the first on, which belongs to the leading eigenvalue, the whole posterior is
+    the prior; the last belongs to the dimension that dies first.
 
     Args:
-        spectrum: Of the training images.
+        spectrum: Spectrum of the training images.
         z_dim: Z.
         likelihood: One of `LIKELIHOODS`.
         sigma: Standard deviation of 'gaussian', in [0, 1] pixels.
@@ -198,9 +191,9 @@ def forecast(
     """Returns what to expect of a model before it is trained: the figures `FORECAST`.
 
     Args:
-        spectrum: Of the training images.
+        spectrum: Spectrum of the training images.
         z_dim: Z.
-        beta: The weight of K against R, positive.
+        beta: Weight of K against R, positive.
         likelihood: One of `LIKELIHOODS`.
         sigma: Standard deviation of 'gaussian', in [0, 1] pixels.
 
@@ -208,10 +201,10 @@ def forecast(
         `kl` and `recon` in nats per image, `active_units`, and the betas from which the first and
         the last dimension carry nothing.
     """
-    curve = linear_curve(spectrum, z_dim, [beta], likelihood, sigma)
+    best = optimal_linear_vae(spectrum, z_dim, beta, likelihood, sigma)
     betas = collapse_betas(spectrum, z_dim, likelihood, sigma)
-    active = active_units(spectrum, z_dim, curve.level[0])
-    values = (curve.rate[0], curve.recon[0], active, betas[-1], betas[0])
+    active = active_units(spectrum, z_dim, best.level)
+    values = (best.rate, best.recon, active, betas[-1], betas[0])
     return {name: float(value) for name, value in zip(FORECAST, values, strict=True)}
 
 
@@ -223,7 +216,7 @@ def _check(likelihood: str) -> None:
 
 
 def _distortion(spectrum: Spectrum, z_dim: int, level: float) -> float:
-    """Returns the squared error per image at a water level: E above."""
+    """Returns the squared error per image at a water level, E in the text above."""
     coded, rest = spectrum.eigenvalues[:z_dim], spectrum.eigenvalues[z_dim:]
     return float(np.minimum(coded, level).sum() + rest.sum())
 
@@ -235,8 +228,9 @@ def _level(spectrum: Spectrum, z_dim: int, beta: float, likelihood: str, sigma: 
         return beta / 2
     if likelihood == "gaussian":
         return beta * sigma**2
-    # beta E(t) / D is concave in t, so that it meets t once; with k active dimensions E is k t
-    # and what lies below. The floor is that of the loss: a code may lose next to nothing.
+    # beta E(t) / D is concave in t, so that it equals t at one t only; with k active dimensions E
+    # is k t plus the eigenvalues below t. A code that loses next to nothing has the smallest
+    # variance that the loss allows.
     eigenvalues, size = spectrum.eigenvalues, spectrum.dimensions
     below = eigenvalues.sum() - np.concatenate([[0.0], np.cumsum(eigenvalues[:z_dim])])
     for active in range(min(z_dim, len(eigenvalues)), -1, -1):

@@ -1,7 +1,7 @@
 """Statistics of the aggregate posterior q(z) = mean over images of q(z|x).
 
 Inputs are the posterior means and log variances `[N, Z]` of a whole data split. Moments, radii and
-distances are taken in float64 on the host.
+distances are computed in float64 on the host.
 """
 
 from __future__ import annotations
@@ -19,27 +19,15 @@ from vae_jax.metrics.densities import normal
 from vae_jax.metrics.feature_distances import distance_chunks
 from vae_jax.types import UserError
 
-ACTIVE_VARIANCE = 0.01
-MMD_POINTS = 2048
+ACTIVE_VARIANCE = 0.01  # of the posterior mean over images
+MMD_POINTS = 2048  # of each set, at most
 IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-DECOMPOSED = 1024  # images of the minibatch that estimates q(z)
+DECOMPOSED = 1024  # images in the minibatch that estimates q(z)
 QQ_PROBABILITIES = tuple(round(0.01 * percent, 2) for percent in range(1, 100))
 
 
-class ActiveUnits(NamedTuple):
-    """Latent dimensions that carry information about the image.
-
-    Attributes:
-        mask: `[Z]` bool.
-        number: Of active dimensions.
-    """
-
-    mask: np.ndarray
-    number: int
-
-
 class Moments(NamedTuple):
-    """First two moments of the codes.
+    """Mean and covariances of the aggregate posterior.
 
     Attributes:
         offset: `[Z]`, mean of the posterior means, which is the mean of the aggregate posterior.
@@ -103,21 +91,19 @@ def _kl_terms(mean: np.ndarray, log_var: np.ndarray) -> np.ndarray:
     return 0.5 * (mean**2 + (np.expm1(log_var) - log_var))
 
 
-def active_units(mean: np.ndarray, threshold: float = ACTIVE_VARIANCE) -> ActiveUnits:
-    """Finds dimensions whose posterior mean varies over images: `Var_x E[z_d|x] > threshold`.
+def active_units(mean: np.ndarray) -> np.ndarray:
+    """Returns which dimensions have a posterior mean that varies over images.
 
     Args:
         mean: `[N, Z]`.
-        threshold: 0.01 by convention.
 
     Returns:
-        Mask and count.
+        `[Z]` bool: `Var_x E[z_d|x] > ACTIVE_VARIANCE`, 0.01 by convention.
 
     References:
         Burda, Grosse, Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
     """
-    mask = np.var(np.asarray(mean, np.float64), axis=0, ddof=1) > threshold
-    return ActiveUnits(mask, int(mask.sum()))
+    return np.var(np.asarray(mean, np.float64), axis=0, ddof=1) > ACTIVE_VARIANCE
 
 
 def moments(mean: np.ndarray, log_var: np.ndarray) -> Moments:
@@ -143,7 +129,7 @@ def spectrum(covariance: np.ndarray) -> np.ndarray:
     return np.linalg.eigvalsh(covariance)[::-1]
 
 
-# The radius |z|, which follows the chi law with Z degrees of freedom under N(0, I): `stats.chi(Z)`.
+# The radius |z|, which under N(0, I) follows the chi law with Z degrees of freedom: `stats.chi(Z)`.
 
 
 def log10_probability_within(radius: float, z_dim: int) -> float:
@@ -195,7 +181,7 @@ def mahalanobis_quantiles(points: np.ndarray, probabilities: np.ndarray) -> dict
     points = np.asarray(points, np.float64)
     centred = points - points.mean(axis=0, keepdims=True)
     values, vectors = np.linalg.eigh(centred.T @ centred / len(points))
-    varying = values > 1e-10 * values[-1]  # The others carry no distance, only rounding.
+    varying = values > 1e-10 * values[-1]  # The others hold rounding errors only.
     white = centred @ (vectors[:, varying] / np.sqrt(values[varying])[None, :])
     return {
         "probabilities": np.asarray(probabilities, np.float64),
@@ -204,7 +190,7 @@ def mahalanobis_quantiles(points: np.ndarray, probabilities: np.ndarray) -> dict
     }
 
 
-# How far the aggregate posterior is from the prior.
+# Distances of the aggregate posterior from the prior.
 
 
 def _log_normal(z: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
@@ -216,7 +202,7 @@ def _log_normal(z: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
 def _log_aggregate(
     z: jax.Array, mean: jax.Array, log_var: jax.Array, own: float, other: float
 ) -> tuple[jax.Array, jax.Array]:
-    """log q(z) `[M]` and sum over d of log q(z_d) `[M]`; row i is drawn from posterior i."""
+    """Returns log q(z) and the sum over d of log q(z_d), `[M]` each, for z_i of posterior i."""
 
     def point(i: jax.Array) -> tuple[jax.Array, jax.Array]:
         log_density = _log_normal(jnp.broadcast_to(z[i], mean.shape), mean, log_var)  # [M, Z]
@@ -255,7 +241,7 @@ def kl_decomposition(
 
     The estimated mutual information of N images is at most log N. Where the mean KL is well above
     that, as for faces, q(z) is a set of N separate bumps, the information sits at its bound, and
-    the total correlation measures the bumps too: neither says anything about the model then.
+    the total correlation measures the bumps too: then neither says anything about the model.
 
     Args:
         mean: `[N, Z]` posterior means.
@@ -287,7 +273,7 @@ def kl_decomposition(
 
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray, same: bool) -> float:
-    """Sum of IMQ kernels over all pairs and scales, without each point's pair with itself."""
+    """Returns the sum of IMQ kernels over scales and pairs of points; `same` leaves out (x, x)."""
     base, total = 2.0 * x.shape[1], 0.0
     for rows, squares in distance_chunks(x, y):
         if same:  # An infinite distance is a kernel of 0.
@@ -329,13 +315,13 @@ def mmd_imq(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def summary(mean: np.ndarray, log_var: np.ndarray, key: jax.Array) -> dict[str, object]:
-    """Returns everything above as plain numbers and lists.
+    """Returns all of these statistics as plain numbers and lists.
 
     Args:
         mean: `[N, Z]`.
         log_var: `[N, Z]`.
-        key: Typed random key for one draw of each posterior and the subsets that estimate the
-            KL decomposition and MMD.
+        key: Typed random key for one draw of each posterior and for the subsets that the KL
+            decomposition and MMD are estimated from.
 
     Returns:
         `images`, `z_dim`, `kl` and its `kl_standard_error`, `kl_per_dimension`, `active_units`,
@@ -343,7 +329,7 @@ def summary(mean: np.ndarray, log_var: np.ndarray, key: jax.Array) -> dict[str, 
         each), `spectrum` of the aggregate posterior, `spectrum_of_means`, `radius_of_means`,
         `radius` and `radius_prior` (see `radius_summary`), `skewness`, `excess_kurtosis`,
         `mahalanobis` (Q-Q arrays), `kl_decomposition` (nats per image), `mmd` to the prior,
-        `mmd_floor`, that of the prior to itself, and `mmd_points`, the number of points they used.
+        `mmd_floor`, that of the prior to itself, and `mmd_points`, the points in each set.
 
     Raises:
         ValueError: Unequal shapes.
@@ -369,8 +355,8 @@ def summary(mean: np.ndarray, log_var: np.ndarray, key: jax.Array) -> dict[str, 
         "kl": float(each.mean()),
         "kl_standard_error": float(each.std(ddof=1) / math.sqrt(count)),
         "kl_per_dimension": terms.mean(axis=0).tolist(),
-        "active_units": active.number,
-        "active_mask": active.mask.tolist(),
+        "active_units": int(active.sum()),
+        "active_mask": active.tolist(),
         "offset": offset.tolist(),
         "offset_norm": float(np.linalg.norm(offset)),
         "variance_of_means": np.diag(mean_covariance).tolist(),

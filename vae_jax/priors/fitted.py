@@ -105,7 +105,7 @@ def _fit_gaussian(points: np.ndarray, judging: np.ndarray, key: jax.Array) -> Fi
 
 def _fit_mixture(points: np.ndarray, judging: np.ndarray, key: jax.Array) -> Fitted:
     sizes = [size for size in MIXTURES if CODES_PER_COMPONENT * size <= len(points)] or [1]
-    choice = densities.choose_mixture(points, key, sizes, held_out=judging, restarts=1)
+    choice = densities.choose_mixture(points, key, sizes, held_out=judging)
     return choice.mixture, {
         "components": choice.components,
         "held_out_nats": choice.held_out[choice.components],

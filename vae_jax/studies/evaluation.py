@@ -166,7 +166,7 @@ def likelihood(subject: Subject, seen: Seen, samples: int, seed: int) -> dict[st
     """
     result: dict[str, Any] = {
         "kl": float(kl_per_dimension(seen.mean, seen.log_var).sum()),
-        "active_units": active_units(seen.mean).number,
+        "active_units": int(active_units(seen.mean).sum()),
         "z_dim": subject.model.z_dim,
     }
     objective = subject.objective

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vae_jax.metrics.feature_distances import compare_features, distance_chunks, small_pixels
-from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein
+from vae_jax.metrics.sliced_wasserstein import FEWER, sliced_wasserstein
 from vae_jax.models.vae import VAE
 from vae_jax.priors.fitted import NORMAL, TITLES, Prior, codes_of, draw
 from vae_jax.progress import progress
@@ -31,7 +31,6 @@ from vae_jax.studies.random_latents import cell, over_seeds, split_images
 from vae_jax.types import UserError
 
 FEWEST = 8  # images per row
-SLICES: dict[str, Any] = {"patches": 64, "directions": 128, "keep_contrast": False}
 CODES, REAL = "decoded codes", "real images"
 
 
@@ -158,7 +157,8 @@ def _at(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
 
 def compared(real: _Part, fake: _Part, seed: int, spaces: Mapping[str, Space]) -> dict[str, float]:
     """Returns `sliced_wasserstein`, by level too, and SPACE_FIGURE of `compare_features`."""
-    distance = sliced_wasserstein(real.images, fake.images, make_key(seed), **SLICES)
+    key = make_key(seed)
+    distance = sliced_wasserstein(real.images, fake.images, key, keep_contrast=False, **FEWER)
     figures = {"sliced_wasserstein": distance["mean"]}
     figures |= {f"sliced_wasserstein_{name}": v for name, v in distance["levels"].items()}
     for space, features in spaces.items():

@@ -36,7 +36,7 @@ from vae_jax.metrics.feature_distances import (
     small_pixels,
 )
 from vae_jax.metrics.image_quality import psnr
-from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein
+from vae_jax.metrics.sliced_wasserstein import FEWER, sliced_wasserstein
 from vae_jax.models.vae import VAE
 from vae_jax.priors.fitted import KINDS, Prior, codes_of, draw, fit_prior, normal_prior
 from vae_jax.report.page import RESULTS
@@ -64,7 +64,6 @@ AXES = ("z_dim", "kl_weight", "learning_rate", "seed")
 COMPARED_IMAGES = 1024
 SPECTRUM_IMAGES = 4000  # training images that a linear VAE is fitted to
 FEWEST = 8  # images that say anything about neighbours
-SLICES = {"patches": 64, "directions": 128}  # of the sliced Wasserstein distance
 PIECE = 1024  # images decoded at a time; a multiple of the batch that encoding is compiled for
 SHOWN_SAMPLES, SHOWN_TEST_IMAGES, COLUMNS = 16, 8, 4
 CURVES = ("loss", "recon_nats", "kl")
@@ -442,7 +441,7 @@ def posterior_figures(mean: np.ndarray, log_var: np.ndarray, seed: int) -> Figur
     radii = np.linalg.norm(z, axis=1)
     prior = stats.chi(mean.shape[1])
     return {
-        "active_units": posterior.active_units(mean).number,
+        "active_units": int(posterior.active_units(mean).sum()),
         "radius_mean": float(radii.mean()),
         "radius_std": float(radii.std()),
         "radius_prior_mean": float(prior.mean()),
@@ -516,7 +515,7 @@ def set_figures(
     """
     figures: Figures = {
         "sliced_wasserstein": sliced_wasserstein(
-            real, fake, make_key(seed), keep_contrast=False, **SLICES
+            real, fake, make_key(seed), keep_contrast=False, **FEWER
         )["mean"]
     }
     if len(real) < FEWEST:

@@ -116,7 +116,7 @@ def measure(run: Run[VAE], options: Options, plane: Run[VAE] | None = None) -> R
         "deviations": np.sqrt(np.diag(moments.covariance)),
         "principal": _principal(moments),
         "attributes": _attributes(subject, seen.mean, moments.covariance, options.seed),
-        "components": {"kl": kl, "active": posterior.active_units(seen.mean).mask},
+        "components": {"kl": kl, "active": posterior.active_units(seen.mean)},
         "codes": [
             {
                 "name": f"{options.split.capitalize()} image {i}",
