@@ -15,7 +15,7 @@ import pytest
 
 from vae_jax import devices
 from vae_jax.data.batches import epoch_order
-from vae_jax.devices import data_share, members_share
+from vae_jax.devices import data_share, members_devices
 from vae_jax.types import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -28,58 +28,64 @@ class Device(NamedTuple):
     process_index: int
 
 
-def some(count, processes=1):
-    return [Device(i, i * processes // count) for i in range(count)]
+@pytest.fixture
+def machine(monkeypatch):
+    """Makes JAX report some number of devices, divided among processes."""
+
+    def has(count, processes=1):
+        devices = [Device(i, i * processes // count) for i in range(count)]
+        monkeypatch.setattr("jax.devices", lambda: devices)
+
+    return has
 
 
-def numbers(share):
-    return [device.id for device in share.devices]
+def numbers(devices):
+    return [device.id for device in devices]
 
 
-def test_all_devices_or_the_largest_number_that_divides_both_batches(tiny_config):
-    assert numbers(data_share(tiny_config, some(8))) == list(range(8))
-    assert numbers(data_share(tiny_config, some(6))) == [0, 1, 2, 3]
-    assert "of 6: no larger number divides" in data_share(tiny_config, some(6)).reason
+def test_all_devices_or_the_largest_number_that_divides_both_batches(tiny_config, machine):
+    machine(8)
+    assert numbers(data_share(tiny_config).devices) == list(range(8))
+    machine(6)
+    assert numbers(data_share(tiny_config).devices) == [0, 1, 2, 3]
+    assert "of 6: no larger number divides" in data_share(tiny_config).reason
+    machine(8)
     tiny_config.eval.batch_size = 6
-    assert numbers(data_share(tiny_config, some(8))) == [0, 1]
+    assert numbers(data_share(tiny_config).devices) == [0, 1]
     tiny_config.eval.batch_size, tiny_config.train.accumulate = 8, 4
-    assert numbers(data_share(tiny_config, some(8))) == [0, 1]
+    assert numbers(data_share(tiny_config).devices) == [0, 1]
 
 
-def test_every_process_takes_part_with_equally_many_devices(tiny_config):
-    assert numbers(data_share(tiny_config, some(12, processes=2))) == [
-        0,
-        1,
-        2,
-        3,
-        6,
-        7,
-        8,
-        9,
-    ]
+def test_every_process_takes_part_with_equally_many_devices(tiny_config, machine):
+    machine(12, processes=2)
+    assert numbers(data_share(tiny_config).devices) == [0, 1, 2, 3, 6, 7, 8, 9]
     tiny_config.parallel.data = 4
-    assert numbers(data_share(tiny_config, some(12, processes=2))) == [0, 1, 6, 7]
+    assert numbers(data_share(tiny_config).devices) == [0, 1, 6, 7]
     tiny_config.parallel.data = 0
+    machine(6, processes=3)
     with pytest.raises(UserError, match="cannot be divided among 3 processes"):
-        data_share(tiny_config, some(6, processes=3))
+        data_share(tiny_config)
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [(16, "there are 8 devices"), (3, "config.train.batch_size 8 .*among 3 devices")],
 )
-def test_a_number_that_cannot_be_is_refused(tiny_config, asked, message):
+def test_a_number_that_cannot_be_is_refused(tiny_config, machine, asked, message):
+    machine(8)
     tiny_config.parallel.data = asked
     with pytest.raises(UserError, match=message):
-        data_share(tiny_config, some(8))
+        data_share(tiny_config)
 
 
-def test_members_take_no_more_devices_than_there_are_members():
-    assert numbers(members_share(0, 3, some(8))) == [0, 1, 2]
-    assert numbers(members_share(2, 3, some(8))) == [0, 1]
-    assert numbers(members_share(0, 1, some(4, processes=2))) == [0, 2]
+def test_members_take_no_more_devices_than_there_are_members(machine):
+    machine(8)
+    assert numbers(members_devices(0, 3)) == [0, 1, 2]
+    assert numbers(members_devices(2, 3)) == [0, 1]
     with pytest.raises(UserError, match="config.parallel.members is 9"):
-        members_share(9, 3, some(8))
+        members_devices(9, 3)
+    machine(4, processes=2)
+    assert numbers(members_devices(0, 1)) == [0, 2]
 
 
 @pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])

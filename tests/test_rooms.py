@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a room imports rooms below it and itself, never its neighbours.
 FLOORS = (
     {"types"},
-    {"files", "kl_controller", "losses", "memory", "progress", "schedules", "streams"},
+    {"files", "kl_controller", "locks", "losses", "memory", "progress", "schedules", "streams"},
     {"devices"},
     {"data", "kl_conventions", "metrics", "models", "report"},
     {"checkpoint", "config"},

@@ -26,8 +26,12 @@ KINDS = ("run", "sweep", "classifier")
 # A config trains a classifier if it has the section `classifier`, in place of these of a VAE.
 VAE_SECTIONS = ("model", "loss", "told")
 
-# Of the optional section `told`: what a model may be told with every image.
+# What a model may be told with every image: the fields of the section `told`.
 TOLD = ("kl_weight", "z_dim")
+# Sections that a config may leave out, and the fields that may be missing where they are given.
+OPTIONAL = {"told": TOLD, "sweep": ("kl_weight", "z_dim", "learning_rate", "seed")}
+# The configs that show the sections which configs/default.py has not.
+EXAMPLES = {"sweep": "configs/ablation_faces.py", "classifier": "configs/classifier_mnist.py"}
 
 # Fields that a resumed run may change: they do not touch the trajectory that is under way.
 # `resolved` refuses a length of the run or of its schedule that would change it by the way.
@@ -49,7 +53,6 @@ class Field:
         above: value that must be exceeded.
         choices: allowed strings; empty for any.
         many: the field is a tuple of such values.
-        optional: configs that do not use the field's section leave it out.
     """
 
     kind: type
@@ -58,23 +61,22 @@ class Field:
     above: float = -math.inf
     choices: tuple[str, ...] = ()
     many: bool = False
-    optional: bool = False
 
 
 def _choice(*choices: str, many: bool = False) -> Field:
     return Field(str, choices=choices, many=many)
 
 
-def _layers(kind: type = int, low: float = 1, **rest: Any) -> Field:
-    return Field(kind, low=low, many=True, **rest)
+def _layers(high: float = math.inf) -> Field:
+    return Field(int, low=1, high=high, many=True)
 
 
 MAX_COUNT = 2**31 - 1
 COUNT = Field(int, low=1, high=MAX_COUNT)
 COUNT_OR_NONE = Field(int, low=0, high=MAX_COUNT)
 FRACTION = Field(float, low=0.0, high=1.0)
-SWEEP_MODES = ("grid", "list")
-SWEEP_SCHEDULES = ("auto", "in_turn", "together", "mixed")
+PADDINGS = ("same", "valid")
+CONVOLUTIONS = ("auto", "xla", "matmul")
 
 FIELDS: dict[str, Field] = {
     "seed": Field(int, low=0, high=MAX_SEED),
@@ -105,12 +107,12 @@ FIELDS: dict[str, Field] = {
     "model.encoder.filters": _layers(),
     "model.encoder.kernel_sizes": _layers(),
     "model.encoder.strides": _layers(),
-    "model.encoder.padding": _choice("same", "valid", many=True),
+    "model.encoder.padding": _choice(*PADDINGS, many=True),
     "model.encoder.dense": _layers(),
     "model.decoder.filters": _layers(),
     "model.decoder.kernel_sizes": _layers(),
     "model.decoder.strides": _layers(),
-    "model.decoder.padding": _choice("same", "valid", many=True),
+    "model.decoder.padding": _choice(*PADDINGS, many=True),
     "model.decoder_dense_activation": _choice(*ACTIVATIONS),
     "model.activation": _choice(*ACTIVATIONS),
     "model.negative_slope": FRACTION,
@@ -121,7 +123,7 @@ FIELDS: dict[str, Field] = {
     "model.kernel_init": _choice(*KERNEL_INITS),
     "model.conv_bias": Field(bool),
     "model.dtype": _choice(*DTYPES),
-    "model.convolution": _choice("auto", "xla", "matmul"),
+    "model.convolution": _choice(*CONVOLUTIONS),
     "model.remat": Field(bool),
     "model.sample": Field(bool),
     "loss.likelihood": _choice(*LIKELIHOODS),
@@ -158,24 +160,24 @@ FIELDS: dict[str, Field] = {
     "checkpoint.keep_latest": COUNT,
     "checkpoint.keep_best": COUNT_OR_NONE,
     "log.tensorboard": Field(bool),
-    "told.kl_weight": Field(float, above=0.0, high=1e6, many=True, optional=True),
-    "told.z_dim": Field(int, low=1, many=True, optional=True),
-    "sweep.kl_weight": Field(float, low=0.0, high=1e6, many=True, optional=True),
-    "sweep.z_dim": Field(int, low=1, many=True, optional=True),
-    "sweep.learning_rate": Field(float, above=0.0, high=10.0, many=True, optional=True),
-    "sweep.seed": Field(int, low=0, high=MAX_SEED, many=True, optional=True),
-    "sweep.mode": Field(str, choices=SWEEP_MODES, optional=True),
-    "sweep.schedule": Field(str, choices=SWEEP_SCHEDULES, optional=True),
-    "sweep.same_batches": Field(bool, optional=True),
-    "sweep.memory_gib": Field(float, low=0.0, optional=True),
-    "classifier.filters": _layers(optional=True),
-    "classifier.kernel_sizes": _layers(optional=True),
-    "classifier.strides": _layers(optional=True),
-    "classifier.padding": Field(str, choices=("same", "valid"), many=True, optional=True),
-    "classifier.dense": _layers(optional=True),
-    "classifier.norm": Field(str, choices=NORMS, optional=True),
-    "classifier.dropout": Field(float, low=0.0, high=0.99, optional=True),
-    "classifier.convolution": Field(str, choices=("auto", "xla", "matmul"), optional=True),
+    "told.kl_weight": Field(float, above=0.0, high=1e6, many=True),
+    "told.z_dim": Field(int, low=1, many=True),
+    "sweep.kl_weight": Field(float, low=0.0, high=1e6, many=True),
+    "sweep.z_dim": Field(int, low=1, many=True),
+    "sweep.learning_rate": Field(float, above=0.0, high=10.0, many=True),
+    "sweep.seed": Field(int, low=0, high=MAX_SEED, many=True),
+    "sweep.mode": _choice("grid", "list"),
+    "sweep.schedule": _choice("auto", "in_turn", "together", "mixed"),
+    "sweep.same_batches": Field(bool),
+    "sweep.memory_gib": Field(float, low=0.0),
+    "classifier.filters": _layers(),
+    "classifier.kernel_sizes": _layers(),
+    "classifier.strides": _layers(),
+    "classifier.padding": _choice(*PADDINGS, many=True),
+    "classifier.dense": _layers(),
+    "classifier.norm": _choice(*NORMS),
+    "classifier.dropout": Field(float, low=0.0, high=0.99),
+    "classifier.convolution": _choice(*CONVOLUTIONS),
 }
 
 
@@ -246,11 +248,12 @@ def validate(config: ConfigDict) -> None:
         if name not in fields:
             raise UserError(f"config.{name} is not a field; configs/default.py lists them all")
     for name, field in fields.items():
-        if name not in flat and field.optional and not name.startswith("classifier."):
-            continue
-        if name not in flat:
-            raise UserError(f"config.{name} is missing; configs/default.py gives its default")
-        _check_field(name, flat[name], field)
+        section, _, own_name = name.partition(".")
+        if name in flat:
+            _check_field(name, flat[name], field)
+        elif section not in OPTIONAL or (section in config and own_name not in OPTIONAL[section]):
+            example = EXAMPLES.get(section, "configs/default.py")
+            raise UserError(f"config.{name} is missing; {example} shows it")
     _check_across_fields(config)
 
 

@@ -54,44 +54,35 @@ class Share(NamedTuple):
     """The devices of a run.
 
     Attributes:
-        devices: that take part, equally many of every process.
-        reason: why not all of them, in words; empty if all do.
+        devices: Those that take part, equally many of every process.
+        reason: Why not all of them, in words; empty if all do.
     """
 
     devices: tuple[Device, ...]
     reason: str
 
 
-def data_share(config: ConfigDict, devices: list[Device] | None = None) -> Share:
+def data_share(config: ConfigDict) -> Share:
     """Returns the devices that divide every batch among themselves.
 
-    Rule for `config.parallel.data` 0: as many as there are, or the largest number below that
+    The rule for `config.parallel.data` 0: as many as there are, or the largest number below that
     divides both batch sizes (and micro-batches), since every device takes equally many images.
 
     Args:
-        config: the whole config.
-        devices: to choose from; None for all devices of all processes.
-
-    Returns:
-        The devices.
+        config: The whole config.
 
     Raises:
-        UserError: the number asked for is not there or divides no batch; or batches cannot be
+        UserError: The number asked for is not there or divides no batch; or batches cannot be
             divided among the processes.
     """
-    devices = jax.devices() if devices is None else devices
-    processes = len({device.process_index for device in devices})
-    asked, micro_batch = config.parallel.data, config.train.batch_size // config.train.accumulate
+    devices, processes, asked = jax.devices(), _process_count(), config.parallel.data
+    _check_asked("data", asked)
+    micro_batch = config.train.batch_size // config.train.accumulate
     common = math.gcd(micro_batch, config.eval.batch_size)
-    sizes = (
-        f"{_micro_batch_name(config)} {micro_batch} and config.eval.batch_size "
-        f"{config.eval.batch_size}"
-    )
-    if asked > len(devices) or asked % processes:
-        raise UserError(
-            f"config.parallel.data is {asked}, but there are {len(devices)} devices in "
-            f"{processes} processes: take at most that many, equally many of each, or 0 for all"
-        )
+    name = "config.train.batch_size"
+    if config.train.accumulate > 1:
+        name += " / config.train.accumulate"
+    sizes = f"{name} {micro_batch} and config.eval.batch_size {config.eval.batch_size}"
     if common % (asked or processes):
         raise UserError(
             f"{sizes} cannot be divided among {asked or processes} "
@@ -102,33 +93,7 @@ def data_share(config: ConfigDict, devices: list[Device] | None = None) -> Share
     reason = f"as asked in config.parallel.data of {len(devices)}" if asked else ""
     if not asked and count < len(devices):
         reason = f"of {len(devices)}: no larger number divides {sizes}"
-    return Share(_first_of_each(devices, count // processes), reason)
-
-
-def members_share(asked: int, members: int, devices: list[Device] | None = None) -> Share:
-    """Returns the devices among which the members of a group are divided.
-
-    Args:
-        asked: `config.parallel.members`; 0 for all devices, but no more than members.
-        members: of the largest group.
-        devices: to choose from; None for all devices of all processes.
-
-    Returns:
-        The devices; a group is filled up to a multiple of their number with copies of its last
-        member, which nobody reads.
-
-    Raises:
-        UserError: more are asked for than there are.
-    """
-    devices = jax.devices() if devices is None else devices
-    processes = len({device.process_index for device in devices})
-    if asked > len(devices) or asked % processes:
-        raise UserError(
-            f"config.parallel.members is {asked}, but there are {len(devices)} devices in "
-            f"{processes} processes: take at most that many, equally many of each, or 0 for all"
-        )
-    each = (asked or min(members, len(devices))) // processes
-    return Share(_first_of_each(devices, max(1, each)), "")
+    return Share(_first_of_each(count // processes), reason)
 
 
 def data_mesh(config: ConfigDict) -> Mesh | None:
@@ -136,22 +101,51 @@ def data_mesh(config: ConfigDict) -> Mesh | None:
     return make_mesh(data_share(config).devices)
 
 
+def members_devices(asked: int, members: int) -> tuple[Device, ...]:
+    """Returns the devices among which the members of a group are divided.
+
+    Args:
+        asked: `config.parallel.members`; 0 for all devices, but no more than members.
+        members: The number of members in the largest group.
+
+    Returns:
+        The devices; a group is filled up to a multiple of their number with copies of its last
+        member, which nobody reads.
+
+    Raises:
+        UserError: More are asked for than there are.
+    """
+    _check_asked("members", asked)
+    each = (asked or min(members, len(jax.devices()))) // _process_count()
+    return _first_of_each(max(1, each))
+
+
 def members_mesh(asked: int, members: int) -> Mesh | None:
     """Makes the mesh of groups of members; None for a single device."""
-    devices = members_share(asked, members).devices
+    devices = members_devices(asked, members)
     return make_mesh(devices, len(devices))
 
 
-def _first_of_each(devices: list[Device], count: int) -> tuple[Device, ...]:
+def _check_asked(field: str, asked: int) -> None:
+    """Raises a UserError unless that many devices can take part, equally many of each process."""
+    count, processes = len(jax.devices()), _process_count()
+    if asked > count or asked % processes:
+        raise UserError(
+            f"config.parallel.{field} is {asked}, but there are {count} devices in {processes} "
+            "processes: take at most that many, equally many of each, or 0 for all"
+        )
+
+
+def _process_count() -> int:
+    return len({device.process_index for device in jax.devices()})
+
+
+def _first_of_each(count: int) -> tuple[Device, ...]:
     """Returns the first `count` devices of every process, process by process."""
+    devices = jax.devices()
     processes = sorted({device.process_index for device in devices})
     own = [[d for d in devices if d.process_index == process] for process in processes]
     return tuple(device for some in own for device in some[:count])
-
-
-def _micro_batch_name(config: ConfigDict) -> str:
-    name = "config.train.batch_size"
-    return name if config.train.accumulate == 1 else f"{name} / config.train.accumulate"
 
 
 # Arrays that lie on them

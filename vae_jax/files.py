@@ -155,10 +155,18 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync_directory(path: Path) -> None:
-    """Waits until names that were added, removed or renamed in a directory are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+def replace_synced(path: Path, data: bytes) -> None:
+    """Replaces a file as a whole, and waits until the new one is on the disk under its name."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write_synced(temporary, data)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or every name in a directory, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)

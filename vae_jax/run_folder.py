@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import math
 import os
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +14,8 @@ from ml_collections import ConfigDict
 
 from vae_jax import config as configs
 from vae_jax.devices import is_first
-from vae_jax.files import explained, reason_of, sync_directory
+from vae_jax.files import explained, reason_of, replace_synced
+from vae_jax.locks import file_lock
 from vae_jax.types import UserError
 
 CONFIG_FILE = "config.json"
@@ -70,12 +66,8 @@ def saved_config(workdir: str | Path, kind: str) -> ConfigDict | None:
 def write_config(workdir: str | Path, config: ConfigDict) -> None:
     """Writes WORKDIR/config.json, all or nothing."""
     path = Path(workdir) / CONFIG_FILE
-    temporary = path.with_suffix(".tmp")
-    with explained(path), temporary.open("w", encoding="utf-8") as file:
-        file.write(configs.to_json(config))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with explained(path):
+        replace_synced(path, configs.to_json(config).encode())
 
 
 def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
@@ -134,14 +126,8 @@ class MetricsLog:
                 f"restore it from a copy, or remove {METRICS_FILE} to start again at step 0"
             )
         checkpoints.mkdir(parents=True, exist_ok=True)  # before the first row
-        kept = [row for row in rows if row["step"] <= step]
-        temporary = self._path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(_line(row) for row in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
-        sync_directory(self._path.parent)
+        kept = "".join(_line(row) for row in rows if row["step"] <= step)
+        replace_synced(self._path, kept.encode())
         self._file = self._path.open("a", encoding="utf-8")
         self._events = _event_writer(Path(workdir), step) if tensorboard else None
 
@@ -202,69 +188,20 @@ def _event_writer(workdir: Path, step: int) -> Any:
     return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
 
-_held: set[int] = set()  # descriptors; a forked child drops them, or it would keep the lock alive
-
-
-def _drop_in_child() -> None:
-    for descriptor in _held:
-        os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_drop_in_child)
-
-
-def _describe_holder(path: Path, patience: float = 1.0) -> str:
-    """Who holds the lock at `path`; waits `patience` seconds for a holder that is just starting."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            holder = json.loads(path.read_bytes())
-            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-        except (OSError, ValueError, LookupError, TypeError):
-            if time.monotonic() > deadline:
-                return "a process that left no name"
-        time.sleep(0.05)
-
-
 @contextmanager
 def run_lock(workdir: str | os.PathLike[str]) -> Iterator[None]:
-    """Holds `WORKDIR/.lock` (flock) so that no second process writes the same run folder.
-
-    A killed holder leaves no stale lock. The file names its holder: pid, host, start time.
+    """Holds `WORKDIR/.lock`, so that no second process writes the same run folder.
 
     Args:
-        workdir: the run folder; created if it is missing.
+        workdir: The run folder; made if it is missing.
 
     Raises:
-        UserError: the folder cannot be written, or another process holds the lock; the sentence
-            names it.
+        UserError: The folder cannot be written, or another process holds the lock; names it.
     """
     path = Path(workdir) / ".lock"
     with explained(workdir, "name another --workdir"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    _held.add(descriptor)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"Run folder {workdir} is in use by {_describe_holder(path)}; "
-                "wait for it, stop it, or choose another folder"
-            ) from None
-        except OSError as error:  # Some network and FUSE file systems have no locks.
-            logging.warning("No lock on %s (%s): start no second run there.", path, error)
-        since = datetime.now().astimezone().isoformat(timespec="seconds")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
-        try:
-            yield
-        finally:
-            if descriptor in _held:
-                os.ftruncate(descriptor, 0)
-    finally:
-        if descriptor in _held:  # not in a forked child that unwinds the same stack
-            _held.remove(descriptor)
-            os.close(descriptor)
+        path.touch()
+    remedy = "wait for it, stop it, or choose another folder"
+    with file_lock(path, f"Run folder {workdir} is in use by", remedy):
+        yield

@@ -100,7 +100,8 @@ def outcome(pristine, folder, damage):
         try:
             asked = checkpoints.restore(state(0), step=5)
             assert same(asked.items, state(5)), damage
-            assert asked.metadata == {"name": "run"} and asked.validation_loss == 1 / 5
+            assert asked.metadata == {"name": "run"}
+            assert checkpoints.validation_losses()[5] == 1 / 5
             seen = False
         except UserError as error:
             assert f"step 5 in {folder}" in str(error) and "other steps there: 4" in str(error)

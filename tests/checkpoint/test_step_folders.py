@@ -67,7 +67,7 @@ def test_removal_leaves_nothing_behind(tmp_path):
     (tmp_path / "3" / "decoder").mkdir(parents=True)
     (tmp_path / ".deleted" / "3").mkdir(parents=True)  # an earlier removal was killed
     (tmp_path / "4.unfinished" / "decoder").mkdir(parents=True)
-    folders.sweep()
+    folders.remove_rests()
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
     folders.discard(3)
     folders.discard(3)  # gone already

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import celeba, keras_example, mnist_z12, tiny
-from vae_jax.models.blocks import AlphaDropout
+from vae_jax.models.blocks import Dropout
 from vae_jax.models.encoder import soft_limit
 from vae_jax.models.vae import latent_noise, make_vae, reparameterize
 from vae_jax.run import network_shapes
@@ -179,7 +179,7 @@ def test_dropout_drops_at_its_rate(activation):
 
 def test_alpha_dropout_keeps_mean_and_variance():
     x = jax.random.normal(jax.random.key(0), (200_000,))
-    y = AlphaDropout(0.3).apply({}, x, False, rngs={"dropout": jax.random.key(1)})
+    y = Dropout(0.3, alpha=True).apply({}, x, False, rngs={"dropout": jax.random.key(1)})
     assert float(y.mean()) == pytest.approx(0.0, abs=0.01)
     assert float(y.var()) == pytest.approx(1.0, abs=0.02)
 

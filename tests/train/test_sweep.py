@@ -133,6 +133,15 @@ def test_groups_fit_the_budget_and_mix_only_what_may_be_mixed(tiny_config):
     assert sizes("together", members=sweep_members(config)) == [3, 3]
 
 
+def test_a_group_takes_half_of_what_the_container_may_hold(tiny_config, tmp_path, monkeypatch):
+    config = with_sweep(tiny_config, seed=(0, 1), schedule="together")
+    limit = tmp_path / "memory.max"
+    limit.write_text("40000\n")
+    monkeypatch.setattr("vae_jax.memory.CONTROL_GROUP_LIMITS", (limit,))
+    with pytest.raises(UserError, match="needs about .* but config.sweep.memory_gib allows 0.00"):
+        make_plan(config, tmp_path / "sweep", open_splits(config.data))
+
+
 def test_auto_is_in_turn_on_a_cpu_only():
     assert resolve_schedule("auto", "cpu")[0] == "in_turn"
     assert resolve_schedule("auto", "gpu")[0] == "together"

@@ -18,10 +18,10 @@ Leaves = dict[str, np.ndarray]  # leaf path "opt_state/0/mu/kernel" -> array
 
 
 def named_leaves(item: PyTree) -> dict[str, Any]:
-    """Leaves by their path, joined with `/`, in the order of `jax.tree.leaves`.
+    """Returns the leaves by their path, joined with `/`, in the order of `jax.tree.leaves`.
 
     Raises:
-        UserError: two leaves have the same path.
+        UserError: Two leaves have the same path.
     """
     named = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(item):
@@ -33,10 +33,7 @@ def named_leaves(item: PyTree) -> dict[str, Any]:
 
 
 def host_copies(item: PyTree) -> Leaves:
-    """Copies every leaf to host memory of its own, safe against donation and later changes.
-
-    Returns:
-        The arrays by leaf path.
+    """Returns a copy of every leaf by its path, in host memory that nothing else writes to.
 
     Raises:
         UserError: A leaf is not numeric.
@@ -74,10 +71,10 @@ def describe_leaves(leaves: Leaves) -> dict[str, dict[str, Any]]:
 
 
 def differences(template: PyTree, found: dict[str, dict[str, Any]]) -> list[str]:
-    """Compares structure, shapes and dtypes; one sentence for each leaf that does not fit.
+    """Returns one sentence for each leaf that differs in place, shape or dtype.
 
     Args:
-        template: Tree of `jax.ShapeDtypeStruct` or arrays that is expected.
+        template: The tree of `jax.ShapeDtypeStruct` or arrays that is expected.
         found: What `describe_leaves` recorded.
     """
 
@@ -98,7 +95,7 @@ def differences(template: PyTree, found: dict[str, dict[str, Any]]) -> list[str]
 
 
 def rebuild(template: PyTree, arrays: Leaves) -> PyTree:
-    """Puts verified host arrays where the template wants them; see `SavedSteps.restore`."""
+    """Returns a tree of the arrays, placed as the template says; see `SavedSteps.restore`."""
     leaves = [_place(arrays[name], leaf) for name, leaf in named_leaves(template).items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
@@ -113,10 +110,10 @@ def _place(array: np.ndarray, template: Any) -> Any:
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
-    """Wraps a JSON-able record with the SHA-256 of its canonical text.
+    """Wraps a record of JSON values with the SHA-256 of its canonical text.
 
     Raises:
-        UserError: the record is not JSON-able.
+        UserError: The record cannot be written as JSON.
     """
     try:
         record = json.loads(json.dumps(record))
@@ -129,7 +126,7 @@ def unseal(text: str | bytes) -> dict[str, Any]:
     """Reads back what `seal` returned.
 
     Raises:
-        ValueError: the text is not a sealed record or was altered.
+        ValueError: The text is not a sealed record or was altered.
     """
     sealed = json.loads(text)
     if not isinstance(sealed, dict) or sealed.keys() != {"record", "sha256"}:

@@ -24,16 +24,16 @@ UNFINISHED = ocp.utils.TMP_DIR_SUFFIX  # of the folder that is renamed once a st
 def write_step(directory: Path, step: int, items: dict[str, Leaves], record: Any) -> None:
     """Writes `DIRECTORY/<step>/` with one composite save that appears by one rename.
 
-    It blocks and deletes nothing: the caller's background thread then gets every error here, and
-    removes older steps only after it has synced this one. Several processes call it together; each
-    writes its part of global arrays, and the first one everything else.
+    Waits until all is written and deletes nothing, so that the caller's background thread gets
+    every error here, and removes older steps only after it has synced this one. Several processes
+    call it together: each writes its part of global arrays, and the first one everything else.
 
     Args:
-        directory: folder of all steps.
-        step: a step that does not exist yet.
-        items: non-empty arrays by item and leaf path; an item may have none. Arrays that only
+        directory: The folder of all steps.
+        step: A step that does not exist yet.
+        items: Non-empty arrays by item and leaf path; an item may have none. Arrays that only
             this process holds are copied to the host.
-        record: JSON that is saved with them.
+        record: JSON values that are saved with them.
     """
     arguments: dict[str, Any] = {RECORD: ocp.args.JsonSave(record)}
     for item, leaves in items.items():
@@ -52,7 +52,7 @@ def _savable(leaf: Any) -> Any:
 
 
 def read_item(directory: Path, step: int, item: str, names: list[str]) -> Leaves:
-    """Reads the leaves `names` of one item as numpy arrays, as they are on disk: unverified.
+    """Returns the leaves `names` of one item as NumPy arrays, as they are on disk: unverified.
 
     Raises:
         Exception: Orbax and TensorStore raise many kinds for broken files.
@@ -77,7 +77,7 @@ def read_item(directory: Path, step: int, item: str, names: list[str]) -> Leaves
 
 @contextmanager
 def _one_error_only() -> Iterator[None]:
-    """Keeps one exception of a failure: no log of it by Orbax, no echoes by TensorStore.
+    """Reduces a failure to its exception: Orbax logs nothing, and TensorStore repeats nothing.
 
     Orbax closes its event loop at the first array that fails; TensorStore then finds it closed for
     every array still under way, and each would print a traceback.

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: read and verified by anybody, written in the background by one."""
+"""The checkpoints of a run: any process reads and verifies them, one writes in the background."""
 
 from __future__ import annotations
 
@@ -46,44 +46,43 @@ class Restored(NamedTuple):
     """What `SavedSteps.restore` read.
 
     Attributes:
-        step: the step it was saved at.
-        items: a tree for every item that was asked for.
-        metadata: the metadata given to `Checkpoints.save`.
-        validation_loss: the validation loss given to `Checkpoints.save`; NaN if it was not finite.
+        step: The step it was saved at.
+        items: A tree for every item that was asked for.
+        metadata: The metadata given to `Checkpoints.save`.
     """
 
     step: int
     items: dict[str, PyTree]
     metadata: dict[str, Any]
-    validation_loss: float
 
 
 class SavedSteps:
     """Checkpoints in `DIRECTORY/<step>/<item>/`, as any number of processes may read them.
 
     Attributes:
-        directory: absolute path of the folder of all steps.
+        directory: The absolute path of the folder of all steps.
     """
 
     def __init__(self, directory: str | os.PathLike[str]):
-        """`directory` need not exist; nothing is created in it."""
+        """Opens a directory, which need not exist; nothing is created in it."""
         self._folders = StepFolders(directory, unfinished=UNFINISHED)
         self.directory = self._folders.directory
         self._rejected: set[int] = set()  # found damaged by `restore`
 
     def validation_losses(self) -> dict[int, float]:
-        """Returns the loss of every step on disk with a readable record; NaN if not finite."""
+        """Returns the validation loss of every step with a readable record; NaN if not finite."""
         losses = {}
         for step in self._folders.numbers():
             if step not in self._rejected:
                 try:
-                    losses[step] = _validation_loss(self._folders.record(step))
+                    loss = self._folders.record(step)["validation_loss"]
                 except Damaged:
                     continue
+                losses[step] = math.nan if loss is None else loss
         return losses
 
     def steps(self) -> list[int]:
-        """Steps on disk with a readable record that `restore` has not rejected, oldest first."""
+        """Returns the readable steps that `restore` has not rejected, oldest first."""
         return list(self.validation_losses())
 
     def latest_step(self) -> int | None:
@@ -94,38 +93,32 @@ class SavedSteps:
         """Returns the metadata given to `Checkpoints.save`, without reading any array.
 
         Raises:
-            UserError: the step is missing or its record is damaged.
+            UserError: The step is missing or its record is damaged.
         """
-        try:
-            return self._folders.record(step)["metadata"]
-        except Damaged as damage:
-            raise self._refusal(step, damage) from None
+        return self._record(step)["metadata"]
 
     def networks_digest(self, step: int) -> str:
         """Returns a SHA-256 of the networks of a step, by what its record says of their arrays.
 
         Raises:
-            UserError: the step is missing or its record is damaged.
+            UserError: The step is missing or its record is damaged.
         """
-        try:
-            items = self._folders.record(step)["items"]
-        except Damaged as damage:
-            raise self._refusal(step, damage) from None
+        items = self._record(step)["items"]
         return digests.seal({name: items.get(name) for name in NETWORKS})["sha256"]
 
     def restore(self, items: dict[str, PyTree], step: int | None = None) -> Restored:
         """Reads and verifies the named items; no other item is touched.
 
         Args:
-            items: for every item wanted, a tree of `jax.ShapeDtypeStruct` or arrays. Its
+            items: For every item wanted, a tree of `jax.ShapeDtypeStruct` or arrays. Its
                 structure, shapes and dtypes must be those saved. Shardings given there are
-                followed; otherwise leaves go to the default device. Numpy leaves stay on the
+                followed; otherwise leaves go to the default device. NumPy leaves stay on the
                 host, and so do 64-bit leaves without `jax_enable_x64`.
-            step: the step to read, or None for the newest good one; damaged steps are then
+            step: The step to read, or None for the newest good one; damaged steps are then
                 skipped with a warning.
 
         Raises:
-            UserError: the step asked for is missing or damaged, no step is good, or the template
+            UserError: The step asked for is missing or damaged, no step is good, or the template
                 does not fit the checkpoint (expected and found, by leaf).
         """
         if step is not None:
@@ -146,6 +139,12 @@ class SavedSteps:
                 reasons.append(f"step {candidate}: {damage}")
         detail = f" ({'; '.join(reasons)})" if reasons else ""
         raise UserError(f"There is no good checkpoint in {self.directory}{detail}")
+
+    def _record(self, step: int) -> dict[str, Any]:
+        try:
+            return self._folders.record(step)
+        except Damaged as damage:
+            raise self._refusal(step, damage) from None
 
     def _refusal(self, step: int, damage: Damaged) -> UserError:
         others = [other for other in self.steps() if other != step]
@@ -170,7 +169,7 @@ class SavedSteps:
                 )
         arrays = self._read_arrays(step, record, list(items))
         placed = {item: digests.rebuild(template, arrays[item]) for item, template in items.items()}
-        return Restored(step, placed, record["metadata"], _validation_loss(record))
+        return Restored(step, placed, record["metadata"])
 
     def _read_arrays(
         self, step: int, record: dict[str, Any], items: list[str]
@@ -210,11 +209,11 @@ class Checkpoints(SavedSteps):
 
     A step appears under its number by one rename, after all its arrays and digests are on disk;
     it is renamed away before it is deleted. A process killed at any instant therefore leaves good
-    steps and ignorable rests. Files are synced before older steps go, so this holds for a power
-    failure as far as the file system keeps its promises.
+    steps, and rests that are ignored and removed later. Files are synced before older steps are
+    deleted, so this holds for a power failure as far as the file system keeps its promises.
 
-    Where several processes train, all of them save together, waiting for the disk, in a folder that
-    all of them see: Orbax writes global arrays from all, the first one does the rest.
+    Where several processes train, all of them save together into a folder that all of them see, and
+    wait for the disk: Orbax writes global arrays from all, and the first process does the rest.
     """
 
     def __init__(
@@ -223,9 +222,9 @@ class Checkpoints(SavedSteps):
         """Opens the folder; nothing is created before the first save.
 
         Args:
-            directory: folder of all steps.
-            keep_latest: how many of the newest steps survive, at least 1.
-            keep_best: how many of the steps with the lowest finite validation loss survive besides.
+            directory: The folder of all steps.
+            keep_latest: How many of the newest steps are kept, at least 1.
+            keep_best: How many of the steps with the lowest finite validation loss are kept too.
         """
         if keep_latest < 1 or keep_best < 0:
             raise UserError(
@@ -270,15 +269,15 @@ class Checkpoints(SavedSteps):
         steps that `restore` met are set aside as `<step>.damaged`; remove them at will.
 
         Args:
-            step: training step, not older than the newest good one.
-            items: trees of numeric arrays (jax or numpy), e.g. `encoder`,
-                `decoder` and `training`.
-            validation_loss: ranks the steps, lower is better; NaN if unknown.
-            metadata: JSON-able facts such as the resolved config and versions.
+            step: The training step, not older than the newest good one.
+            items: Trees of numeric arrays (JAX or NumPy), such as `encoder`, `decoder` and
+                `training`.
+            validation_loss: What ranks the steps, lower is better; NaN if unknown.
+            metadata: Facts as JSON values.
 
         Raises:
-            UserError: a non-finite leaf of the encoder or decoder, a step out of order,
-                metadata that is not JSON, or the failure of the save before it.
+            UserError: A non-finite leaf of a network, a step out of order, metadata that is not
+                JSON, or the failure of the save before it.
         """
         self.wait()
         step = operator.index(step)
@@ -310,7 +309,7 @@ class Checkpoints(SavedSteps):
         """Waits until the pending save is on disk.
 
         Raises:
-            UserError: the save failed: where, why, bytes needed and bytes free.
+            UserError: The save failed: where, why, bytes needed and bytes free.
         """
         if self._pending is not None:
             try:
@@ -351,8 +350,8 @@ class Checkpoints(SavedSteps):
             raise UserError(self._explain_failure(step, needed, error)) from error
 
     def _make_room(self, step: int, sealed: dict[str, Any]) -> bool:
-        """Returns whether the step is to be written; nothing of that name is in the way then."""
-        self._folders.sweep()
+        """Returns whether the step has to be written, and clears its place if so."""
+        self._folders.remove_rests()
         if step not in self._rejected and self._renew(step, sealed):
             return False
         self._folders.set_aside(step)  # if it exists, it was found damaged
@@ -364,7 +363,7 @@ class Checkpoints(SavedSteps):
         self._retain()
 
     def _renew(self, step: int, sealed: dict[str, Any]) -> bool:
-        """Whether the step exists with equal arrays; its record is then replaced if it differs."""
+        """Returns whether the step exists with equal arrays; replaces its record if it differs."""
         try:
             record = self._folders.record(step)
             self._read_arrays(step, record, list(record["items"]))
@@ -398,7 +397,7 @@ class Checkpoints(SavedSteps):
                 f"the limit is {limit}, raise it with `ulimit -n`"
             )
         try:
-            self._folders.sweep()
+            self._folders.remove_rests()
             free = f"{shutil.disk_usage(self.directory).free:,} bytes are free"
         except OSError as second:
             free = f"the folder cannot be used ({second})"
@@ -406,8 +405,3 @@ class Checkpoints(SavedSteps):
             f"Step {step} was not saved in {self.directory}: it needs up to {needed:,} bytes and "
             f"{free} there ({brief_reason(error)}); free some space or choose another folder"
         )
-
-
-def _validation_loss(record: dict[str, Any]) -> float:
-    loss = record["validation_loss"]
-    return math.nan if loss is None else loss

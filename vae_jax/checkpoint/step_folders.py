@@ -1,4 +1,4 @@
-"""The folders `DIRECTORY/<step>/`: listing, records, atomic removal, syncing, retention."""
+"""The folders of steps, `DIRECTORY/<step>/`: lists, reads, syncs and removes them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from vae_jax.checkpoint import digests
+from vae_jax.files import replace_synced, sync
 from vae_jax.types import UserError
 
 RECORD = "record"  # the JSON item beside the arrays
 RECORD_FILE = "metadata"  # Orbax's name for the file of a JSON item
 TRASH = ".deleted"
+PATIENCE_SECONDS = 2.0
 
 
 class Damaged(Exception):
@@ -25,13 +27,13 @@ class Damaged(Exception):
 
 
 class StepFolders:
-    """Folders named by step. Anything else in the directory is ignored.
+    """The folders that are named by a step; anything else in the directory is ignored.
 
     A step is renamed away before it is deleted, so that a killed process leaves no half step.
     """
 
     def __init__(self, directory: str | os.PathLike[str], unfinished: str):
-        """`unfinished` is the suffix that marks the folder of a save under way."""
+        """Opens a directory; `unfinished` is the suffix of the folder of a save under way."""
         self.directory = Path(directory).absolute()
         self._unfinished = unfinished
 
@@ -46,8 +48,8 @@ class StepFolders:
         """Returns the verified JSON record of a step: loss, metadata, and every leaf's digest.
 
         Raises:
-            Damaged: the record is missing or was altered.
-            UserError: no permission.
+            Damaged: The record is missing or was altered.
+            UserError: The record may not be read.
         """
         try:
             record = digests.unseal(self._record_path(step).read_bytes())
@@ -63,11 +65,7 @@ class StepFolders:
 
     def replace_record(self, step: int, sealed: dict[str, Any]) -> None:
         """Exchanges the record of a step by one rename."""
-        path = self._record_path(step)
-        fresh = path.with_name(f"{RECORD_FILE}.new")
-        fresh.write_text(json.dumps(sealed), "utf-8")
-        self.sync(step)
-        fresh.replace(path)
+        replace_synced(self._record_path(step), json.dumps(sealed).encode())
 
     def _record_path(self, step: int) -> Path:
         return self.directory / str(step) / RECORD / RECORD_FILE
@@ -76,11 +74,7 @@ class StepFolders:
         """Makes all files of a step, and its name, survive a power failure (fsync)."""
         folder = self.directory / str(step)
         for path in [*folder.rglob("*"), folder, self.directory, self.directory.parent]:
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(path)
 
     def discard(self, step: int) -> None:
         """Deletes a step if it exists, good or not."""
@@ -97,14 +91,13 @@ class StepFolders:
             shutil.rmtree(aside, ignore_errors=True)
             folder.replace(aside)
 
-    def sweep(self, patience: float = 2.0) -> None:
+    def remove_rests(self) -> None:
         """Removes the rests of saves and deletions that were interrupted.
 
-        After a failed save, threads that still write may put files back: tries again for
-        `patience` seconds.
+        After a failed save, threads that still write may put files back: tries again for some time.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while rests := [*self.directory.glob(TRASH), *self.directory.glob(f"*{self._unfinished}*")]:
             for rest in rests:
                 shutil.rmtree(rest, ignore_errors=time.monotonic() < deadline)
@@ -112,7 +105,7 @@ class StepFolders:
 
 
 def _is_record(record: Any, step: int) -> bool:
-    """Whether a record has the parts of one; its digest says nothing if somebody sealed it anew."""
+    """Returns whether a record has all parts: somebody may have sealed another one."""
     try:
         loss = record["validation_loss"]
         leaves = [leaf for item in record["items"].values() for leaf in item.values()]
@@ -130,12 +123,12 @@ def _is_record(record: Any, step: int) -> bool:
 def steps_to_keep(
     validation_losses: dict[int, float], *, keep_latest: int, keep_best: int
 ) -> frozenset[int]:
-    """Returns the newest steps and the best ones, which are kept.
+    """Returns the steps that are kept: the newest ones and the best ones.
 
     Args:
-        validation_losses: validation loss of every good step; NaN and infinities are never best.
-        keep_latest: how many of the newest steps are kept.
-        keep_best: how many of the steps with the lowest finite loss are kept; at equal loss
+        validation_losses: Validation loss of every good step; NaN and infinities are never best.
+        keep_latest: How many of the newest steps are kept.
+        keep_best: How many of the steps with the lowest finite loss are kept; at equal loss
             the earlier step is better, so that a plateau does not rewrite the best one.
     """
     newest = sorted(validation_losses, reverse=True)[:keep_latest]

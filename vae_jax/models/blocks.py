@@ -106,9 +106,15 @@ class BlockStyle:
 
 
 class Dropout(nn.Module):
-    """Dropout (Srivastava et al. 2014); its draws are float32 whatever JAX's settings are."""
+    """Dropout (Srivastava et al. 2014); its draws are float32 whatever JAX's settings are.
+
+    Attributes:
+        rate: The probability that a unit is dropped.
+        alpha: Keep mean 0 and variance 1 of SELU units (alpha dropout, Klambauer et al. 2017).
+    """
 
     rate: float
+    alpha: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
@@ -117,21 +123,8 @@ class Dropout(nn.Module):
             return x
         keep = 1.0 - self.rate
         kept = jax.random.bernoulli(self.make_rng("dropout"), jnp.float32(keep), x.shape)
-        return jnp.where(kept, x / keep, jnp.zeros_like(x))
-
-
-class AlphaDropout(nn.Module):
-    """Dropout that keeps mean 0 and variance 1 of SELU units (Klambauer et al. 2017)."""
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-        """Maps `[..., F]` to `[..., F]`; needs the stream `dropout` unless deterministic."""
-        if deterministic or self.rate == 0.0:
-            return x
-        keep = 1.0 - self.rate
-        kept = jax.random.bernoulli(self.make_rng("dropout"), jnp.float32(keep), x.shape)
+        if not self.alpha:
+            return jnp.where(kept, x / keep, jnp.zeros_like(x))
         scale = (keep + SELU_SATURATION**2 * keep * self.rate) ** -0.5
         shift = -scale * self.rate * SELU_SATURATION
         return (scale * jnp.where(kept, x, SELU_SATURATION) + shift).astype(x.dtype)
@@ -227,8 +220,8 @@ class ConvBlock(nn.Module):
             factors, shifts = (values.astype(x.dtype)[:, None, None, :] for values in told)
             x = x * factors + shifts
         x = style.activate(x)
-        dropout = AlphaDropout if style.activation == "selu" else Dropout
-        return dropout(style.dropout, name="dropout")(x, deterministic=not train)
+        dropout = Dropout(style.dropout, style.activation == "selu", name="dropout")
+        return dropout(x, deterministic=not train)
 
     def _convolve(self, x: jax.Array) -> jax.Array:
         style, size = self.style, (self.kernel_size, self.kernel_size)

@@ -16,7 +16,7 @@ import numpy as np
 
 from vae_jax.checkpoint import digests
 from vae_jax.checkpoint.saving import SavedSteps
-from vae_jax.files import check_replaceable, explained, npz_bytes, sync_directory, write_synced
+from vae_jax.files import check_replaceable, explained, npz_bytes, replace_synced
 from vae_jax.models.vae import VAE
 from vae_jax.priors.fitted import KINDS, NORMAL, Prior, fit_to_run, normal_prior
 from vae_jax.run import Run
@@ -63,10 +63,7 @@ def keep_prior(run: Run[VAE], prior: Prior) -> Path:
     with explained(path):
         path.parent.mkdir(exist_ok=True)
         check_replaceable(path)
-        temporary = path.with_name(f".{path.name}.tmp")
-        write_synced(temporary, npz_bytes(**{RECORD: np.frombuffer(sealed, np.uint8)} | arrays))
-        temporary.replace(path)
-        sync_directory(path.parent)
+        replace_synced(path, npz_bytes(**{RECORD: np.frombuffer(sealed, np.uint8)} | arrays))
     return path
 
 

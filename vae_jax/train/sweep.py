@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saving import SavedSteps
 from vae_jax.data.splits import Splits, condition_names, open_splits
 from vae_jax.files import json_bytes, write_file
+from vae_jax.memory import machine_bytes
 from vae_jax.models.vae import make_vae
 from vae_jax.progress import clock
 from vae_jax.run_folder import run_lock
@@ -323,9 +323,9 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
     """Finds out which members a sweep has, which are done, and how to group the others.
 
     Args:
-        config: the whole config, with a section `sweep`.
-        workdir: of the sweep.
-        splits: the data.
+        config: The whole config, validated, with a section `sweep`.
+        workdir: The folder of the sweep.
+        splits: The data.
 
     Returns:
         The plan.
@@ -334,7 +334,6 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
         UserError: see `sweep_members` and `make_groups`; a member's folder was trained with
             another config.
     """
-    configs.validate(config)
     saved = folders.saved_config(workdir, "sweep")
     config = configs.resolved(config, saved)  # One schedule, also for members that come later.
     members = sweep_members(config)
@@ -360,7 +359,7 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
         int(config.sweep.memory_gib * 2**30) or devices.on_first(lambda: _memory_budget(backend)),
         positions,
         len(condition_names(config.data, splits.train)),
-        len(devices.members_share(config.parallel.members, len(members)).devices),
+        len(devices.members_devices(config.parallel.members, len(members))),
     )
     return Plan(config, members, outcomes, groups, schedule, reason, steps)
 
@@ -391,8 +390,7 @@ def _plan_mesh(plan: Plan) -> Mesh | None:
 def _memory_budget(backend: str) -> int:
     """Returns the bytes that a group may take when `config.sweep.memory_gib` is 0."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(MEMORY_SHARE.get(backend, 0.5) * stats.get("bytes_limit", physical))
+    return int(MEMORY_SHARE.get(backend, 0.5) * stats.get("bytes_limit", machine_bytes()))
 
 
 class SweepResult(NamedTuple):
@@ -429,7 +427,9 @@ def fit_sweep(config: ConfigDict, workdir: str | Path, say: Say = print) -> Swee
     """
     workdir = Path(workdir)
     configs.validate(config)
-    folders.saved_config(workdir, "sweep")  # Another kind is refused before images are prepared.
+    # Mistakes and folders of another kind are refused before images are prepared.
+    sweep_members(config)
+    folders.saved_config(workdir, "sweep")
     splits = devices.first_before_others(lambda: open_splits(config.data))
     config = config.copy_and_resolve_references()
     config.data.digest = splits.digest

@@ -176,7 +176,7 @@ def test_header_is_what_numpy_reads(tmp_path):
 def test_second_writer_is_told_who_holds_it(tmp_path):
     with (
         exclusive(tmp_path / "s"),
-        pytest.raises(UserError, match=f"pid {os.getpid()}"),
+        pytest.raises(UserError, match=f"prepared by process {os.getpid()} on .*; wait for it"),
         exclusive(tmp_path / "s"),
     ):
         pass

@@ -21,8 +21,8 @@ from vae_jax.data.formats.attributes import (
     read_attributes,
     read_partition,
 )
-from vae_jax.data.formats.folder import by_fraction, checked_crop
-from vae_jax.data.store.decoding import Crop, Job
+from vae_jax.data.formats.folder import by_fraction
+from vae_jax.data.store.decoding import CROPS, Job
 from vae_jax.data.store.preparation import Annotations, BadFiles, build_store
 from vae_jax.data.store.reading import TEST, TRAIN, VALIDATION, Store
 from vae_jax.data.store.sources import JPEG_NAMES, Source, list_source
@@ -36,7 +36,7 @@ def prepare(
     out: str | Path,
     size: int = 96,
     *,
-    crop: Crop = "auto",
+    crop: str = "auto",
     partition: str = "auto",
     train_count: int = 170_000,
     test_count: int = 10_000,
@@ -50,8 +50,8 @@ def prepare(
         source: folder or zip archive of JPEGs of any size.
         out: directory of the store.
         size: height and width in pixels.
-        crop: "auto" (box (0, 40, 178, 218) of 178x218 images, the centred square of others),
-            "square", or a box (left, top, right, bottom).
+        crop: "auto" (box (0, 40, 178, 218) of 178x218 images, the centred square of others), or
+            "square".
         partition: "official" (list_eval_partition), "reference" (by number: 1..train_count train,
             then test_count test, the others validation), "fraction" (a tenth of the files, by
             hash of the name, is test), or "auto": the first of these that is possible.
@@ -67,6 +67,8 @@ def prepare(
     """
     if partition not in PARTITIONS:
         raise UserError(f"partition is '{partition}', expected one of {', '.join(PARTITIONS)}")
+    if crop not in CROPS:
+        raise UserError(f"crop is {crop!r}, expected one of {', '.join(CROPS)}")
     if train_count < 1 or test_count < 0:
         raise UserError(f"train_count is {train_count} and test_count {test_count}: too small")
     files = list_source(source, JPEG_NAMES, nested=False)
@@ -76,7 +78,7 @@ def prepare(
     return build_store(
         files,
         Path(out),
-        Job(str(files.root), files.is_zip, size, checked_crop(crop), ("JPEG",)),
+        Job(str(files.root), files.is_zip, size, crop, ("JPEG",)),
         lambda: _annotate(files, tables, rule, allow_absent=on_bad_file == "skip"),
         BadFiles(on_bad_file, max_bad),
         workers,

@@ -7,50 +7,33 @@ from pathlib import Path
 
 import numpy as np
 
-from vae_jax.data.store.decoding import Crop, Job
+from vae_jax.data.store.decoding import Job
 from vae_jax.data.store.preparation import Annotations, BadFiles, build_store
 from vae_jax.data.store.reading import TEST, TRAIN, Store
 from vae_jax.data.store.sources import IMAGE_NAMES, list_source
-from vae_jax.types import UserError
 
 TEST_FRACTION = 0.1
 
 
-def prepare(
-    source: str | Path,
-    out: str | Path,
-    size: int,
-    *,
-    crop: Crop = "square",
-    on_bad_file: str = "stop",
-    max_bad: int = 100,
-    workers: int | None = None,
-) -> Store:
+def prepare(source: str | Path, out: str | Path, size: int) -> Store:
     """Prepares every JPEG and PNG below a folder (or in a zip archive), a tenth of them for test.
 
-    Files are named by their path below `source`; arguments and errors as in `celeba.prepare`.
+    Args:
+        source: Folder or zip archive; files are named by their path below it.
+        out: The store's directory.
+        size: Height and width of the images in pixels; the centred square of a file is resized.
+
+    Raises:
+        UserError: A file that cannot be used, by name; see `build_store`.
     """
     files = list_source(source, IMAGE_NAMES, nested=True)
     return build_store(
         files,
         Path(out),
-        Job(str(files.root), files.is_zip, size, checked_crop(crop), ("JPEG", "PNG")),
+        Job(str(files.root), files.is_zip, size, "square", ("JPEG", "PNG")),
         lambda: by_fraction([member.name for member in files.members]),
-        BadFiles(on_bad_file, max_bad),
-        workers,
+        BadFiles(),
     )
-
-
-def checked_crop(crop: Crop) -> Crop:
-    """Returns the crop as it was asked for, or raises a UserError."""
-    if crop in ("auto", "square"):
-        return crop
-    if isinstance(crop, str) or len(crop) != 4 or not all(type(edge) is int for edge in crop):
-        raise UserError(
-            f"crop is {crop!r}, expected 'auto', 'square' or (left, top, right, bottom)"
-        )
-    left, top, right, bottom = crop
-    return left, top, right, bottom
 
 
 def by_fraction(names: list[str]) -> Annotations:

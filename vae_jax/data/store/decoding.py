@@ -36,7 +36,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Crop = str | tuple[int, int, int, int]
+# auto: CelebA's box for 178x218 pixels, the centred square of others; square: always that.
+CROPS = ("auto", "square")
 
 
 class Job(NamedTuple):
@@ -45,7 +46,7 @@ class Job(NamedTuple):
     root: str
     is_zip: bool
     size: int
-    crop: Crop
+    crop: str
     formats: tuple[str, ...]
 
 
@@ -84,15 +85,14 @@ def decode_chunk(
 
 
 def decode_image(
-    data: bytes, size: int, crop: Crop = "auto", formats: tuple[str, ...] = ("JPEG",)
+    data: bytes, size: int, crop: str = "auto", formats: tuple[str, ...] = ("JPEG",)
 ) -> np.ndarray:
     """Decodes, crops and resizes an image with a Lanczos filter.
 
     Args:
         data: an image file's bytes.
         size: height and width of the result.
-        crop: "auto" (CelebA's box for 178x218, the centred square otherwise), "square", or a
-            box (left, top, right, bottom) in pixels of the upright image.
+        crop: One of `CROPS`.
         formats: accepted by content, "JPEG" and "PNG".
 
     Returns:
@@ -136,15 +136,10 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     return image
 
 
-def _crop_box(image_size: tuple[int, int], crop: Crop) -> tuple[int, int, int, int]:
-    width, height = image_size
-    if not isinstance(crop, str):
-        left, top, right, bottom = crop
-        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-            raise UserError(f"is {width}x{height} pixels, too small for the crop box {crop}")
-        return left, top, right, bottom
+def _crop_box(image_size: tuple[int, int], crop: str) -> tuple[int, int, int, int]:
     if crop == "auto" and image_size == CELEBA_SIZE:
         return CELEBA_BOX
+    width, height = image_size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -37,7 +36,7 @@ from vae_jax.data.store.writing import (
     seal,
 )
 from vae_jax.data.workers import available_cores, in_processes
-from vae_jax.files import reason_of, sync_directory, write_synced
+from vae_jax.files import reason_of, replace_synced, sync
 from vae_jax.progress import progress
 from vae_jax.types import UserError
 
@@ -139,7 +138,7 @@ def build_store(
         raise UserError(f"workers is {workers}, expected 1 or more")
     settings = {
         "size": job.size,
-        "crop": job.crop if isinstance(job.crop, str) else list(job.crop),
+        "crop": job.crop,
         "filter": "Lanczos",
         "formats": list(job.formats),
         "partition": list(partition),
@@ -262,15 +261,9 @@ def _decode(
 
 def _commit(partial: Path, settings: dict[str, Any], done: Sequence[Finished]) -> None:
     """Makes everything decoded so far survive a kill or a power failure."""
-    handle = os.open(partial / DECODED, os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    new = partial / (PROGRESS + ".new")
-    write_synced(new, json.dumps({"settings": settings, "chunks": done}).encode())
-    os.replace(new, partial / PROGRESS)
-    sync_directory(partial)
+    sync(partial / DECODED)
+    found = {"settings": settings, "chunks": done}
+    replace_synced(partial / PROGRESS, json.dumps(found).encode())
 
 
 def _finished(

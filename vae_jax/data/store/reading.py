@@ -32,7 +32,6 @@ VERSION = 1
 SPLIT_NAMES = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(len(SPLIT_NAMES))
 MAX_JSON_BYTES = 512 * 2**20
-HASH_BLOCK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -140,12 +139,9 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 def file_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file, read in blocks."""
-    digest = hashlib.sha256()
+    """Returns the SHA-256 of a file."""
     with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:

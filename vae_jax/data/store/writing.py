@@ -8,13 +8,12 @@ Every step may be the last one before a kill or a power failure.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +28,8 @@ from vae_jax.data.store.reading import (
     npy_header,
     split_sizes,
 )
-from vae_jax.files import sync_directory, write_synced
+from vae_jax.files import sync, write_synced
+from vae_jax.locks import file_lock
 from vae_jax.types import UserError
 
 IMAGES = "images.npy"
@@ -62,36 +62,15 @@ def partial_of(directory: Path) -> Path:
     return directory.with_name(directory.name + ".partial")
 
 
-@contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
-    """Holds `<name>.lock` beside `directory`; a holder that is killed frees it.
+def exclusive(directory: Path) -> AbstractContextManager[None]:
+    """Holds `<name>.lock` beside `directory`, which only one process prepares at a time.
 
     Raises:
-        UserError: Another process holds it; names its process id.
+        UserError: Another process holds it; names that process.
     """
     path = directory.with_name(directory.name + ".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(handle)
-            raise UserError(
-                f"{directory} is being prepared by another process (pid {holder}): wait for it"
-            ) from None
-        # The previous holder may have removed the file between our open and our lock.
-        if path.exists() and os.fstat(handle).st_ino == path.stat().st_ino:
-            break
-        os.close(handle)
-    try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
+    return file_lock(path, f"{directory} is being prepared by", "wait for it")
 
 
 def refuse_existing(directory: Path) -> None:
@@ -163,7 +142,7 @@ def seal(directory: Path, kept: np.ndarray, contents: Contents) -> None:
     }
     manifest["sha256"] = manifest_digest(manifest)
     write_synced(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
-    sync_directory(partial)
+    sync(partial)
     os.rename(images, partial / IMAGES)
     move_into_place(directory)
 
@@ -175,9 +154,9 @@ def move_into_place(directory: Path) -> bool:
         return False
     for name in (PROGRESS, DECODED):
         (partial / name).unlink(missing_ok=True)
-    sync_directory(partial)
+    sync(partial)
     os.rename(partial, directory)
-    sync_directory(directory.parent)
+    sync(directory.parent)
     return True
 
 
