@@ -101,7 +101,7 @@ def test_a_read_error_reaches_the_consumer(split, monkeypatch):
 
 def test_resident_by_size_or_by_order(split):
     batches = Batches(split, None, 8, 0)
-    assert isinstance(make_feed(batches, "auto", 1.0), ResidentFeed)
-    assert isinstance(make_feed(batches, "auto", 0.0), StreamingFeed)
-    assert isinstance(make_feed(batches, "always", 0.0), ResidentFeed)
-    assert isinstance(make_feed(batches, "never", 1.0), StreamingFeed)
+    assert isinstance(make_feed(batches, "auto", 1.0, None), ResidentFeed)
+    assert isinstance(make_feed(batches, "auto", 0.0, None), StreamingFeed)
+    assert isinstance(make_feed(batches, "always", 0.0, None), ResidentFeed)
+    assert isinstance(make_feed(batches, "never", 1.0, None), StreamingFeed)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-import queue
-import threading
+import itertools
+import math
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -18,8 +20,10 @@ from vae_jax.data.batches import Batches
 from vae_jax.devices import BATCHES, DATA, WHOLE, assemble, axis_size, place
 from vae_jax.types import UserError
 
-# Host memory that one piece of a streamed epoch may take; two are in flight.
+# Host memory that one piece of a streamed epoch may take.
 STREAM_BYTES = 64 * 2**20
+# How many pieces are read while the device works on another one.
+PIECES_AHEAD = 2
 
 
 class Segment(NamedTuple):
@@ -99,7 +103,7 @@ class ResidentFeed(_BatchFeed):
 
 
 class StreamingFeed(_BatchFeed):
-    """Batches are read from the memory map by a thread, a piece ahead of the device.
+    """Batches are read from the memory map by a thread, some pieces ahead of the device.
 
     Memory stays bounded by a few pieces of `STREAM_BYTES`, whatever the size of the split.
     `seconds_waited` counts the time the device had nothing to do. In a mesh every device gets the
@@ -108,43 +112,29 @@ class StreamingFeed(_BatchFeed):
 
     def segments(self, epoch: int, start: int = 0) -> Iterator[Segment]:
         """Yields segments of equally many batches, the last one padded with batches of weight 0."""
-        ready: queue.Queue = queue.Queue(maxsize=1)
-        stop = threading.Event()
-        reader = threading.Thread(
-            target=self._read_ahead, args=(epoch, start, ready, stop), daemon=True
-        )
-        reader.start()
-        try:
-            while True:
-                began = time.monotonic()
-                piece = ready.get()
-                self.seconds_waited += time.monotonic() - began
-                if piece is None:
-                    return
-                if isinstance(piece, BaseException):
-                    raise piece
-                yield piece
-        finally:
-            stop.set()
-            while reader.is_alive():
-                _drain(ready)
-                reader.join(timeout=0.05)
+        began = time.monotonic()
+        rows, weights = self.batches.plan(epoch)
+        batch_bytes = self.batches.size * math.prod(self.batches.split.image_shape)
+        steps = max(1, min(STREAM_BYTES // batch_bytes, self.steps_per_epoch))
+        pieces = (slice(first, first + steps) for first in range(start, len(rows), steps))
+        reader = ThreadPoolExecutor(1, "reader")
 
-    def _read_ahead(
-        self, epoch: int, start: int, ready: queue.Queue, stop: threading.Event
-    ) -> None:
+        def read(count: int) -> list[Future[Segment]]:
+            return [
+                reader.submit(self._segment, rows[piece], weights[piece], steps)
+                for piece in itertools.islice(pieces, count)
+            ]
+
         try:
-            rows, weights = self.batches.plan(epoch)
-            batch_bytes = self.batches.size * int(np.prod(self.batches.split.image_shape))
-            steps = max(1, min(STREAM_BYTES // batch_bytes, self.steps_per_epoch))
-            for first in range(start, len(rows), steps):
-                if stop.is_set():
-                    return
-                piece = slice(first, first + steps)
-                ready.put(self._segment(rows[piece], weights[piece], steps))
-            ready.put(None)
-        except BaseException as error:  # Reaches the consumer, which raises it.
-            ready.put(error)
+            ahead = deque(read(PIECES_AHEAD))
+            while ahead:
+                segment = ahead.popleft().result()
+                self.seconds_waited += time.monotonic() - began
+                ahead.extend(read(1))
+                yield segment
+                began = time.monotonic()
+        finally:
+            reader.shutdown(cancel_futures=True)
 
     def _segment(self, rows: np.ndarray, weights: np.ndarray, steps: int) -> Segment:
         taken, split, labels = len(rows), self.batches.split, self.batches.labels
@@ -177,28 +167,18 @@ def _on_device(arrays: Any, mesh: Mesh | None, spec: PartitionSpec = WHOLE) -> A
     return jax.device_put(arrays) if mesh is None else place(arrays, mesh, spec)
 
 
-def _drain(ready: queue.Queue) -> None:
-    while not ready.empty():
-        ready.get_nowait()
-
-
-def make_feed(
-    batches: Batches, resident: str, resident_gib: float, mesh: Mesh | None = None
-) -> Feed:
-    """Makes the feed for some batches: resident when their split fits, by rule, or as asked.
+def make_feed(batches: Batches, resident: str, resident_gib: float, mesh: Mesh | None) -> Feed:
+    """Makes the feed of a split: resident or streaming, which give the same batches bit for bit.
 
     Args:
-        batches: what to feed.
+        batches: What to feed.
         resident: 'always', 'never', or 'auto': resident when the split's bytes as uint8 are at
             most `resident_gib`. Processes that divide the batches stream: each reads its share.
-        resident_gib: GiB.
-        mesh: the devices that divide every batch among themselves; None for one device.
-
-    Returns:
-        The feed; both kinds give the same batches, bit for bit.
+        resident_gib: The largest resident split, in GiB.
+        mesh: The devices that divide every batch among themselves; None for one device.
 
     Raises:
-        UserError: 'always' where processes divide the batches.
+        UserError: `resident` is 'always', but several processes divide the batches.
     """
     if mesh is not None and axis_size(mesh, DATA) > 1 and mesh.is_multi_process:
         if resident == "always":
@@ -207,7 +187,7 @@ def make_feed(
                 "share of the images: set it to 'auto'"
             )
         resident = "never"
-    size = len(batches.split) * int(np.prod(batches.split.image_shape))
+    size = len(batches.split) * math.prod(batches.split.image_shape)
     keep = resident == "always" or (resident == "auto" and size <= resident_gib * 2**30)
     kind = ResidentFeed if keep else StreamingFeed
     return kind(batches, mesh)
