@@ -48,8 +48,9 @@ def main() -> None:
             "--latents_in gives the points: leave out --count and --seed, --prior and --temperature"
         )
 
+    from vae_jax.data.latents import read_latents
     from vae_jax.priors.fitted import draw
-    from vae_jax.run import decode, open_run, read_latents
+    from vae_jax.run import decode, open_run
 
     run = open_run(WORKDIR.value, STEP.value, networks=("decoder",), pair=asked_pair())
     z_dim, asked = run.model.z_dim, (_LABEL.value, _ATTRIBUTES.value)

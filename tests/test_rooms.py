@@ -16,6 +16,7 @@ FLOORS = (
     {"checkpoint", "config"},
     {"run_folder"},
     {"run", "train"},
+    {"subject"},
     {"priors"},
     {"interop", "studies"},
     {"experiments"},

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +22,7 @@ from vae_jax.checkpoint.saving import (
     network_variables,
 )
 from vae_jax.data.batches import to_unit_range
-from vae_jax.data.inputs import InputStage, evaluation_pair, make_input_stage
-from vae_jax.data.splits import ARRAYS, Splits, condition_labels, first_images, open_splits
-from vae_jax.losses import Objective
+from vae_jax.data.splits import ARRAYS, Splits, open_splits
 from vae_jax.memory import require_memory
 from vae_jax.metrics.densities import normal
 from vae_jax.models.blocks import layer_features, layer_names
@@ -34,13 +30,12 @@ from vae_jax.models.classifier import Classifier, class_logits, make_classifier
 from vae_jax.models.told import CONFIGS_OWN, Pair
 from vae_jax.models.vae import VAE, at_pair, logits_of, make_vae, posterior_of
 from vae_jax.run_folder import CHECKPOINTS, read_config
-from vae_jax.streams import GENERATOR, make_key, stream_key
-from vae_jax.types import ImageSet, UserError
+from vae_jax.streams import GENERATOR, make_key
+from vae_jax.types import UserError
 
 # Fixed, since a matrix product may round differently for another number of rows: image i is
 # always computed in row i mod BATCH of the same program.
 BATCH = 64
-SPLITS = ("test", "train")
 
 Model = TypeVar("Model", VAE, Classifier)
 
@@ -290,57 +285,6 @@ def prior_latents(seed: int, count: int, z_dim: int) -> np.ndarray:
     return np.asarray(normal(make_key(seed), count, z_dim))
 
 
-def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
-    """Reads latent points that a user brings.
-
-    Args:
-        path: A .npy file with floats `[N, Z]`, or a .json file as the latent explorer saves it:
-            `{"latents": [[...], ...]}`.
-        z_dim: Z.
-
-    Returns:
-        `[N, Z]` float32.
-
-    Raises:
-        UserError: Not such a file, or more points than the machine can hold.
-    """
-    if not Path(path).is_file():  # A pipe would be waited for.
-        raise UserError(f"{path} is not a file; give a .npy or .json file")
-    z = _json_points(Path(path)) if Path(path).suffix == ".json" else _npy_points(Path(path))
-    if z.ndim != 2 or z.shape[1] != z_dim or not np.issubdtype(z.dtype, np.floating):
-        raise UserError(
-            f"{path} holds {z.dtype} of shape {z.shape}, but this model decodes "
-            f"floats of shape [N, {z_dim}]"
-        )
-    require_memory(2 * 4 * z.size, f"{len(z):,} latent points", "give fewer")
-    with np.errstate(over="ignore"):
-        points = np.array(z, np.float32)
-    if not np.isfinite(points).all():
-        raise UserError(f"{path} holds points that are not finite")
-    return points
-
-
-def _npy_points(path: Path) -> np.ndarray:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
-            # Compares the header with the size of the file before anything is allocated.
-            return np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # NumPy raises many kinds for broken headers.
-        raise UserError(f"{path} is not a readable .npy file ({error})") from None
-
-
-def _json_points(path: Path) -> np.ndarray:
-    size = path.stat().st_size
-    require_memory(20 * size, f"{path} with {size:,} bytes", "give fewer points")
-    try:
-        return np.array(json.loads(path.read_bytes())["latents"], np.float64)
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
-        raise UserError(
-            f"{path} holds no latent points ({type(error).__name__}: {str(error)[:80]}); "
-            'it has to be {"latents": [[...], ...]}'
-        ) from None
-
-
 def decode(
     model: VAE, variables: Any, z: np.ndarray, labels: np.ndarray | None = None
 ) -> np.ndarray:
@@ -425,30 +369,6 @@ def _encode(
     return posterior_of(model, variables, to_unit_range(images), labels)
 
 
-class Subject(NamedTuple):
-    """A trained model and the images it is judged by: what every figure is computed from.
-
-    Attributes:
-        model: The module.
-        variables: Those of encoder and decoder.
-        objective: The objective whose likelihood the bounds use.
-        stage: How inputs and targets are made of images.
-        key: The run's key of evaluation: image i is always corrupted or binarised alike.
-        images: `[N, H, W, C]` uint8.
-        labels: `[N, L]` condition, or None.
-        split: The image set, for attributes and classes; its rows are those of `images`.
-    """
-
-    model: VAE
-    variables: Any
-    objective: Objective
-    stage: InputStage
-    key: jax.Array
-    images: np.ndarray
-    labels: np.ndarray | None
-    split: ImageSet
-
-
 def run_splits(run: Run[Any]) -> Splits:
     """Opens the images that a run was trained on; draws and prepares none where no user asked.
 
@@ -456,154 +376,6 @@ def run_splits(run: Run[Any]) -> Splits:
         UserError: They do not lie there prepared, or others do; the sentence names `--data`.
     """
     return open_splits(run.config.data, prepare=run.data_named, setting="--data=PATH")
-
-
-def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
-    """Returns the model of a run with the first images of a split.
-
-    Args:
-        run: A run opened by `open_run`.
-        split: One of `SPLITS`.
-        count: How many images, at most; 0 for all.
-
-    Returns:
-        The subject.
-
-    Raises:
-        UserError: An unknown split, or data that cannot be opened.
-    """
-    if split not in SPLITS:
-        raise UserError(f"--split is {split!r}; valid are {', '.join(SPLITS)}")
-    chosen = getattr(run_splits(run), split)
-    return make_subject(run, first_images(chosen, min(count, len(chosen)), "--count"))
-
-
-def make_subject(run: Run[VAE], split: ImageSet) -> Subject:
-    """Returns the model of a run with the images of a split of its data, or of a part of one."""
-    loss = run.config.loss
-    return Subject(
-        run.model,
-        run.variables,
-        Objective(loss.likelihood, loss.reduction, loss.free_bits, loss.sigma),
-        make_input_stage(run.config.data),
-        stream_key(make_key(run.config.seed), "evaluation"),
-        split.take(np.arange(len(split))),
-        condition_labels(run.config.data, split),
-        split,
-    )
-
-
-class Seen(NamedTuple):
-    """Images as the model was shown them.
-
-    Attributes:
-        inputs: `[N, H, W, C]` float32 in [0, 1]; what was encoded.
-        targets: `[N, H, W, C]` float32 in [0, 1]; what has to come back.
-        mean: `[N, Z]` posterior mean.
-        log_var: `[N, Z]` logarithm of the posterior variance.
-    """
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    mean: np.ndarray
-    log_var: np.ndarray
-
-
-def encode_subject(subject: Subject, first: int = 0) -> Seen:
-    """Encodes all images of the subject as validation shows them to the model.
-
-    Args:
-        subject: The model and its images.
-        first: Position of its first image in the split, where the subject holds a piece of it.
-
-    Returns:
-        What the model was shown, and its answer.
-    """
-    program = partial(encode_batch, subject.model, subject.stage, subject.variables, subject.key)
-    positions = first + np.arange(len(subject.images))
-    return Seen(*in_batches(program, subject.images, positions, subject.labels))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def encode_batch(
-    model: VAE,
-    stage: InputStage,
-    variables: Any,
-    key: jax.Array,
-    images: jax.Array,
-    positions: jax.Array,
-    labels: jax.Array | None,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Returns inputs and targets `[B, H, W, C]`, mean and log_var `[B, Z]` of a batch.
-
-    Args:
-        model: The module.
-        stage: How inputs and targets are made.
-        variables: Those of the encoder.
-        key: The run's key of evaluation.
-        images: `[B, H, W, C]` uint8.
-        positions: `[B]` of the images in their split, one after the other.
-        labels: `[B, L]` condition, or None.
-    """
-    inputs, targets = evaluation_pair(stage, key, images, positions[0])
-    return inputs, targets, *posterior_of(model, variables, inputs, labels)
-
-
-def reconstructions(
-    subject: Subject, seen: Seen, chosen: np.ndarray, sample_key: jax.Array | None = None
-) -> np.ndarray:
-    """Decodes what the model made of images.
-
-    Args:
-        subject: The model.
-        seen: What `encode_subject` returned.
-        chosen: `[M]` positions of the images.
-        sample_key: Key of one posterior sample per image; None decodes the mean.
-
-    Returns:
-        `[M, H, W, C]` float32 in [0, 1].
-    """
-    z = seen.mean[chosen]
-    if sample_key is not None:
-        keys = jax.vmap(lambda i: jax.random.fold_in(sample_key, i))(jnp.asarray(chosen))
-        noise = jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], jnp.float32))(keys)
-        z = z + np.exp(seen.log_var[chosen] / 2) * np.asarray(noise)
-    labels = None if subject.labels is None else subject.labels[chosen]
-    return decode(subject.model, subject.variables, z, labels)
-
-
-def decode_points(subject: Subject, z: np.ndarray) -> np.ndarray:
-    """Returns images of latent points, all under the condition of the subject's first image.
-
-    Args:
-        subject: The model.
-        z: `[N, Z]`.
-
-    Returns:
-        `[N, H, W, C]` float32 in [0, 1].
-    """
-    labels = None if subject.labels is None else np.tile(subject.labels[:1], (len(z), 1))
-    return decode(subject.model, subject.variables, z.astype(np.float32), labels)
-
-
-def chosen_images(count: int, among: int, seed: int, reference: bool = False) -> np.ndarray:
-    """Chooses the images that a page shows.
-
-    Args:
-        count: How many.
-        among: Number of images to choose from.
-        seed: Seed of the choice.
-        reference: Choose as the reference code does, with repetitions, by
-            `RandomState(MT19937(SeedSequence(seed))).randint(0, among, count)`.
-
-    Returns:
-        `[count]` positions, at most `among` of them unless `reference`; a larger count keeps the
-        first ones.
-    """
-    if reference:
-        generator = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
-        return generator.randint(0, among, count)
-    return np.random.default_rng(seed).permutation(among)[:count]
 
 
 def predict(run: Run[Classifier], images: np.ndarray) -> np.ndarray:

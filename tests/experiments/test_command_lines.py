@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.run import open_run, open_subject
+from vae_jax.run import open_run
+from vae_jax.subject import open_subject
 
 ROOT = Path(__file__).parents[2]
 

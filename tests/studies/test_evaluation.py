@@ -8,9 +8,9 @@ import pytest
 
 from vae_jax.data.inputs import CLEAN
 from vae_jax.losses import Objective
-from vae_jax.run import Subject
 from vae_jax.studies import evaluation
 from vae_jax.studies.evaluation import fid_of_file, reconstruction_quality
+from vae_jax.subject import Subject
 from vae_jax.types import ImageSet, UserError
 
 

@@ -21,6 +21,7 @@ from told_models import told_config
 
 from configs import faces, tiny
 from vae_jax.config import what_is_told
+from vae_jax.data.latents import read_latents
 from vae_jax.metrics.densities import normal
 from vae_jax.models.told import Pair
 from vae_jax.models.vae import at_pair, make_vae
@@ -28,15 +29,7 @@ from vae_jax.priors import learned
 from vae_jax.priors.fitted import KINDS, Codes, fit_prior, fit_to_run
 from vae_jax.priors.fitted import draw as draw_points
 from vae_jax.priors.kept import keep_prior
-from vae_jax.run import (
-    decode,
-    network_shapes,
-    open_plane,
-    open_run,
-    prior_latents,
-    read_latents,
-    run_at,
-)
+from vae_jax.run import decode, network_shapes, open_plane, open_run, prior_latents, run_at
 from vae_jax.streams import make_key
 from vae_jax.studies import paths
 from vae_jax.studies.explorer import explorer, network

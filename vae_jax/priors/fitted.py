@@ -23,8 +23,9 @@ from vae_jax.memory import require_memory
 from vae_jax.metrics import densities, posterior
 from vae_jax.models.vae import VAE
 from vae_jax.priors import learned
-from vae_jax.run import Run, encode_subject, in_batches, make_subject, run_splits
+from vae_jax.run import Run, in_batches, run_splits
 from vae_jax.streams import make_key, stream_key
+from vae_jax.subject import encode_subject, make_subject
 from vae_jax.types import ImageSet, UserError
 
 NORMAL = "normal"  # N(0, I), which every model was trained with

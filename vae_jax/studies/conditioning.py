@@ -19,17 +19,9 @@ from vae_jax.models.classifier import Classifier
 from vae_jax.models.vae import VAE
 from vae_jax.report.page import Page, Picture, Section, Table
 from vae_jax.report.pictures import image_grid
-from vae_jax.run import (
-    Run,
-    decode,
-    encode_subject,
-    make_subject,
-    open_judge,
-    predict,
-    prior_latents,
-    run_splits,
-)
+from vae_jax.run import Run, decode, open_judge, predict, prior_latents, run_splits
 from vae_jax.run_folder import read_rows
+from vae_jax.subject import encode_subject, make_subject
 from vae_jax.types import ImageSet, UserError
 
 

@@ -31,23 +31,17 @@ from vae_jax.priors.fitted import Prior, draw
 from vae_jax.progress import progress
 from vae_jax.report.page import Page, Picture, Section, Table
 from vae_jax.report.pictures import image_grid, paired_rows
-from vae_jax.run import (
-    BATCH,
-    Run,
+from vae_jax.run import BATCH, Run, classifier_features, decode, encode, in_batches, open_judge
+from vae_jax.streams import make_key
+from vae_jax.subject import (
     Seen,
     Subject,
     chosen_images,
-    classifier_features,
-    decode,
-    encode,
     encode_batch,
     encode_subject,
-    in_batches,
-    open_judge,
     open_subject,
     reconstructions,
 )
-from vae_jax.streams import make_key
 from vae_jax.types import UserError
 
 SPACES = ("encoder_mean", "pixels_8x8", "pixels", "classifier")

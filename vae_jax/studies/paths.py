@@ -21,16 +21,9 @@ from vae_jax.progress import track
 from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table
 from vae_jax.report.pictures import labelled_sheet
-from vae_jax.run import (
-    Run,
-    Subject,
-    chosen_images,
-    decode_points,
-    encode_subject,
-    open_subject,
-    prior_latents,
-)
+from vae_jax.run import Run, prior_latents
 from vae_jax.streams import make_key
+from vae_jax.subject import Subject, chosen_images, decode_points, encode_subject, open_subject
 from vae_jax.types import UserError
 
 SHOWN_PATHS, SHOWN_ATTRIBUTES, TRAVERSALS = 4, 6, 8

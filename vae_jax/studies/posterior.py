@@ -21,9 +21,10 @@ from vae_jax.models.vae import VAE
 from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table
 from vae_jax.report.pictures import image_grid
-from vae_jax.run import Run, decode_points, encode_subject, open_subject
+from vae_jax.run import Run
 from vae_jax.streams import make_key
 from vae_jax.studies.paths import halves, label_table, separation
+from vae_jax.subject import decode_points, encode_subject, open_subject
 from vae_jax.types import ImageSet
 
 EXTENT = 2.5  # standard deviations that even steps of the manifold chart reach

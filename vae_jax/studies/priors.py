@@ -23,11 +23,12 @@ from vae_jax.progress import progress
 from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table, counted
 from vae_jax.report.pictures import labelled_sheet
-from vae_jax.run import Run, decode, open_subject, run_splits
+from vae_jax.run import Run, decode, run_splits
 from vae_jax.streams import make_key
 from vae_jax.studies.evaluation import SPACE_NAMES, Space, feature_spaces
 from vae_jax.studies.evaluation import Options as EvaluationOptions
 from vae_jax.studies.random_latents import cell, over_seeds, split_images
+from vae_jax.subject import open_subject
 from vae_jax.types import UserError
 
 FEWEST = 8  # images per row

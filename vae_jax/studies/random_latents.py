@@ -29,8 +29,9 @@ from vae_jax.progress import progress
 from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table, counted
 from vae_jax.report.pictures import labelled_sheet
-from vae_jax.run import Run, Subject, decode, encode, encode_subject, open_subject
+from vae_jax.run import Run, decode, encode
 from vae_jax.streams import make_key
+from vae_jax.subject import Subject, encode_subject, open_subject
 from vae_jax.types import UserError
 
 ORTHANT = (0.5, 2.5, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0)

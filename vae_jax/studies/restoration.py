@@ -25,16 +25,8 @@ from vae_jax.models.classifier import Classifier
 from vae_jax.models.vae import VAE
 from vae_jax.report.page import Page, Picture, Section, Table
 from vae_jax.report.pictures import image_grid, paired_rows
-from vae_jax.run import (
-    Run,
-    Subject,
-    encode_subject,
-    in_batches,
-    open_judge,
-    open_subject,
-    predict,
-    reconstructions,
-)
+from vae_jax.run import Run, in_batches, open_judge, predict
+from vae_jax.subject import Subject, encode_subject, open_subject, reconstructions
 from vae_jax.types import UserError
 
 # An error below half a grey level is none: keeps the PSNR of equal images finite, at 54.2 dB.

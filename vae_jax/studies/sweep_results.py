@@ -41,17 +41,10 @@ from vae_jax.models.vae import VAE
 from vae_jax.priors.fitted import KINDS, Prior, codes_of, draw, fit_prior, normal_prior
 from vae_jax.report.page import RESULTS
 from vae_jax.report.pictures import image_grid, paired_rows, save_png
-from vae_jax.run import (
-    Run,
-    classifier_features,
-    decode,
-    encode_subject,
-    make_subject,
-    open_judge,
-    open_run,
-)
+from vae_jax.run import Run, classifier_features, decode, open_judge, open_run
 from vae_jax.run_folder import read_rows
 from vae_jax.streams import make_key
+from vae_jax.subject import encode_subject, make_subject
 from vae_jax.train.sweep import Member, SweepResult, member_folder, read_record
 from vae_jax.types import ImageSet, UserError
 

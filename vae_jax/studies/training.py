@@ -15,16 +15,9 @@ from vae_jax.models.vae import VAE
 from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import RESULTS, Page, results_bytes, write_run_index
 from vae_jax.report.pictures import image_grid, paired_rows, save_png
-from vae_jax.run import (
-    Run,
-    decode,
-    encode_subject,
-    open_run,
-    open_subject,
-    prior_latents,
-    reconstructions,
-)
+from vae_jax.run import Run, decode, open_run, prior_latents
 from vae_jax.run_folder import read_rows
+from vae_jax.subject import encode_subject, open_subject, reconstructions
 
 SEED = 0
 COLUMNS = 8

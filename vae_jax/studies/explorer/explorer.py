@@ -26,17 +26,10 @@ from vae_jax.priors.fitted import TITLES, Prior, fit_to_run
 from vae_jax.priors.kept import kept_names, open_prior
 from vae_jax.priors.learned import BLOCKS, FREQUENCIES, ODE_STEPS, WIDTH, Learned
 from vae_jax.report.page import templates
-from vae_jax.run import (
-    Run,
-    Subject,
-    chosen_images,
-    decode,
-    encode_subject,
-    open_subject,
-    prior_latents,
-)
+from vae_jax.run import Run, decode, prior_latents
 from vae_jax.studies.explorer.network import Network, plain_network
 from vae_jax.studies.paths import attribute_vectors, halves, label_table, separation
+from vae_jax.subject import Subject, chosen_images, encode_subject, open_subject
 from vae_jax.types import UserError
 
 PRINCIPAL = 16  # directions with a slider
