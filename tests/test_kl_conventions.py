@@ -129,7 +129,7 @@ def test_the_library_s_gradient_is_ours_at_the_converted_weight(name, likelihood
 
 
 def test_the_weight_of_pytorch_vae_is_beta_three():
-    setting = Setting((64, 64, 3), 128)
+    setting = Setting((64, 64, 3), 128, 144, 162_770)
     row = get_convention("pytorch_vae")
     beta = row.beta(row.published, setting)
     assert beta == pytest.approx(3.072)
@@ -140,7 +140,7 @@ def test_the_weight_of_pytorch_vae_is_beta_three():
 
 def test_batch_over_data_set_is_the_weight_of_2020():
     # 144 of 162,770 images; the error is four times as large in [-1, 1].
-    beta = CONVENTIONS["pytorch_vae_2020"].beta(1.0, Setting((64, 64, 3), 128))
+    beta = CONVENTIONS["pytorch_vae_2020"].beta(1.0, Setting((64, 64, 3), 128, 144, 162_770))
     assert beta == pytest.approx(144 / 162770 * 12288 / 4)
 
 
@@ -180,7 +180,7 @@ def test_an_unknown_convention_is_named():
 
 
 def test_the_text_has_beta_every_weight_and_the_config():
-    row, setting = CONVENTIONS["pytorch_vae"], Setting((64, 64, 3), 128)
+    row, setting = CONVENTIONS["pytorch_vae"], Setting((64, 64, 3), 128, 144, 162_770)
     text = describe(row, 0.00025, "squared_error", setting)
     assert "beta = 3.072," in text and row.source in text
     for name in CONVENTIONS:

@@ -23,7 +23,7 @@ def gaussian_kl(mean, log_var):
 
 
 def converted_weight(weight, source, target, image_shape, z_dim):
-    setting = Setting(image_shape, z_dim)
+    setting = Setting(image_shape, z_dim, 144, 1000)
     return CONVENTIONS[target].weight(CONVENTIONS[source].beta(weight, setting), setting)
 
 
@@ -136,7 +136,7 @@ def test_free_bits_floor_and_gradient():
     weights = jnp.ones(2)
 
     def total(kl):
-        return jnp.mean(losses.free_bits_kl(kl, 0.3, weights))
+        return jnp.mean(losses.free_bits_kl(kl, 0.3, weights, None))
 
     assert float(total(kl)) == pytest.approx(0.5 + 0.3)
     np.testing.assert_allclose(jax.grad(total)(kl), [[0.5, 0.0], [0.5, 0.0]])

@@ -6,8 +6,8 @@ so sums over a batch, those of batch norm too, are sums over the global batch. W
 of that is the identity, and the program of a single device has no trace of it.
 
 Several processes run the same program on JAX's own distributed runtime and take the same decisions
-in the same order; whatever may differ between them (time, signals, files) goes through the last
-part of this file. With one process, that is the identity too.
+in the same order; whatever may differ between them (time, signals, files) is agreed on through the
+last part of this file. With one process, that is the identity too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 from vae_jax import progress as displays
 from vae_jax.types import UserError
 
-Device = Any  # jax.Device, which type checkers take for a variable
+Device = Any  # jax.Device, which type checkers mistake for a variable
 T = TypeVar("T")
 
 MEMBERS, DATA = "members", "data"
@@ -38,12 +38,12 @@ BATCHES = PartitionSpec(None, DATA)
 # Of arrays [K, ...]: each device holds its own members.
 OWN = PartitionSpec(MEMBERS)
 
-# A process that is not heard of for so long is dead, and the runtime ends the others.
+# A process that is silent for so long counts as dead, and the runtime ends the others.
 HEARTBEAT_SECONDS = 30
 # How long the others wait at the end for the pictures and measurements of the first process.
 PATIENCE_SECONDS = 24 * 3600
 MESSAGE_BYTES = 4096
-# What the runtime's errors have in common when another process has gone.
+# Words in the errors of the runtime when another process has gone.
 LOST = ("Gloo", "NCCL", "Connection", "coordination", "heartbeat", "UNAVAILABLE", "DEADLINE")
 
 
@@ -170,12 +170,12 @@ def in_mesh(mesh: Mesh | None) -> AbstractContextManager[Any]:
 
 
 def place(tree: Any, mesh: Mesh | None, spec: PartitionSpec = WHOLE) -> Any:
-    """Puts arrays on the devices of a mesh; those that are there already stay as they are.
+    """Puts arrays on the devices of a mesh; arrays that are there already stay as they are.
 
     Args:
-        tree: arrays, equal in all processes. Python numbers are handed on.
-        mesh: None hands everything on.
-        spec: which axis of an array is divided along which axis of the mesh.
+        tree: Arrays, equal in all processes. Python numbers are returned as they are.
+        mesh: The mesh; with None, everything is returned as it is.
+        spec: Which axis of an array is divided along which axis of the mesh.
 
     Returns:
         The tree with global arrays.
@@ -204,15 +204,12 @@ def assemble(
     sharding: NamedSharding,
     read: Callable[[tuple[slice, ...]], np.ndarray],
 ) -> jax.Array:
-    """Makes a global array of which this process reads and transfers what its devices hold.
+    """Makes a global array; this process reads and transfers only what its devices hold.
 
     Args:
-        shape: of the whole array.
-        sharding: which part each device holds.
-        read: the part of the array at some slices; called once for each different part.
-
-    Returns:
-        The array.
+        shape: The shape of the whole array.
+        sharding: Which part each device holds.
+        read: Returns the part of the array at some slices; called once for each different part.
     """
     parts: dict[Any, np.ndarray] = {}
     arrays = []
@@ -226,7 +223,7 @@ def assemble(
 
 
 def host(tree: Any) -> Any:
-    """Brings arrays to the host, whole, in every process."""
+    """Returns whole arrays on the host, in every process."""
 
     def one(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
@@ -256,7 +253,7 @@ def _constrained(tree: Any, spec: PartitionSpec) -> Any:
 
 
 def on_own_images(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Makes a function of images `[B, ...]` and a kernel work on each device's own images.
+    """Makes a function of images `[B, ...]` and a kernel run on the images of each device alone.
 
     For operations that `jit` would not divide well by itself: the loops over chunks of images of
     `models.convolution` would gather the batch. Gradients of the kernel are summed over devices.
@@ -266,10 +263,10 @@ def on_own_images(function: Callable[..., jax.Array]) -> Callable[..., jax.Array
 
 
 def on_own_members(function: Callable[..., tuple[Any, Any]], in_specs: Any) -> Any:
-    """Makes a function work on each device's own members, which share nothing.
+    """Makes a function run on the members of each device alone, which share nothing.
 
     Args:
-        function: returns the members' carry, with a leading axis K, and metrics `[S, K]`.
+        function: Returns the members' carry, with a leading axis K, and metrics `[S, K]`.
         in_specs: `OWN` for arguments with a leading axis K, `WHOLE` for what all members share.
 
     Returns:
@@ -312,12 +309,12 @@ def join(
     Args:
         coordinator: HOST:PORT of process 0; None to find it out from the environment that SLURM,
             Open MPI and cloud TPUs set.
-        processes: how many there are, or None likewise.
-        process_id: which of them this is, or None likewise.
-        patience_seconds: how long to wait for the others.
+        processes: The number of processes, or None likewise.
+        process_id: Which of them this is, or None likewise.
+        patience_seconds: How long to wait for the others.
 
     Raises:
-        UserError: the arguments do not fit together, or the others do not answer.
+        UserError: The arguments do not fit together, or the others do not answer.
     """
     given = {value is not None for value in (coordinator, processes, process_id)}
     if len(given) > 1:
@@ -341,22 +338,22 @@ def join(
 
 
 def joined() -> bool:
-    """Says whether `join` has succeeded."""
+    """Returns whether `join` has succeeded."""
     return jax.distributed.is_initialized()
 
 
 def several() -> bool:
-    """Says whether this process is one of several."""
+    """Returns whether this process is one of several."""
     return jax.process_count() > 1
 
 
 def is_first() -> bool:
-    """Says whether this process writes metrics, pictures and locks."""
+    """Returns whether this process is the one that writes metrics, pictures and locks."""
     return jax.process_index() == 0
 
 
 def describe_loss(error: Exception) -> str | None:
-    """Explains an error that means that another process has gone; None for any other."""
+    """Returns a sentence if an error means that another process has gone, else None."""
     if not joined() or not any(word in str(error) for word in LOST):
         return None
     return (
@@ -377,16 +374,16 @@ def greatest(value: int) -> int:
 
 
 def on_first(function: Callable[[], T]) -> T:
-    """Calls a function in process 0 alone; all others wait for what it returns, or raises.
+    """Calls a function in process 0 alone; all others wait for what it returns or raises.
 
     Args:
-        function: returns something that JSON holds, such as a number or None.
+        function: Returns something that JSON holds, such as a number or None.
 
     Returns:
         Its result, in every process.
 
     Raises:
-        UserError: it raised one.
+        UserError: The function raised one.
     """
     if not several():
         return function()
@@ -405,7 +402,7 @@ def on_first(function: Callable[[], T]) -> T:
 
 
 def first_before_others(function: Callable[[], T]) -> T:
-    """Calls a function in process 0, and then in the others, which find its files ready."""
+    """Calls a function in process 0 and then in the others, which find its files ready."""
     results = []
     on_first(lambda: results.append(function()))
     return results[0] if results else function()
@@ -413,15 +410,15 @@ def first_before_others(function: Callable[[], T]) -> T:
 
 @contextmanager
 def held_by_first(context: AbstractContextManager[Any]) -> Iterator[None]:
-    """Holds a context, such as a lock, in process 0 for all."""
+    """Enters a context, such as a lock, in process 0 on behalf of all."""
     with ExitStack() as stack:
         on_first(lambda: stack.enter_context(context))
         yield
 
 
 @contextmanager
-def progress(total: int, label: str, unit: str = "", start: int = 0) -> Iterator[displays.Advance]:
-    """Shows `vae_jax.progress.progress` in process 0 alone."""
+def progress(total: int, label: str, unit: str, start: int = 0) -> Iterator[displays.Advance]:
+    """Shows progress in process 0 alone; see `vae_jax.progress.progress`."""
     if is_first():
         with displays.progress(total, label, unit, start) as advance:
             yield advance

@@ -95,7 +95,7 @@ def write_files(folder: str | Path, files: Mapping[str, bytes]) -> list[Path]:
 
 
 def write_file(path: str | Path, data: bytes) -> Path:
-    """Writes one file, all or nothing, and makes its parents; see `write_files`."""
+    """Writes one file, all or nothing, and makes its parents; raises as `write_files` does."""
     path = Path(path)
     return write_files(path.parent, {path.name: data})[0]
 
@@ -116,7 +116,7 @@ def json_bytes(value: Any) -> bytes:
     """Returns a value as strict JSON: arrays as lists, NaN and infinity as null.
 
     Args:
-        value: Dictionaries, sequences, dataclass-free scalars, NumPy arrays and scalars.
+        value: Mappings, sequences, named tuples, numbers and texts, NumPy arrays and scalars.
     """
     return (json.dumps(_plain(value), indent=2, allow_nan=False) + "\n").encode()
 

@@ -43,7 +43,7 @@ class ControlState(NamedTuple):
 
 
 def start_control() -> ControlState:
-    """Returns the state at step 0, at which the configured weight holds."""
+    """Returns the state at step 0, which keeps the configured weight."""
     return ControlState(jnp.zeros(()), jnp.zeros(()))
 
 
@@ -58,7 +58,7 @@ def next_control(state: ControlState, kl: jax.Array, target: jax.Array | float) 
     Args:
         state: Before the step.
         kl: Scalar, K of the step's batch in nats per image.
-        target: The rate to hold, nats per image, positive.
+        target: The rate to hold, in nats per image, positive.
     """
     error = jnp.clip((kl - target) / target, -1.0, 1.0)
     bound = jnp.log(LARGEST_FACTOR)

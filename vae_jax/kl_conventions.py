@@ -1,4 +1,4 @@
-"""What the number in front of the KL term means in other people's code, and in ours.
+"""Converts KL weights between the conventions of other libraries and our own.
 
 Every loss in the table is `loss = r R + w k K` with the same two sums: R, the cross-entropy or the
 squared error of one image, summed over H, W and C with pixels in [0, 1]; and K, the KL divergence
@@ -32,8 +32,8 @@ class Setting:
 
     image_shape: tuple[int, int, int]
     z_dim: int
-    batch_size: int = 144
-    train_count: int = 162_770
+    batch_size: int
+    train_count: int
 
     @property
     def values(self) -> int:
@@ -260,7 +260,7 @@ CONVENTIONS = {
 
 
 def get_convention(name: str) -> Convention:
-    """Returns a row of the table.
+    """Returns the convention of this name.
 
     Raises:
         UserError: There is none of this name.
@@ -301,13 +301,13 @@ def config_lines(beta: float, likelihood: str) -> tuple[str, ...]:
 
 
 def describe(convention: Convention, weight: float, likelihood: str, setting: Setting) -> str:
-    """Returns a weight in everybody's units, as lines of text.
+    """Returns a weight in the units of every convention, as lines of text.
 
     Args:
-        convention: Whose weight it is.
-        weight: The weight in that convention.
-        likelihood: One of the convention's.
-        setting: Sizes of images, latent space, batch and data set.
+        convention: The convention of the weight.
+        weight: The weight.
+        likelihood: One of the likelihoods of the convention.
+        setting: The sizes of images, latent space, batch and data set.
     """
     beta = convention.beta(weight, setting)
     height, width, channels = setting.image_shape

@@ -24,10 +24,10 @@ class Objective:
     """The static part of the objective; the KL weight is an argument, so that it can be traced.
 
     Attributes:
-        likelihood: one of `LIKELIHOODS`.
-        reduction: one of `REDUCTIONS`, which says how the KL weight is meant.
-        free_bits: floor in nats for each latent dimension's KL; 0 switches it off.
-        sigma: standard deviation of the fixed Gaussian likelihood, in units of [0, 1] pixels.
+        likelihood: One of `LIKELIHOODS`.
+        reduction: One of `REDUCTIONS`, which says how the KL weight is meant.
+        free_bits: The floor in nats for each latent dimension's KL; 0 for none.
+        sigma: The standard deviation of the fixed Gaussian likelihood, in units of [0, 1] pixels.
     """
 
     likelihood: str = "bernoulli"
@@ -83,7 +83,7 @@ def gaussian_nll(logits: jax.Array, targets: jax.Array, variance: jax.Array | fl
     Args:
         logits: `[B, H, W, C]`.
         targets: `[B, H, W, C]` in [0, 1].
-        variance: scalar, squared pixel units.
+        variance: Scalar, squared pixel units.
 
     Returns:
         `[B]`, nats per image; negative values are usual for a density.
@@ -112,7 +112,7 @@ def optimal_variance(logits: jax.Array, targets: jax.Array, weights: jax.Array) 
 
 
 def bernoulli_entropy(targets: jax.Array) -> jax.Array:
-    """Returns the cross-entropy of the targets with themselves: the floor of `bernoulli_nll`.
+    """Returns the cross-entropy of the targets with themselves: the minimum of `bernoulli_nll`.
 
     Args:
         targets: `[B, H, W, C]` in [0, 1].
@@ -147,7 +147,7 @@ def free_bits_kl(
     kl_per_dimension: jax.Array,
     floor: float,
     weights: jax.Array,
-    z_mask: jax.Array | None = None,
+    z_mask: jax.Array | None,
 ) -> jax.Array:
     """Returns the KL whose batch mean counts at least `floor` nats in every dimension.
 
@@ -157,10 +157,10 @@ def free_bits_kl(
 
     Args:
         kl_per_dimension: `[B, Z]`, nats.
-        floor: nats per dimension.
+        floor: Nats per dimension.
         weights: `[B]`, 1 for images and 0 for padding.
-        z_mask: `[B, Z]` or `[1, Z]`, 0 for dimensions that an image has not: they count in no mean
-            and have no floor. None if all have all.
+        z_mask: `[B, Z]` or `[1, Z]`, 0 for the dimensions that an image lacks: they count in no
+            mean and have no floor. None if no image lacks any.
 
     Returns:
         `[B]`, nats per image; its weighted mean is the term above.
@@ -192,7 +192,7 @@ def term_scales(
     Keras form with means everywhere and without the KL's 1/2.
 
     Args:
-        reduction: one of `REDUCTIONS`.
+        reduction: One of `REDUCTIONS`.
         kl_weight: w; may be traced.
         image_shape: `(H, W, C)`.
         z_dim: Z; may be traced.
@@ -222,7 +222,7 @@ def reconstruction_nll(
     """Returns the reconstruction term R of `objective` for `[B, H, W, C]` logits and targets.
 
     Args:
-        objective: which likelihood.
+        objective: Its likelihood is used.
         logits: `[B, H, W, C]`.
         targets: `[B, H, W, C]` in [0, 1].
         weights: `[B]`, 1 for images and 0 for padding.
@@ -231,7 +231,7 @@ def reconstruction_nll(
         `[B]`, nats per image (squared pixel units for `squared_error`).
 
     Raises:
-        ValueError: the likelihood is unknown.
+        ValueError: The likelihood is unknown.
     """
     if objective.likelihood == "bernoulli":
         return bernoulli_nll(logits, targets)

@@ -1,4 +1,4 @@
-"""What the machine can hold, asked before anything large is made."""
+"""Refuses what the machine cannot hold, before anything large is made."""
 
 from __future__ import annotations
 
@@ -28,15 +28,12 @@ def machine_bytes() -> int:
 
 
 def require_memory(needed: int, what: str, remedy: str) -> None:
-    """Refuses what the machine cannot hold.
+    """Raises a UserError if something needs more memory than the machine has.
 
     Args:
-        needed: Bytes, estimated from below.
-        what: Such as "1,000 latent points of 64 dimensions".
-        remedy: What to ask for instead.
-
-    Raises:
-        UserError: The machine has less; names both.
+        needed: The bytes it needs at least.
+        what: Its name in the error, such as "1,000 latent points of 64 dimensions".
+        remedy: What the user can do.
     """
     there = machine_bytes()
     if needed > there:
@@ -47,7 +44,7 @@ def require_memory(needed: int, what: str, remedy: str) -> None:
 
 
 def written(count: float) -> str:
-    """Returns a number of bytes as people write it, such as 1.5 GiB."""
+    """Returns a number of bytes in words, such as 1.5 GiB."""
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if count < 1024 or unit == "TiB":
             return f"{count:,.3g} {unit}" if count < 1e6 else f"{count:,.0f} {unit}"

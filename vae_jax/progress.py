@@ -23,20 +23,20 @@ _shown: list[Progress] = []
 
 
 class Advance(Protocol):
-    """Moves a progress display on."""
+    """Advances a progress display."""
 
     def __call__(self, amount: int = 1, note: str = "") -> None: ...
 
 
 @contextmanager
-def progress(total: int, label: str, unit: str = "", start: int = 0) -> Iterator[Advance]:
-    """Shows progress from `start` to `total`; yields a function that moves it on.
+def progress(total: int, label: str, unit: str, start: int = 0) -> Iterator[Advance]:
+    """Shows progress from `start` to `total`; yields a function that advances it.
 
     Args:
-        total: Count at which the work is done.
+        total: The count at which the work is done.
         label: What is being done.
         unit: What is counted, such as "images".
-        start: Count that is done already, for resumed work.
+        start: The count that is done already, where work is resumed.
     """
     if not sys.stderr.isatty():
         yield _plain_lines(total, label, unit, start)
@@ -100,14 +100,14 @@ def _plain_lines(total: int, label: str, unit: str, start: int) -> Advance:
 
 
 def clock(seconds: float) -> str:
-    """Returns seconds as people write them, M:SS or H:MM:SS."""
+    """Returns seconds as M:SS or H:MM:SS."""
     hours, rest = divmod(round(seconds), 3600)
     minutes, rest = divmod(rest, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def track(iterable: Iterable[T], total: int, label: str, unit: str = "") -> Iterator[T]:
-    """Yields from `iterable`, moving a progress display on by one per item."""
+def track(iterable: Iterable[T], total: int, label: str, unit: str) -> Iterator[T]:
+    """Yields the items of `iterable`, and advances a progress display by one after each."""
     with progress(total, label, unit) as advance:
         for item in iterable:
             yield item

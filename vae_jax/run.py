@@ -1,4 +1,4 @@
-"""A trained run, opened: its model, its points and images, and the images it is judged by."""
+"""Opens trained runs, and computes with their networks: codes, images, probabilities."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Model = TypeVar("Model", VAE, Classifier)
 
 @dataclass(frozen=True)
 class Run(Generic[Model]):
-    """A trained model as it lies in a run folder.
+    """A trained model, as a checkpoint of its run folder holds it.
 
     Attributes:
         workdir: The folder.
@@ -52,9 +52,9 @@ class Run(Generic[Model]):
         variables: `{'params': ..., 'batch_stats': ...}` of the networks that were asked for.
         label_names: The names of the condition, empty if there is none; of a classifier, what it
             predicts.
-        data_named: Whether the user named where its images lie: they may be prepared there.
-        pair: What a model that is told KL weight or latent size was opened at, see `run_at`; None
-            if it is told nothing.
+        data_named: Whether the user named the place of its images, so that they may be prepared
+            there.
+        pair: The pair at which a told model was opened, see `run_at`; None for any other model.
     """
 
     workdir: Path
@@ -68,7 +68,7 @@ class Run(Generic[Model]):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Returns what a picture made from this run says of its origin."""
+        """Returns what pictures of this run say of their origin."""
         pair = {} if self.pair is None else self.pair._asdict()
         return {
             "checkpoint_step": str(self.step),
@@ -92,17 +92,17 @@ def open_run(
 
     Args:
         workdir: The run folder.
-        step: Which checkpoint; None for the newest good one.
-        networks: Which of `encoder` and `decoder` to read; the others are not touched.
+        step: The step of the checkpoint; None for the newest good one.
+        networks: Which of `encoder` and `decoder` to read; the other one is not touched.
         data: Where its images lie now, or may be prepared; None for `config.data.path`.
-        pair: Of a model that is told them, the KL weight and the latent size to answer for.
+        pair: The KL weight and the latent size to open a told model at.
 
     Returns:
         The run.
 
     Raises:
-        UserError: No run folder, no good checkpoint, or a checkpoint that does not fit the config;
-            a pair that the model was not trained for.
+        UserError: There is no run folder, no good checkpoint, or one that does not fit the config;
+            or the model was not trained for the pair.
 
     >>> from vae_jax.run import decode, encode, open_run, prior_latents
     >>> run = open_run("runs/tiny")
@@ -123,7 +123,7 @@ def open_plane(
 ) -> Run[VAE]:
     """Opens a trained VAE without choosing a pair, for `run_at`; see `open_run`.
 
-    A pair that will be asked for is refused before anything large is read.
+    The pair `asked`, which is meant to be chosen later, is checked before anything large is read.
     """
     config = _config(workdir, "run", data)
     configs.told_pair(config, asked)
@@ -137,23 +137,22 @@ def open_plane(
     return Run(Path(workdir), config, restored.step, model, variables, label_names, named)
 
 
-def run_at(run: Run[VAE], pair: Pair = CONFIGS_OWN) -> Run[VAE]:
+def run_at(run: Run[VAE], pair: Pair) -> Run[VAE]:
     """Returns what a told model is at one pair: a run like one that was trained for it alone.
 
         plane = open_plane("runs/plane_mnist")
         for z_dim in (2, 8, 32):
             run = run_at(plane, Pair(kl_weight=0.5, z_dim=z_dim))
 
-    Its model is told nothing and has the pair's latent size, its config the pair's values, so that
-    everything that looks at a run looks at this one too. Parts of the pair that are None are those
-    of the config.
+    Its model is told nothing and has the latent size of the pair, and its config has the values of
+    the pair, so that it can be used like any other run.
 
     Args:
-        run: Of `open_plane`.
-        pair: Of numbers.
+        run: A run opened by `open_plane`.
+        pair: The KL weight and the latent size; what is None is taken from the config.
 
     Returns:
-        The run; one whose model is told nothing is handed on.
+        The run; one whose model is told nothing is returned as it is.
 
     Raises:
         UserError: The model was not trained for the pair.
@@ -176,15 +175,15 @@ def open_classifier(
 
     Args:
         workdir: The run folder.
-        step: Which checkpoint; None for the newest good one.
+        step: The step of the checkpoint; None for the newest good one.
         data: Where its images lie now, or may be prepared; None for `config.data.path`.
 
     Returns:
-        The run; its variables have the subtree `classifier`, and `label_names` belong to the
-        logits.
+        The run; its variables have the subtree `classifier`, and its logits the order of
+        `label_names`.
 
     Raises:
-        UserError: No run folder of a classifier, or no good checkpoint.
+        UserError: The folder is not that of a classifier, or has no good checkpoint.
     """
     config = _config(workdir, "classifier", data)
     saved = SavedSteps(Path(workdir) / CHECKPOINTS)
@@ -200,18 +199,16 @@ def open_classifier(
 
 
 def open_judge(workdir: str | Path, data: Mapping[str, Any], digest: str = "") -> Run[Classifier]:
-    """Opens a classifier that is to look at images of a data set.
+    """Opens a classifier that is to judge images of a data set.
 
     Args:
         workdir: The classifier's run folder.
         data: The fields of `config.data` of what it judges.
-        digest: Of that data set; by default `data` says it.
-
-    Returns:
-        See `open_classifier`.
+        digest: The digest of that data set; by default the one in `data`.
 
     Raises:
-        UserError: Also if it was trained on images of another shape or another known data set.
+        UserError: See `open_classifier`; or the classifier was trained on images of another shape
+            or another known data set.
     """
     judge = open_classifier(workdir)
     own = judge.config.data
@@ -266,7 +263,7 @@ def prior_latents(seed: int, count: int, z_dim: int) -> np.ndarray:
     """Returns points of N(0, I); point i depends on (seed, i) alone.
 
     Args:
-        seed: Seed of the draw, 0 to `streams.MAX_SEED`.
+        seed: The seed of the draw, 0 to `streams.MAX_SEED`.
         count: N.
         z_dim: Z.
 
@@ -292,7 +289,7 @@ def decode(
 
     Args:
         model: The module.
-        variables: With the decoder's parameters and statistics.
+        variables: Parameters and statistics of the decoder, or of both networks.
         z: `[N, Z]`.
         labels: `[N, L]` condition, or None.
 
@@ -312,11 +309,11 @@ def decode(
 def encode(
     model: VAE, variables: Any, images: np.ndarray, labels: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encodes images: their posterior mean and log-variance.
+    """Encodes images to the mean and log-variance of their posteriors.
 
     Args:
         model: The module.
-        variables: With the encoder's parameters and statistics.
+        variables: Parameters and statistics of the encoder, or of both networks.
         images: `[N, H, W, C]`, uint8 or float in [0, 1].
         labels: `[N, L]` condition, or None.
 
@@ -339,7 +336,7 @@ def in_batches(
 
     Args:
         function: Returns a tuple of `[BATCH, ...]` arrays.
-        arrays: `[N, ...]` each, or None, which is handed on.
+        arrays: `[N, ...]` each, or None, which the function gets as it is.
 
     Returns:
         A tuple of `[N, ...]` arrays.
@@ -370,10 +367,10 @@ def _encode(
 
 
 def run_splits(run: Run[Any]) -> Splits:
-    """Opens the images that a run was trained on; draws and prepares none where no user asked.
+    """Opens the images that a run was trained on; prepares them only where the user named a place.
 
     Raises:
-        UserError: They do not lie there prepared, or others do; the sentence names `--data`.
+        UserError: They are not prepared, or others lie there; the sentence names `--data`.
     """
     return open_splits(run.config.data, prepare=run.data_named, setting="--data=PATH")
 
@@ -382,7 +379,7 @@ def predict(run: Run[Classifier], images: np.ndarray) -> np.ndarray:
     """Returns the probabilities that a classifier gives to its labels.
 
     Args:
-        run: Of `open_classifier`.
+        run: A run opened by `open_classifier`.
         images: `[N, H, W, C]`, uint8 or float in [0, 1].
 
     Returns:
@@ -405,10 +402,10 @@ def _probabilities(
 
 
 def classifier_features(run: Run[Classifier], images: np.ndarray) -> np.ndarray:
-    """Returns the last feature maps of a classifier, averaged over each map.
+    """Returns the means of the last feature maps of a classifier.
 
     Args:
-        run: Of `open_classifier`.
+        run: A run opened by `open_classifier`.
         images: `[N, H, W, C]`, uint8 or float in [0, 1].
 
     Returns:

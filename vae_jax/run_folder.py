@@ -1,4 +1,4 @@
-"""What lies in a run folder: config.json, the rows of metrics.jsonl, and the lock of its writer."""
+"""The files of a run folder: config.json, the rows of metrics.jsonl, and the lock of its writer."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from vae_jax.types import UserError
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
-MEMBERS = "members"  # of a sweep: a run folder each
+MEMBERS = "members"  # of a sweep: one run folder for each
 ROW_HEAD = {"split": str, "epoch": int, "step": int}  # what every row begins with
 
 
 def read_config(workdir: str | Path, kind: str | None = None) -> ConfigDict:
-    """Returns the config of what lies in a folder, validated as for training.
+    """Returns the validated config of the run, sweep or classifier in a folder.
 
     Args:
         workdir: The folder.
-        kind: One of `config.KINDS` that it has to hold; None for any.
+        kind: The kind that the folder has to hold, one of `config.KINDS`; None for any.
 
     Raises:
         UserError: No config.json, one that is not valid (names file and field), or one of another
@@ -74,7 +74,7 @@ def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
     """Returns all complete rows of WORKDIR/metrics.jsonl, oldest first; none if there is no file.
 
     Raises:
-        UserError: Not such a file; names the line.
+        UserError: The file cannot be read, or has a line that is no row; names the line.
     """
     path = Path(workdir) / METRICS_FILE
     if not path.exists():
@@ -108,12 +108,12 @@ class MetricsLog:
     """Appends rows to WORKDIR/metrics.jsonl, each on disk before `write` returns.
 
     Args:
-        workdir: of the run.
-        step: rows of later steps are dropped, since a resumed run writes them again.
-        tensorboard: also write TensorBoard events.
+        workdir: The run folder.
+        step: Rows of later steps are dropped, since a resumed run writes them again.
+        tensorboard: Whether to write TensorBoard events too.
 
     Raises:
-        UserError: there are rows, but the folder of checkpoints is gone; or tensorboard is asked
+        UserError: There are rows, but the folder of checkpoints is gone; or tensorboard is asked
             for and tensorboardX is not installed.
     """
 
@@ -132,7 +132,7 @@ class MetricsLog:
         self._events = _event_writer(Path(workdir), step) if tensorboard else None
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends a row; it has `split`, `epoch`, `step` and the metrics."""
+        """Appends a row: `split`, `epoch`, `step` and the metrics."""
         self._file.write(_line(row))
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -163,8 +163,8 @@ class _NoLog(MetricsLog):
         pass
 
 
-def open_log(workdir: str | Path, step: int, tensorboard: bool = False) -> MetricsLog:
-    """Opens the log of a run, which process 0 writes; see `MetricsLog`."""
+def open_log(workdir: str | Path, step: int, tensorboard: bool) -> MetricsLog:
+    """Opens the log of a run; with several processes, only the first one writes it."""
     return MetricsLog(workdir, step, tensorboard) if is_first() else _NoLog()
 
 

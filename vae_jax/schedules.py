@@ -26,10 +26,10 @@ def kl_schedule(name: str, steps: int, cycles: int, ramp: float) -> Schedule:
     staying at 1 (Fu et al. 2019, "Cyclical Annealing Schedule"); 1 afterwards.
 
     Args:
-        name: one of `KL_SCHEDULES`.
-        steps: length of the warm-up, or of all cycles together; `steps * cycles` below 2^31.
-        cycles: number of cycles.
-        ramp: share of a cycle that rises, in (0, 1].
+        name: One of `KL_SCHEDULES`.
+        steps: The length of the warm-up, or of all cycles together; `steps * cycles` below 2^31.
+        cycles: The number of cycles.
+        ramp: The share of a cycle that rises, in (0, 1].
 
     Returns:
         A function from the step to the factor.
@@ -49,7 +49,7 @@ def kl_schedule(name: str, steps: int, cycles: int, ramp: float) -> Schedule:
 
         def cyclical(step: jax.Array) -> jax.Array:
             # Integers: a quotient that is rounded up would begin a cycle at its end.
-            inside = jnp.mod(step * cycles, steps)  # of 0 to steps - 1 in every cycle
+            inside = jnp.mod(step * cycles, steps)  # 0 to steps - 1 within every cycle
             factor = jnp.minimum(inside / (ramp * steps), 1.0)
             return jnp.where(step < steps, factor, 1.0).astype(jnp.float32)
 
@@ -62,9 +62,9 @@ def learning_rate_schedule(name: str, warmup_steps: int, total_steps: int) -> Sc
     """Makes the schedule of the learning rate: a linear warm-up, then constant or a cosine to 0.
 
     Args:
-        name: one of `LEARNING_RATE_SCHEDULES`.
-        warmup_steps: steps of the warm-up from 0; 0 for none.
-        total_steps: where the cosine reaches 0.
+        name: One of `LEARNING_RATE_SCHEDULES`.
+        warmup_steps: The steps of the warm-up from 0; 0 for none.
+        total_steps: The step at which the cosine reaches 0.
 
     Returns:
         A function from the step to the factor.

@@ -39,7 +39,7 @@ def make_key(seed: int) -> jax.Array:
         seed: A whole number from 0 to `MAX_SEED`.
 
     Raises:
-        UserError: The seed lies outside of that; JAX would take its last 32 bits.
+        UserError: The seed lies outside this range; JAX would take its last 32 bits.
     """
     if not 0 <= seed <= MAX_SEED:
         raise UserError(f"seed {seed} is not a whole number from 0 to {MAX_SEED}")

@@ -21,17 +21,17 @@ SPLITS = ("test", "train")
 
 
 class Subject(NamedTuple):
-    """A trained model and the images it is judged by: what every figure is computed from.
+    """A trained model and the images that it is judged by.
 
     Attributes:
         model: The module.
-        variables: Those of encoder and decoder.
+        variables: Parameters and statistics of both networks.
         objective: The objective whose likelihood the bounds use.
         stage: How inputs and targets are made of images.
-        key: The run's key of evaluation: image i is always corrupted or binarised alike.
+        key: The run's key of evaluation: image i is corrupted and binarised in the same way always.
         images: `[N, H, W, C]` uint8.
         labels: `[N, L]` condition, or None.
-        split: The image set, for attributes and classes; its rows are those of `images`.
+        split: The images as a set with attributes and classes, in the same order.
     """
 
     model: VAE
@@ -50,13 +50,10 @@ def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
     Args:
         run: A run opened by `open_run`.
         split: One of `SPLITS`.
-        count: How many images, at most; 0 for all.
-
-    Returns:
-        The subject.
+        count: The largest number of images; 0 for all.
 
     Raises:
-        UserError: An unknown split, or data that cannot be opened.
+        UserError: The split is unknown, or the data cannot be opened.
     """
     if split not in SPLITS:
         raise UserError(f"--split is {split!r}; valid are {', '.join(SPLITS)}")
@@ -83,8 +80,8 @@ class Seen(NamedTuple):
     """Images as the model was shown them.
 
     Attributes:
-        inputs: `[N, H, W, C]` float32 in [0, 1]; what was encoded.
-        targets: `[N, H, W, C]` float32 in [0, 1]; what has to come back.
+        inputs: `[N, H, W, C]` float32 in [0, 1], what was encoded.
+        targets: `[N, H, W, C]` float32 in [0, 1], what has to be reconstructed.
         mean: `[N, Z]` posterior mean.
         log_var: `[N, Z]` logarithm of the posterior variance.
     """
@@ -100,10 +97,7 @@ def encode_subject(subject: Subject, first: int = 0) -> Seen:
 
     Args:
         subject: The model and its images.
-        first: Position of its first image in the split, where the subject holds a piece of it.
-
-    Returns:
-        What the model was shown, and its answer.
+        first: The position of its first image in the split, where it holds only a part of one.
     """
     program = partial(encode_batch, subject.model, subject.stage, subject.variables, subject.key)
     positions = first + np.arange(len(subject.images))
@@ -124,8 +118,8 @@ def encode_batch(
 
     Args:
         model: The module.
-        stage: How inputs and targets are made.
-        variables: Those of the encoder.
+        stage: How inputs and targets are made of images.
+        variables: Parameters and statistics of the encoder, or of both networks.
         key: The run's key of evaluation.
         images: `[B, H, W, C]` uint8.
         positions: `[B]` of the images in their split, one after the other.
@@ -138,13 +132,13 @@ def encode_batch(
 def reconstructions(
     subject: Subject, seen: Seen, chosen: np.ndarray, sample_key: jax.Array | None = None
 ) -> np.ndarray:
-    """Decodes what the model made of images.
+    """Decodes the codes of images.
 
     Args:
-        subject: The model.
-        seen: What `encode_subject` returned.
+        subject: The model and its images.
+        seen: What `encode_subject` returned for them.
         chosen: `[M]` positions of the images.
-        sample_key: Key of one posterior sample per image; None decodes the mean.
+        sample_key: The key of one posterior sample per image; None decodes the mean.
 
     Returns:
         `[M, H, W, C]` float32 in [0, 1].
@@ -176,10 +170,10 @@ def chosen_images(count: int, among: int, seed: int, reference: bool = False) ->
     """Chooses the images that a page shows.
 
     Args:
-        count: How many.
-        among: Number of images to choose from.
-        seed: Seed of the choice.
-        reference: Choose as the reference code does, with repetitions, by
+        count: The number of images to choose.
+        among: The number of images to choose from.
+        seed: The seed of the choice.
+        reference: Whether to choose as the reference code does, with repetitions, by
             `RandomState(MT19937(SeedSequence(seed))).randint(0, among, count)`.
 
     Returns:

@@ -47,13 +47,13 @@ class VAEOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split of a data set.
+    """A split of a data set, or a part of one.
 
     Attributes:
         images: `[M, H, W, C]` uint8, an array or a read-only memory map of the whole store.
         rows: `[N]` int64, the rows of `images` that belong to this split, in order.
         labels: `[N]` int32 class ids, `[N, A]` uint8 binary attributes, or None.
-        label_names: names of the classes or of the attributes.
+        label_names: Names of the classes or of the attributes.
         file_names: `[N]` source file names, or empty.
     """
 

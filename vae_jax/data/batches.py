@@ -1,4 +1,4 @@
-"""Stateless order of the images, and the batches that follow from it.
+"""The order of the images, and the batches that follow from it.
 
 The batch at step n is a pure function of (seed, n): no iterator has a state that would have to be
 saved, and resuming needs the step alone.
@@ -17,7 +17,7 @@ from vae_jax.types import ImageSet
 
 
 def to_unit_range(images: jax.Array) -> jax.Array:
-    """Converts uint8 `[B, H, W, C]` to float32 in [0, 1]; floats pass through."""
+    """Returns uint8 images `[B, H, W, C]` as float32 in [0, 1], and floats as they are."""
     if images.dtype != jnp.uint8:
         return images
     return images.astype(jnp.float32) / 255.0
@@ -53,10 +53,10 @@ class Batches:
     """A split in batches, wherever its images lie.
 
     Attributes:
-        split: the images.
+        split: The images.
         labels: `[N, L]` float32 condition, or None.
         size: B.
-        seed: of the order; None keeps the order of the split.
+        seed: The seed of the order; None keeps the order of the split.
     """
 
     split: ImageSet
@@ -70,7 +70,7 @@ class Batches:
         return -(-len(self.split) // self.size)
 
     def plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns rows and weights `[S, B]` of all batches of an epoch."""
+        """Returns rows and weights `[S, B]` of all batches of an epoch; see `batch_rows`."""
         if self.seed is None:
             order = np.arange(len(self.split), dtype=np.int32)
         else:

@@ -1,4 +1,4 @@
-"""What a conditional model is told, from what a user asks for."""
+"""Turns the label or the attributes that a user asks for into the condition of a model."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ def asked_condition(
 
     Args:
         condition: `config.data.condition` of the model: 'none', 'class' or 'attributes'.
-        names: of the model's L classes or attributes.
-        label: a class, such as "7".
-        attributes: such as "Smiling=1,Eyeglasses=0"; those left out are 0.
+        names: The names of the L classes or attributes of the model.
+        label: A class, such as "7", or None.
+        attributes: Values such as "Smiling=1,Eyeglasses=0", or None; those left out are 0.
 
     Returns:
         `[L]` float32, or None for a model without condition.
 
     Raises:
-        UserError: unknown or unfitting names, in a sentence that lists the valid ones.
+        UserError: A name is unknown or missing, or given to a model that takes none.
     """
     if condition == "class":
         if label is None or attributes is not None:
             raise UserError(f"this model needs --label, one of its classes {', '.join(names)}")
-        return class_condition(names, label)
+        if label not in names:
+            raise UserError(f"--label={label} is not a class; valid are {', '.join(names)}")
+        return np.eye(len(names), dtype=np.float32)[names.index(label)]
     if condition == "attributes":
         if attributes is None or label is not None:
             raise UserError(
                 f"this model needs --attributes='{names[0]}=1,...'; valid are {', '.join(names)}, "
                 "and those left out are 0"
             )
-        return attribute_condition(names, attributes)
+        return _attribute_values(names, attributes)
     if label is not None or attributes is not None:
         raise UserError(
             "this model was trained without condition: leave out --label and --attributes"
@@ -42,19 +44,8 @@ def asked_condition(
     return None
 
 
-def class_condition(names: tuple[str, ...], label: str) -> np.ndarray:
-    """Returns the one-hot `[L]` float32 of a class, or raises a UserError that lists them."""
-    if label not in names:
-        raise UserError(f"--label={label} is not a class; valid are {', '.join(names)}")
-    return np.eye(len(names), dtype=np.float32)[names.index(label)]
-
-
-def attribute_condition(names: tuple[str, ...], text: str) -> np.ndarray:
-    """Reads "Smiling=1,Eyeglasses=0" as `[L]` float32, 0 where nothing is said.
-
-    Raises:
-        UserError: an unknown or repeated name, or a value other than 0 and 1.
-    """
+def _attribute_values(names: tuple[str, ...], text: str) -> np.ndarray:
+    """Reads "Smiling=1,Eyeglasses=0" as `[L]` float32, 0 where nothing is said."""
     vector, said = np.zeros(len(names), np.float32), set()
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = (part.strip() for part in item.partition("="))

@@ -1,4 +1,4 @@
-"""The way of batches to the device: a split lies there as a whole, or is streamed in pieces."""
+"""Brings batches to the device: the whole split lies there, or pieces of it are streamed."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Segment(NamedTuple):
         labels: `[N, L]` float32 condition, or None; `[S, B, L]` without rows.
         rows: `[S, B]` int32, the images of each of S batches, or None.
         weights: `[S, B]` float32, 0 for the padding of the last, smaller batch.
-        first: the first batch to take.
-        end: one past the last batch to take; later ones only keep all segments of one shape, so
+        first: The first batch to take.
+        end: One past the last batch to take; later ones only keep all segments of one shape, so
             that one program serves them.
     """
 
@@ -48,7 +48,7 @@ class Segment(NamedTuple):
 
 
 class Feed(Protocol):
-    """Where the batches of a split come from."""
+    """Yields the batches of a split, on the device."""
 
     steps_per_epoch: int
     seconds_waited: float
@@ -68,8 +68,8 @@ class _BatchFeed:
     """What both feeds share.
 
     Args:
-        batches: what to feed; their size is a multiple of the devices along the axis `data`.
-        mesh: the devices that divide every batch among themselves; None for one device.
+        batches: What to feed; their size is a multiple of the devices along the axis `data`.
+        mesh: The devices that divide every batch among themselves; None for one device.
     """
 
     batches: Batches

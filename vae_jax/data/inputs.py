@@ -1,4 +1,4 @@
-"""What the model sees and what it is compared with: augmentation of both, corruption of one.
+"""Makes inputs and targets of images: augments and binarises both, corrupts the inputs.
 
 All of it happens on the device, within the step. Image i of a batch draws from its own key, so
 neither the batch size nor the other images matter.
@@ -22,17 +22,17 @@ MASKS = ("none", "rectangle", "left", "right", "top", "bottom")
 DROP_VALUES = ("black", "noise")
 # ITU-R BT.601 luma of R, G and B, as Pillow's mode "L".
 LUMA = (0.299, 0.587, 0.114)
-# A batch index that no epoch reaches: keeps these draws apart from the latent ones of validation.
+# A batch index that no epoch reaches keeps these draws apart from the latent ones of validation.
 ALL_BATCHES = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to training images, in this order.
+    """How training images are varied, in this order.
 
     Attributes:
-        flip: mirror left and right, half of the images.
-        shift: largest shift in pixels along each axis, uniform; edge pixels are repeated.
+        flip: Whether to mirror half of the images left to right.
+        shift: The largest shift in pixels along each axis, uniform; edge pixels are repeated.
         brightness: b of a factor that is uniform in [1 - b, 1 + b]; clipped to [0, 1].
     """
 
@@ -56,17 +56,17 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is done to an input, in this order; the target stays clean.
+    """How inputs are corrupted, in this order; targets stay clean.
 
     Attributes:
-        grey: luminance in place of colour; the image keeps its C channels, all equal.
-        gaussian_sigma: standard deviation of the noise added to every channel, in [0, 1] pixel
+        grey: Luminance in place of colour; the image keeps its C channels, all equal.
+        gaussian_sigma: The standard deviation of the noise added to every channel, in [0, 1] pixel
             units; the result is clipped to [0, 1].
-        drop_fraction: probability that a pixel, with all its channels, is lost.
-        drop_value: what a lost pixel becomes: 'black', or 'noise', uniform in every channel.
-        mask: region that is erased to black: 'left' is the left half, and so on; 'rectangle' a
-            square at a uniformly random place within the image.
-        mask_size: side of that square in pixels.
+        drop_fraction: The probability that a pixel, with all its channels, is lost.
+        drop_value: What a lost pixel becomes: 'black', or 'noise', uniform in every channel.
+        mask: The region that is erased to black: 'left' is the left half, and so on; 'rectangle'
+            a square at a uniformly random place within the image.
+        mask_size: The side of that square in pixels.
     """
 
     grey: bool = False
@@ -102,13 +102,13 @@ class Corruption:
 
 
 class InputStage(NamedTuple):
-    """What happens to images between the data set and the model; static.
+    """What happens to images between the data set and the model; static in programs.
 
     Attributes:
-        augmentation: of training images, input and target alike.
-        corruption: of inputs, in training and evaluation.
-        binarize: draw each pixel from the Bernoulli law of its grey level, for input and target
-            alike, anew in every training step (Salakhutdinov & Murray 2008).
+        augmentation: How training images are varied, input and target alike.
+        corruption: How inputs are corrupted, in training and evaluation.
+        binarize: Whether to draw each pixel from the Bernoulli law of its grey level, for input and
+            target alike, anew in every training step (Salakhutdinov & Murray 2008).
     """
 
     augmentation: Augmentation = Augmentation()
@@ -121,11 +121,11 @@ CLEAN = InputStage()
 
 def make_input_stage(data: Mapping[str, Any]) -> InputStage:
     """Returns the stage of `config.data`."""
-    augmentation, corruption = (
+    return InputStage(
         Augmentation(**data["augmentation"]),
         Corruption(**data["corruption"]),
+        data["binarize"] == "stochastic",
     )
-    return InputStage(augmentation, corruption, data["binarize"] == "stochastic")
 
 
 def training_pair(
@@ -134,8 +134,8 @@ def training_pair(
     """Returns inputs and targets of a training step.
 
     Args:
-        stage: what is done.
-        key: of the step.
+        stage: What happens to the images.
+        key: The key of the step.
         images: `[B, H, W, C]`, uint8 or float in [0, 1].
 
     Returns:
@@ -153,10 +153,10 @@ def evaluation_pair(
     """Returns inputs and targets of evaluated images, never augmented.
 
     Args:
-        stage: what is done.
-        key: of the evaluation: the run key's stream `evaluation`.
+        stage: What happens to the images.
+        key: The key of the evaluation, the stream `evaluation` of the run key.
         images: `[B, H, W, C]`, uint8 or float in [0, 1].
-        first: position of the first image in its split. The corruption of an image depends on
+        first: The position of the first image in its split. The corruption of an image depends on
             its position and the key, so every evaluation of a run sees the same inputs.
 
     Returns:
@@ -169,7 +169,7 @@ def evaluation_pair(
 
 
 def evaluation_key(key: jax.Array) -> jax.Array:
-    """Returns the key of evaluated images' corruption, given the key of evaluation."""
+    """Returns the key that the corruption of evaluated images is drawn from."""
     return jax.random.fold_in(key, ALL_BATCHES)
 
 
@@ -179,12 +179,12 @@ def image_keys(key: jax.Array, count: int, first: jax.Array | int = 0) -> jax.Ar
 
 
 def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> jax.Array:
-    """Varies images; without augmentation they pass through and nothing is computed.
+    """Varies images; without augmentation they are returned as they are.
 
     Args:
-        key: of the step, stream `augmentation`; image i draws from `fold_in(key, i)`.
+        key: The stream `augmentation` of the step; image i draws from `fold_in(key, i)`.
         images: `[B, H, W, C]` float in [0, 1].
-        augmentation: what to do.
+        augmentation: How to vary them.
 
     Returns:
         `[B, H, W, C]` in [0, 1].
@@ -216,9 +216,9 @@ def binarized(key: jax.Array, images: jax.Array, first: jax.Array | int = 0) -> 
     """Makes images black and white: each pixel is 1 with the probability of its grey level.
 
     Args:
-        key: of the step's or the evaluation's stream `binarization`.
+        key: The stream `binarization` of the step or the evaluation.
         images: `[B, H, W, C]` float in [0, 1].
-        first: image i draws from `fold_in(key, first + i)`.
+        first: Image i draws from `fold_in(key, first + i)`.
 
     Returns:
         `[B, H, W, C]`, 0 and 1.
@@ -230,13 +230,13 @@ def binarized(key: jax.Array, images: jax.Array, first: jax.Array | int = 0) -> 
 def corrupt(
     key: jax.Array, images: jax.Array, corruption: Corruption, first: jax.Array | int = 0
 ) -> jax.Array:
-    """Corrupts images; without corruption they pass through and nothing is computed.
+    """Corrupts images; without corruption they are returned as they are.
 
     Args:
-        key: of the step, stream `corruption`; or `evaluation_key`.
+        key: The stream `corruption` of the step, or `evaluation_key`.
         images: `[B, H, W, C]` float in [0, 1].
-        corruption: what to do.
-        first: image i draws from `fold_in(key, first + i)`.
+        corruption: How to corrupt them.
+        first: Image i draws from `fold_in(key, first + i)`.
 
     Returns:
         `[B, H, W, C]` in [0, 1].

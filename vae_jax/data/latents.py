@@ -1,4 +1,4 @@
-"""Latent points that a user brings."""
+"""Reads the latent points of a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vae_jax.types import UserError
 
 
 def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
-    """Reads latent points that a user brings.
+    """Reads latent points from a file of the user.
 
     Args:
         path: A .npy file with floats `[N, Z]`, or a .json file as the latent explorer saves it:
@@ -24,7 +24,7 @@ def read_latents(path: str | Path, z_dim: int) -> np.ndarray:
         `[N, Z]` float32.
 
     Raises:
-        UserError: Not such a file, or more points than the machine can hold.
+        UserError: The file is not one of these, or has more points than the machine can hold.
     """
     if not Path(path).is_file():  # A pipe would be waited for.
         raise UserError(f"{path} is not a file; give a .npy or .json file")

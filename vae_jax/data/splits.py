@@ -1,4 +1,4 @@
-"""The one way from `config.data` to the images that a run is trained, chosen and tested on."""
+"""Opens the data set of `config.data` as its training, validation and test split."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vae_jax.types import ImageSet, UserError
 
 # Data sets that are read into memory from files of their own.
 ARRAYS = {"mnist": idx.open_mnist, "cifar10": cifar.open_cifar10}
-# Of the draw of validation images from the training images: the same ones for every run.
+# The seed that draws validation images from the training images, the same ones for every run.
 HELD_OUT_SEED = 0
 
 
 class Splits(NamedTuple):
-    """The images of one data set, by their use; no image is in two splits.
+    """The images of a data set, by their use; no image is in two splits.
 
     Attributes:
         train: The images that weights are fitted to.
         validation: The images by which epochs, weights and models are chosen, or None.
         test: The images that results are reported on, and nothing is chosen by.
-        digest: SHA-256 of the data set that they were taken from.
+        digest: The SHA-256 of the data set that they were taken from.
     """
 
     train: ImageSet
@@ -44,9 +44,9 @@ def open_splits(
     """Opens a data set, preparing it first where that has not been done.
 
     Args:
-        data: the fields of `config.data`.
-        prepare: False: draws and prepares nothing, and refuses a data set that needs it.
-        setting: what errors call the place that the user may change.
+        data: The fields of `config.data`.
+        prepare: Whether images may be drawn or prepared; otherwise a set that needs it is refused.
+        setting: The flag or field that errors name, by which a user says where the images lie.
 
     Returns:
         The splits, cut to `train_count`, `validation_count` and `test_count` images. Validation
@@ -54,8 +54,8 @@ def open_splits(
         of the training split, the same ones whatever the other counts are.
 
     Raises:
-        UserError: nothing usable at the path, images of another shape than the config says, or
-            other data than those of `digest`.
+        UserError: There is nothing usable at the path, the images are not of `image_shape`, or
+            they are not those of `digest`.
     """
     if not data["path"]:
         raise UserError("config.data.path is empty; name the folder of the images")
@@ -119,14 +119,14 @@ def _held_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
 
 
 def fixed_binarized(split: ImageSet, seed: tuple[int, ...]) -> ImageSet:
-    """Makes images black and white, every time the same, by the Bernoulli law of grey levels.
+    """Makes images black and white by the Bernoulli law of grey levels, the same every time.
 
     Args:
-        split: grey images.
-        seed: of the draw; image i depends on (seed, i) alone.
+        split: Grey images.
+        seed: The seed of the draw.
 
     Returns:
-        The split with images of 0 and 255 in memory.
+        The split with images of 0 and 255, in memory.
     """
     generator = np.random.default_rng(seed)
     images = np.empty((len(split), *split.image_shape), np.uint8)
@@ -195,24 +195,24 @@ def _at(split: ImageSet, positions: np.ndarray) -> ImageSet:
 
 
 def condition_names(data: Mapping[str, Any], split: ImageSet) -> tuple[str, ...]:
-    """Names the L entries of the condition that the model is told; empty for none."""
+    """Returns the names of the L entries of the condition; empty for none."""
     if data["condition"] == "none":
         return ()
     return tuple(data["attributes"]) or split.label_names
 
 
 def condition_labels(data: Mapping[str, Any], split: ImageSet) -> np.ndarray | None:
-    """Returns what the model is told about each image of a split.
+    """Returns the condition of each image of a split.
 
     Args:
-        data: the fields of `config.data`; `condition` says what is used.
-        split: its labels.
+        data: The fields of `config.data`; `condition` says which labels are used.
+        split: The images with their labels.
 
     Returns:
         `[N, L]` float32: one-hot classes, or the chosen attributes as 0 and 1; None for none.
 
     Raises:
-        UserError: the split has no such labels; the sentence lists the valid names.
+        UserError: The split has no such labels; the sentence lists the valid names.
     """
     if data["condition"] == "none":
         return None

@@ -1,4 +1,4 @@
-"""Processes that draw or decode images beside the one that asks for it."""
+"""Draws or decodes images in several processes."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def available_cores() -> int:
 def in_processes(
     function: Callable[[T], R], items: Sequence[T], workers: int
 ) -> Generator[R, None, None]:
-    """Applies a function to every item, and yields the results in the order of the items.
+    """Yields the results of a function for every item, in order, computed in several processes.
 
     Close the generator to stop early: work that has not begun is dropped.
 
     Args:
         function: A function of a module that does not import JAX, or a `partial` of one.
-        items: What it is applied to, each a fair piece of work.
+        items: What it is applied to; each should take longer than sending it to a process.
         workers: The number of processes; for one worker or one item this process does the work.
 
     Raises:
-        UserError: A process was killed, for want of memory most likely.
+        UserError: A process was killed, most likely for lack of memory.
     """
     workers = min(workers, len(items))
     if workers < 2:
@@ -66,7 +66,7 @@ def in_processes(
 
 @contextlib.contextmanager
 def _small_workers() -> Iterator[None]:
-    """Starts workers without the main script, which may import JAX, and with one BLAS thread."""
+    """Starts workers with one BLAS thread, without the main script, which may import JAX."""
     main, threads = sys.modules["__main__"], os.environ.get("OPENBLAS_NUM_THREADS")
     sys.modules["__main__"] = types.ModuleType("__main__")
     os.environ["OPENBLAS_NUM_THREADS"] = "1"

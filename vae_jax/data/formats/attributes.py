@@ -1,4 +1,4 @@
-"""CelebA's text tables: 40 binary attributes, and the official partition, as .txt or .csv.
+"""Reads CelebA's text tables: 40 binary attributes and the official partition, .txt or .csv.
 
 list_attr_celeba.txt      number of images; attribute names; `000001.jpg -1  1 ...`
 list_attr_celeba.csv      `image_id,5_o_Clock_Shadow,...`; `000001.jpg,-1,1,...`
@@ -24,7 +24,7 @@ PARTITION_CODES = {"0": 0, "1": 1, "2": 2}
 
 
 class Table(NamedTuple):
-    """A parsed file: column names (may be empty), and line number and values of each image."""
+    """A table: its column names (perhaps none), and line number and values of each image."""
 
     path: Path
     columns: tuple[str, ...]
@@ -32,7 +32,7 @@ class Table(NamedTuple):
 
 
 def find_table(folders: Iterable[Path], stem: str) -> Path | None:
-    """Finds the first `stem`.txt or .csv in `folders`, or in their `Anno` and `Eval` folders."""
+    """Returns the first `stem`.txt or .csv in `folders`, or in their `Anno` and `Eval` folders."""
     for folder in folders:
         for place in (folder, folder / "Anno", folder / "Eval"):
             for suffix in (".txt", ".csv"):
@@ -47,15 +47,15 @@ def read_attributes(
     """Reads the attributes of the images `names`.
 
     Args:
-        path: list_attr_celeba.txt or .csv, with values -1/1 or 0/1.
-        names: `[N]` image file names.
-        allow_absent: accept lines about images that are not among `names`.
+        path: The file list_attr_celeba.txt or .csv, with values -1/1 or 0/1.
+        names: The N names of image files.
+        allow_absent: Whether to accept lines about images that are not among `names`.
 
     Returns:
         `[N, A]` uint8 in {0, 1}, and the A attribute names.
 
     Raises:
-        UserError: with file and line number.
+        UserError: The table cannot be used; names the line.
     """
     table = _read_table(path, has_columns=True)
     codes = None

@@ -1,9 +1,9 @@
-"""CelebA as a store of cropped and resized uint8 arrays.
+"""Prepares CelebA into a store of cropped and resized uint8 images.
 
 Layouts that are understood: a flat folder of JPEGs, the same inside `img_align_celeba/`
 (once or twice), and the official `img_align_celeba.zip`, which is never extracted. The tables
-of `attributes.py` are looked for beside the images or the archive and above, up to the source's
-parent.
+of `attributes.py` are looked for beside the images or the archive, and above, up to the parent of
+the source.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PARTITIONS = ("auto", "official", "reference", "fraction")
 def prepare(
     source: str | Path,
     out: str | Path,
-    size: int = 96,
+    size: int,
     *,
     crop: str = "auto",
     partition: str = "auto",
@@ -47,23 +47,23 @@ def prepare(
     """Prepares CelebA into a store at `out`; a repeated call resumes, or opens the finished store.
 
     Args:
-        source: folder or zip archive of JPEGs of any size.
-        out: directory of the store.
-        size: height and width in pixels.
+        source: A folder or zip archive of JPEGs of any size.
+        out: The directory of the store.
+        size: The height and width of the images in pixels.
         crop: "auto" (box (0, 40, 178, 218) of 178x218 images, the centred square of others), or
             "square".
         partition: "official" (list_eval_partition), "reference" (by number: 1..train_count train,
             then test_count test, the others validation), "fraction" (a tenth of the files, by
             hash of the name, is test), or "auto": the first of these that is possible.
-        train_count: for "reference".
-        test_count: for "reference".
+        train_count: The number of training images of "reference".
+        test_count: The number of test images of "reference".
         on_bad_file: "stop", or "skip": leave bad files out and name them in the manifest; then
             lines of the tables about images that are not there are accepted too.
-        max_bad: with "skip", the most bad files that are accepted.
-        workers: number of processes; None: one a core.
+        max_bad: The most bad files that "skip" accepts.
+        workers: The number of processes; None for one per core.
 
     Raises:
-        UserError: names the file, and the line in a table.
+        UserError: An argument, a file or a line of a table cannot be used; names it.
     """
     if partition not in PARTITIONS:
         raise UserError(f"partition is '{partition}', expected one of {', '.join(PARTITIONS)}")
@@ -88,7 +88,7 @@ def prepare(
 
 
 def _folders_of_tables(files: Source, source: Path) -> list[Path]:
-    """Lists the folders from that of the images upwards to the parent of what the user named."""
+    """Returns the folders from that of the images upwards, to the parent of the source."""
     top = source.absolute().parent
     folders = [files.folder.absolute()]
     while folders[-1] != top and top in folders[-1].parents:
@@ -102,7 +102,7 @@ def _annotate(
     rule: tuple[str, int, int],
     allow_absent: bool,
 ) -> Annotations:
-    """Reads the tables; `rule` is `prepare`'s partition, train_count and test_count."""
+    """Returns splits and labels; `rule` is partition, train_count and test_count of `prepare`."""
     names = [member.name for member in files.members]
     partition, train_count, test_count = rule
     table = tables[PARTITION]

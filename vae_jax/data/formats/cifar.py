@@ -1,4 +1,4 @@
-"""CIFAR-10 in its binary version: records of a label and 32x32 pixels, plane by plane.
+"""Reads the binary version of CIFAR-10: records of a label and 32x32 pixels, plane by plane.
 
 https://www.cs.toronto.edu/~kriz/cifar.html, "CIFAR-10 binary version".
 """
@@ -28,7 +28,7 @@ def open_cifar10(directory: str | Path) -> dict[str, ImageSet]:
     """Reads CIFAR-10 into memory, 184 MB.
 
     Args:
-        directory: holds data_batch_1.bin to data_batch_5.bin and test_batch.bin, itself or in
+        directory: Holds data_batch_1.bin to data_batch_5.bin and test_batch.bin, itself or in
             the folder cifar-10-batches-bin that the archive unpacks to.
 
     Returns:
@@ -36,7 +36,7 @@ def open_cifar10(directory: str | Path) -> dict[str, ImageSet]:
         int32.
 
     Raises:
-        UserError: a file is missing, of another size, or holds an impossible label.
+        UserError: A file is missing, of another size, or holds an impossible label.
     """
     directory = Path(directory)
     if (directory / FOLDER).is_dir():

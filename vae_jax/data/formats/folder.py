@@ -1,4 +1,4 @@
-"""Any folder or zip archive of JPEG and PNG files as a store of cropped and resized images."""
+"""Prepares a folder or zip archive of JPEG and PNG files into a store."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def prepare(source: str | Path, out: str | Path, size: int) -> Store:
     """Prepares every JPEG and PNG below a folder (or in a zip archive), a tenth of them for test.
 
     Args:
-        source: Folder or zip archive; files are named by their path below it.
-        out: The store's directory.
-        size: Height and width of the images in pixels; the centred square of a file is resized.
+        source: A folder or zip archive; files are named by their path below it.
+        out: The directory of the store.
+        size: The height and width of the images in pixels; centred squares are resized to it.
 
     Raises:
         UserError: A file that cannot be used, by name; see `build_store`.
@@ -37,7 +37,9 @@ def prepare(source: str | Path, out: str | Path, size: int) -> Store:
 
 
 def by_fraction(names: list[str]) -> Annotations:
-    """Takes a tenth of the N files, by hash of the name, for testing, the others for training."""
+    """Returns splits: a tenth of the files, by hash of the name, for testing, the others for
+    training.
+    """
     digests = [hashlib.sha256(name.encode(errors="surrogateescape")).digest() for name in names]
     count = max(1, round(TEST_FRACTION * len(names))) if len(names) > 1 else 0
     splits = np.full(len(names), TRAIN, np.uint8)

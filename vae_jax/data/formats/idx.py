@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and Fashion-MNIST, gzipped or not.
+"""Reads the IDX format of MNIST and Fashion-MNIST, gzipped or not.
 
 A file is two zero bytes, a type code, the number of dimensions, each dimension as a big-endian
 uint32, and the values, big-endian (http://yann.lecun.com/exdb/mnist).
@@ -30,13 +30,13 @@ def read_idx(path: str | Path) -> np.ndarray:
     """Reads one IDX file; gzip is detected by content.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         The array, in native byte order, with the file's shape and type.
 
     Raises:
-        UserError: missing, not IDX, or its size differs from what its header says.
+        UserError: It is missing, not IDX, or not of the size that its header says.
     """
     path = Path(path)
     try:
@@ -59,14 +59,14 @@ def open_mnist(directory: str | Path) -> dict[str, ImageSet]:
     """Reads MNIST, or any data set in the same four files.
 
     Args:
-        directory: holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with
+        directory: Holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with
             `t10k`; `.gz` may follow, and `.idx3-ubyte` may stand for `-idx3-ubyte`.
 
     Returns:
         "train" and "test", with images `[N, H, W, 1]` uint8 and labels `[N]` int32.
 
     Raises:
-        UserError: a file is missing or damaged, or images and labels do not match.
+        UserError: A file is missing or damaged, or images and labels do not match.
     """
     directory = Path(directory)
     return {name: _open_split(directory, stem) for name, stem in FILE_STEMS.items()}

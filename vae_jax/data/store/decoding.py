@@ -1,4 +1,4 @@
-"""Decodes untrusted image files to cropped, resized arrays.
+"""Decodes untrusted image files, crops and resizes them.
 
 Rules: grey and CMYK become RGB, transparency is laid over white, an EXIF rotation is applied.
 Everything else that is unusual makes the file a bad one: another format than its name says,
@@ -41,7 +41,7 @@ CROPS = ("auto", "square")
 
 
 class Job(NamedTuple):
-    """What to do with every file: where it is, and `decode_image`'s arguments."""
+    """Where the files lie, and the arguments of `decode_image` for all of them."""
 
     root: str
     is_zip: bool
@@ -56,13 +56,13 @@ def decode_chunk(
     """Decodes some files into rows of a .npy file; bad ones are reported, not raised.
 
     Args:
-        job: What to do with each file.
+        job: How to decode the files.
         target: A .npy file of uint8 `[N, size, size, 3]`.
         task: The row of the first file, and the files; the row of a bad one stays as it is.
 
     Returns:
-        Position in the chunk and reason for each bad file, and the SHA-256 over the SHA-256 of
-        every file that could be read.
+        The position in the chunk and the reason for each bad file, and the SHA-256 over the
+        SHA-256 of every file that could be read.
     """
     first, members = task
     bad, digests = [], b""
@@ -90,16 +90,16 @@ def decode_image(
     """Decodes, crops and resizes an image with a Lanczos filter.
 
     Args:
-        data: an image file's bytes.
-        size: height and width of the result.
+        data: The contents of the file.
+        size: The height and width of the result.
         crop: One of `CROPS`.
-        formats: accepted by content, "JPEG" and "PNG".
+        formats: The formats that are accepted, by content: "JPEG" and "PNG".
 
     Returns:
         `[size, size, 3]` uint8.
 
     Raises:
-        UserError: not an image of these formats, damaged, or too large; the caller names the file.
+        UserError: It is no image of these formats, damaged, or too large; the caller names it.
     """
     try:
         with warnings.catch_warnings():

@@ -1,8 +1,8 @@
-"""From image files to a store: decodes in parallel, goes on after a kill, reports bad files.
+"""Prepares image files into a store: in parallel, resuming after a kill, reporting bad files.
 
 Workers write every image into the row of its file in `DECODED`. `PROGRESS` says which chunks of
-files are there for good; it is replaced as a whole after the rows are synced. What it does not
-name, or what belongs to files that have changed since, is decoded again.
+files are on the disk; it is replaced as a whole after the rows are synced. Chunks that it does not
+name, or whose files have changed since, are decoded again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from vae_jax.progress import progress
 from vae_jax.types import UserError
 
 CHUNK_FILES = 32
-COMMIT_SECONDS = 2.0  # Work lost by a kill.
+COMMIT_SECONDS = 2.0  # The most work that a kill loses.
 MAX_SIZE = 2048
 NAMED_IN_ERRORS = 3
 
@@ -52,9 +52,9 @@ class Annotations:
 
     Attributes:
         splits: `[N]` uint8, 0 train, 1 validation, 2 test.
-        rule: where the splits come from, in words.
-        labels: `[N, A]` uint8 or None.
-        label_names: `[A]`.
+        rule: How the splits were chosen, in words.
+        labels: `[N, A]` uint8, or None.
+        label_names: The names of the A labels.
     """
 
     splits: np.ndarray
@@ -64,12 +64,12 @@ class Annotations:
 
 
 class Finished(NamedTuple):
-    """One chunk of files that is decoded.
+    """A chunk of files that has been decoded.
 
     Attributes:
-        stamp: Changes with the files.
-        bad: Name and reason of each file that cannot be used.
-        digest: SHA-256 over the files' contents.
+        stamp: A digest that changes with the times of the files.
+        bad: The name of each file that cannot be used, and the reason.
+        digest: The SHA-256 over the contents of the files.
     """
 
     stamp: str
@@ -115,9 +115,9 @@ def build_store(
 ) -> Store:
     """Prepares `source` into a store at `out`, or goes on with an interrupted preparation.
 
-    The result depends on the files, `job` and the annotations only: not on `workers`, nor on
-    interruptions. A finished store is opened if it was made of the same files in the same way, as
-    their names, sizes and times tell, which takes seconds; otherwise it is refused.
+    The result depends on the files, `job` and the annotations only, not on `workers` or
+    interruptions. A finished store is opened if it was made of the same files in the same way, by
+    their names, sizes and times, which takes seconds; otherwise it is refused.
 
     Args:
         source: The files, N of them.
@@ -125,12 +125,13 @@ def build_store(
         job: How to decode a file.
         annotate: Returns the splits and labels of the N files; not called for a finished store.
         bad_files: What to do about files that cannot be used.
-        workers: The number of processes; None: one per core.
+        workers: The number of processes; None for one per core.
         tables: Further files on which the annotations depend.
-        partition: Whatever else they depend on.
+        partition: The settings on which the splits depend.
 
     Raises:
-        UserError: Bad files, `out` is taken, no room on the disk, files that have changed.
+        UserError: A file cannot be used, `out` is taken, the disk is too small, or files have
+            changed.
     """
     if not 1 <= job.size <= MAX_SIZE:
         raise UserError(f"size is {job.size}, expected 1 to {MAX_SIZE} pixels")
@@ -233,7 +234,7 @@ def _decode(
     bad_files: BadFiles,
     workers: int | None,
 ) -> list[Finished]:
-    """Decodes the chunks that are not done yet; what is done survives any end of this process."""
+    """Decodes the chunks that are not done yet; records them even if it is stopped early."""
     done = list(earlier)
     bad = [pair for chunk in done for pair in chunk.bad]
     bad_files.check(source.root, bad)
@@ -295,7 +296,7 @@ def _kept(members: Sequence[Member], bad: Sequence[Sequence[str]]) -> np.ndarray
 
 
 def _stamp(members: Sequence[Member]) -> str:
-    """Returns a digest that changes with times of the files."""
+    """Returns a digest that changes with names, sizes and times of the files."""
     return hashlib.sha256(repr(members).encode()).hexdigest()
 
 

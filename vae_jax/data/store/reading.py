@@ -39,13 +39,13 @@ class Store:
     """An opened store.
 
     Attributes:
-        directory: where it lies.
+        directory: Its place.
         images: `[M, H, W, C]` uint8, a read-only memory map.
         splits: `[M]` uint8, indices into `SPLIT_NAMES`.
         labels: `[M, A]` uint8 in {0, 1}, `[M]` int32, or None.
-        label_names: names of the A attributes or of the classes.
-        file_names: `[M]` source file names.
-        manifest: what manifest.json says: settings, source, sizes and digests.
+        label_names: The names of the A attributes or of the classes.
+        file_names: The M names of the source files.
+        manifest: The contents of manifest.json: settings, source, sizes and digests.
     """
 
     directory: Path
@@ -64,7 +64,7 @@ class Store:
 
     @property
     def split_sizes(self) -> dict[str, int]:
-        """Counts the images in each split."""
+        """Returns the number of images in each split."""
         return split_sizes(self.splits)
 
     def split(self, name: str) -> ImageSet:
@@ -74,7 +74,7 @@ class Store:
             name: "train", "validation" or "test".
 
         Raises:
-            UserError: unknown or empty split.
+            UserError: The split is unknown or empty.
         """
         if name not in SPLIT_NAMES:
             raise UserError(f"split is '{name}', expected one of {', '.join(SPLIT_NAMES)}")
@@ -91,13 +91,13 @@ class Store:
 
 
 def split_sizes(splits: np.ndarray) -> dict[str, int]:
-    """Counts the rows in each split of `splits` `[M]`."""
+    """Returns the number of images in each split, of `splits` `[M]`."""
     counts = np.bincount(splits, minlength=len(SPLIT_NAMES))
     return {name: int(count) for name, count in zip(SPLIT_NAMES, counts, strict=True)}
 
 
 def store_beside(source: str | Path, size: int) -> Path:
-    """Returns where images are prepared if nobody says: the folder PATH-SIZE beside their own."""
+    """Returns where images are prepared by default: the folder PATH-SIZE beside their own."""
     path = Path(source)
     path = path if path.name not in ("", "..") else path.resolve()
     return path.parent / f"{path.name}-{size}"
@@ -107,11 +107,11 @@ def open_store(directory: str | Path, verify: bool = False) -> Store:
     """Opens a prepared store read-only, refusing one that is partial or damaged.
 
     Args:
-        directory: the store.
-        verify: also compare the SHA-256 of every file (reads everything once).
+        directory: The store.
+        verify: Whether to compare the SHA-256 of every file too, which reads everything once.
 
     Raises:
-        UserError: a file is missing or differs from the manifest; names file, expected, found.
+        UserError: A file is missing or differs from the manifest; names file, expected, found.
     """
     directory = Path(directory)
     try:

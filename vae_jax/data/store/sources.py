@@ -32,7 +32,7 @@ CELEBA_FOLDER = "img_align_celeba"
 
 
 class Member(NamedTuple):
-    """One image file. `stamp` is its modification time in ns, or its CRC-32 in an archive."""
+    """An image file; `stamp` is its modification time in ns, or its CRC-32 in an archive."""
 
     name: str
     path: str
@@ -45,7 +45,7 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from: a folder, or a zip archive, and its members in order of name."""
+    """A folder or a zip archive of images, and its image files in order of name."""
 
     root: Path
     is_zip: bool
@@ -61,13 +61,13 @@ def list_source(source: str | Path, suffixes: tuple[str, ...], nested: bool) -> 
     """Lists the image files of a folder or zip archive.
 
     Args:
-        source: a folder or a .zip file.
-        suffixes: endings of image names, lower case.
+        source: A folder or a .zip file.
+        suffixes: The endings of image names, lower case.
         nested: True: every file below a folder counts and is named by its relative path. False:
             CelebA's layout: one flat folder, perhaps inside `img_align_celeba/...`, base names.
 
     Raises:
-        UserError: nothing there, no images, not a zip archive, or an unsafe member.
+        UserError: There is nothing, no image, no zip archive, or an unsafe member.
     """
     root = Path(source)
     is_zip = root.is_file()
@@ -100,7 +100,7 @@ def read_member(root: str, archive: BinaryIO | None, member: Member) -> bytes:
     """Returns the bytes of one file.
 
     Raises:
-        UserError: unreadable, too large, or a damaged archive member.
+        UserError: It cannot be read, is too large, or is damaged in the archive.
     """
     if member.size > MAX_FILE_BYTES:
         raise UserError(f"is larger than {MAX_FILE_BYTES} bytes")

@@ -43,10 +43,10 @@ class Contents(NamedTuple):
     Attributes:
         splits: `[M]` uint8: 0 train, 1 validation, 2 test.
         labels: `[M, A]` uint8 in {0, 1}, `[M]` int32, or None.
-        label_names: Names of the A attributes or of the classes.
-        file_names: `[M]`.
-        settings: How the images came about.
-        source: Where they came from.
+        label_names: The names of the A attributes or of the classes.
+        file_names: The M names of the source files.
+        settings: How the images were made.
+        source: What they were made of.
     """
 
     splits: np.ndarray
@@ -58,7 +58,7 @@ class Contents(NamedTuple):
 
 
 def partial_of(directory: Path) -> Path:
-    """Returns the place where a store is built."""
+    """Returns the directory in which a store is built."""
     return directory.with_name(directory.name + ".partial")
 
 
@@ -110,11 +110,11 @@ def reserve(path: Path, shape: tuple[int, ...]) -> bool:
 
 
 def seal(directory: Path, kept: np.ndarray, contents: Contents) -> None:
-    """Turns decoded images into a store; use it while holding `exclusive(directory)`.
+    """Turns decoded images into a store; the caller holds `exclusive(directory)`.
 
     Args:
-        directory: Where the store will be; its `partial_of` holds `DECODED`.
-        kept: `[N]` bool, which rows of `DECODED` become the M images of the store.
+        directory: The store that is to be; its `partial_of` holds `DECODED`.
+        kept: `[N]` bool, the rows of `DECODED` that become the M images of the store.
         contents: Everything else.
     """
     partial = partial_of(directory)
@@ -148,7 +148,7 @@ def seal(directory: Path, kept: np.ndarray, contents: Contents) -> None:
 
 
 def move_into_place(directory: Path) -> bool:
-    """Gives a store that is whole its name; False where there is none."""
+    """Gives a finished store its name; returns False if there is none."""
     partial = partial_of(directory)
     if not (partial / IMAGES).exists():
         return False
@@ -161,7 +161,7 @@ def move_into_place(directory: Path) -> bool:
 
 
 def _copy_rows(source: Path, target: Path, kept: np.ndarray) -> Path:
-    """Copies the chosen rows of a .npy file to another one."""
+    """Copies the kept rows of a .npy file to another one."""
     images = np.load(source, mmap_mode="r")
     with target.open("wb") as file:
         file.write(npy_header("uint8", (int(kept.sum()), *images.shape[1:])))
