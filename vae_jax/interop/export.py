@@ -1,6 +1,6 @@
-"""Networks as artifacts that run without this package: `jax.export`, any batch size.
+"""Exports networks as artifacts of `jax.export` that run without this package, at any batch size.
 
-The parameters are constants of the artifact. What its inputs and outputs mean is a JSON beside it.
+The parameters are constants of the artifact. A JSON beside it says what inputs and outputs mean.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def write_artifact(run: Run[VAE], network: str, out: str | Path) -> list[Path]:
         network: `decoder`: z `[b, Z]` to images `[b, H, W, C]` in [0, 1]; `encoder`: images
             `[b, H, W, C]` in [0, 1] to mean and log_var `[b, Z]`. Conditional models take labels
             `[b, L]` as a second argument. All float32.
-        out: Folder.
+        out: The folder.
 
     Returns:
         The two paths.
@@ -47,14 +47,14 @@ def write_artifact(run: Run[VAE], network: str, out: str | Path) -> list[Path]:
 
 
 def write_sampler(run: Run[VAE], prior: Prior, out: str | Path) -> list[Path]:
-    """Writes OUT/sampler.jax and OUT/sampler.json: what draws points of a prior for the decoder.
+    """Writes OUT/sampler.jax, which draws points of a prior for the decoder, and OUT/sampler.json.
 
     Args:
         run: A run opened by `open_run`.
-        prior: Of the run. The sampler takes a seed, a uint32 scalar, and positions `[b]` uint32,
-            and returns the points z `[b, Z]` that `priors.fitted.draw` has there; conditional
+        prior: A prior of the run. The sampler takes a seed, a uint32 scalar, and positions `[b]`
+            uint32, and returns the points z `[b, Z]` that `priors.fitted.draw` has there; conditional
             models take labels `[b, L]` as a third argument.
-        out: Folder.
+        out: The folder.
 
     Returns:
         The two paths.

@@ -1,4 +1,4 @@
-"""Weights of the reference Keras 3 encoder and decoder, to our parameters and back.
+"""Converts weights of the reference Keras 3 encoder and decoder to our parameters and back.
 
 Both libraries share the layouts: convolution `[k, k, in, out]`, transposed `[k, k, out, in]`,
 dense `[in, out]`, features flattened in the order H, W, C. So layers are matched by kind and
@@ -56,9 +56,9 @@ class _Layer(NamedTuple):
     """One layer with weights as our tree has it.
 
     Attributes:
-        kind: a key of `CLASS_NAMES`.
+        kind: A key of `CLASS_NAMES`.
         name: `conv_0`, `conv_0/norm`, `mean`, ...
-        leaves: where its weights lie in `{'params': ..., 'batch_stats': ...}`, in Keras' order.
+        leaves: Where its weights lie in `{'params': ..., 'batch_stats': ...}`, in Keras' order.
     """
 
     kind: str
@@ -70,9 +70,9 @@ class _KerasLayer(NamedTuple):
     """One layer as a file or a list holds it.
 
     Attributes:
-        where: what error messages call it.
-        weights: arrays, or HDF5 datasets that are not read yet, in Keras' order.
-        label: the name that the layer has in Keras.
+        where: Its name in errors.
+        weights: Arrays, or HDF5 datasets that are not read yet, in Keras' order.
+        label: The name that the layer has in Keras.
     """
 
     where: str
@@ -84,15 +84,15 @@ def load_keras(encoder_h5: str | Path, decoder_h5: str | Path, model: VAE) -> di
     """Reads a reference encoder and decoder that Keras 3 saved with `save_weights`.
 
     Args:
-        encoder_h5: `.weights.h5` of the encoder, or of a model that contains it.
-        decoder_h5: the same for the decoder.
-        model: of the config that describes the same layers.
+        encoder_h5: The `.weights.h5` of the encoder, or of a model that contains it.
+        decoder_h5: The same for the decoder.
+        model: The model of a config that describes the same layers.
 
     Returns:
         `{'params': ..., 'batch_stats': ...}`, float32, each with `encoder` and `decoder`.
 
     Raises:
-        UserError: not a Keras 3 weights file, or other layers or shapes than the model's.
+        UserError: A file is no Keras 3 weights file, or has other layers or shapes than the model.
     """
     shapes = network_shapes(model, 0)
     items = {}
@@ -114,11 +114,11 @@ def save_keras(
 
     Args:
         variables: `{'params': ..., 'batch_stats': ...}` of both networks.
-        encoder_h5: file to write; Keras asks for the ending `.weights.h5`.
-        decoder_h5: the same for the decoder.
+        encoder_h5: The file to write; Keras asks for the ending `.weights.h5`.
+        decoder_h5: The same for the decoder.
 
     Raises:
-        UserError: another ending, one file for both, or a file that cannot be written.
+        UserError: A file has another ending or cannot be written, or both are one file.
     """
     if Path(encoder_h5).resolve() == Path(decoder_h5).resolve():
         raise UserError(f"encoder and decoder would both be {encoder_h5}: name two files")
@@ -144,7 +144,7 @@ def import_run(config: ConfigDict, encoder: str, decoder: str, workdir: str | Pa
         workdir: A folder without a run.
 
     Raises:
-        UserError: Bad config or files, or something in the folder that was trained.
+        UserError: The config or a file cannot be used, or the folder holds a run already.
     """
     configs.validate(config)
     if configs.kind_of(config) != "run" or config.data.condition != "none" or "told" in config:
@@ -172,15 +172,15 @@ def from_arrays(
     """Returns our variables from lists of arrays, as `keras_model.get_weights()` returns them.
 
     Args:
-        encoder: arrays of the encoder, layer by layer.
-        decoder: arrays of the decoder.
-        model: of the config that describes the same layers.
+        encoder: The arrays of the encoder, layer by layer.
+        decoder: The arrays of the decoder.
+        model: The model of a config that describes the same layers.
 
     Returns:
-        See `load_keras`; the arrays keep their type.
+        The variables as of `load_keras`; the arrays keep their type.
 
     Raises:
-        UserError: another number of arrays or other shapes than the model's.
+        UserError: There are more or fewer arrays than the model has, or of other shapes.
     """
     shapes = network_shapes(model, 0)
     items = {}
@@ -240,7 +240,7 @@ def _layers(network: str, item: Mapping[str, Any]) -> list[_Layer]:
 
 
 def _mean_first(dense: list[_KerasLayer]) -> list[_KerasLayer]:
-    """Exchanges the last two layers where Keras' names say that the variance comes first."""
+    """Returns the layers, the last two exchanged where Keras' names put the variance first."""
     last = dense[-2:]
     is_variance = ["var" in layer.label.lower() for layer in last]
     return [*dense[:-2], *reversed(last)] if is_variance == [True, False] else dense
@@ -270,7 +270,7 @@ def _filled(
     stored: list[_KerasLayer],
     shapes: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The network's tree with the stored arrays; shapes are compared before anything is read."""
+    """Returns the network's tree of stored arrays; compares all shapes before it reads any."""
     expected: dict[Any, Any] = flatten_dict(shapes)
     flat = {}
     for layer, found in zip(layers, stored, strict=True):
@@ -301,7 +301,7 @@ def _opened(file: str | Path) -> Iterator[Any]:
     """Yields the open HDF5 file.
 
     Raises:
-        UserError: no h5py, no such file, or a file that is not HDF5 or is damaged.
+        UserError: There is no h5py, no such file, or the file is not HDF5 or is damaged.
     """
     h5py = _h5py()
     if not Path(file).is_file():
@@ -319,14 +319,14 @@ def _stored_layers(h5: Any, convolution: str) -> dict[str, list[_KerasLayer]]:
     """Returns the layers of the one model in an open file that has layers of kind `convolution`.
 
     Args:
-        h5: of `_opened`.
+        h5: The file, opened by `_opened`.
         convolution: 'conv2d' for an encoder, 'conv2d_transpose' for a decoder.
 
     Returns:
         For every kind in `CLASS_NAMES` the layers, in Keras' order.
 
     Raises:
-        UserError: the file holds no such model, or several.
+        UserError: The file holds no such model, or several.
     """
     models: dict[str, dict[tuple[str, int], dict[int, Any]]] = {}
 
@@ -382,11 +382,11 @@ def _file_of(file: Path, layers: Sequence[tuple[str, _KerasLayer]]) -> bytes:
     """Returns the contents of a `.weights.h5` file.
 
     Args:
-        file: That it is for; Keras asks for the ending `.weights.h5`.
+        file: The path that they are for; Keras asks for the ending `.weights.h5`.
         layers: Kind and layer, in the order in which they are applied.
 
     Raises:
-        UserError: Another ending, or no h5py.
+        UserError: The path has another ending, or there is no h5py.
     """
     h5py = _h5py()
     if not file.name.endswith(SUFFIX):

@@ -40,12 +40,12 @@ class Stack:
     """The layers of one network, first to last.
 
     Attributes:
-        filters: output channels of the layers; for a decoder without the last, which has the
-            image's channels.
-        kernel_sizes: one for every layer.
-        strides: one for every layer.
+        filters: The output channels of the layers; for a decoder without the last layer, which has
+            the image's channels.
+        kernel_sizes: One for every layer.
+        strides: One for every layer.
         padding: 'same' or 'valid', one for every layer.
-        dense: widths of dense layers with activation between the features and mean / log_var.
+        dense: The widths of the dense layers between the features and mean / log_var.
     """
 
     filters: tuple[int, ...]
@@ -60,16 +60,16 @@ class BlockStyle:
     """What all layers of a network share.
 
     Attributes:
-        activation: one of `ACTIVATIONS`.
-        negative_slope: of leaky_relu.
-        norm: one of `NORMS`.
-        norm_epsilon: added to the variance.
-        norm_momentum: decay of the running statistics.
-        dropout: rate after the activation; selu uses alpha dropout.
-        kernel_init: one of `KERNEL_INITS`.
-        conv_bias: whether a convolution in front of a norm has a bias (its true gradient is 0).
-        dtype: compute type; parameters, statistics and losses stay float32.
-        convolution: implementation, see `vae_jax.models.convolution`.
+        activation: One of `ACTIVATIONS`.
+        negative_slope: The slope of leaky_relu below 0.
+        norm: One of `NORMS`.
+        norm_epsilon: What is added to the variance.
+        norm_momentum: The decay of the running statistics.
+        dropout: The rate after the activation; selu uses alpha dropout.
+        kernel_init: One of `KERNEL_INITS`.
+        conv_bias: Whether a convolution in front of a norm has a bias (its true gradient is 0).
+        dtype: The type of the computation; parameters, statistics and losses stay float32.
+        convolution: The implementation, see `vae_jax.models.convolution`.
     """
 
     activation: str = "leaky_relu"
@@ -85,11 +85,11 @@ class BlockStyle:
 
     @property
     def compute_dtype(self) -> jnp.dtype | None:
-        """bfloat16, or None to compute in the type of the inputs."""
+        """Returns bfloat16, or None to compute in the type of the inputs."""
         return jnp.dtype(jnp.bfloat16) if self.dtype == "bfloat16" else None
 
     def initializer(self, in_axis: int = -2, out_axis: int = -1) -> nn.initializers.Initializer:
-        """Returns the initializer of kernels with these axes of input and output features."""
+        """Returns an initializer of kernels with these axes of input and output features."""
         scale, mode, distribution = KERNEL_INITS[self.kernel_init]
         return nn.initializers.variance_scaling(scale, mode, distribution, in_axis, out_axis)
 
@@ -141,8 +141,8 @@ def gate_and_shift(code: jax.Array, features: int, prefix: str) -> tuple[jax.Arr
 
     Args:
         code: c, `[B, T]`: what the model is told, see `vae_jax.models.told`.
-        features: channels of the layer.
-        prefix: of the names of the parameters.
+        features: The channels of the layer.
+        prefix: What the names of the parameters begin with.
 
     Returns:
         Factors and shifts, `[B, features]` each.
@@ -168,14 +168,15 @@ class ConvBlock(nn.Module):
     """(Transposed) convolution -> norm -> activation -> dropout.
 
     Attributes:
-        features: output channels.
-        kernel_size: of the square kernel.
-        stride: in both directions.
+        features: The number of output channels.
+        kernel_size: The side of the square kernel.
+        stride: The stride in both directions.
         padding: 'same' or 'valid', as TensorFlow pads.
-        style: what all layers share.
-        transpose: the transposed convolution of a decoder; its kernel is `[k, k, out, in]`.
-        plain: convolution and bias alone, as in the last layer of a decoder.
-        first: the input is data, whose gradient nobody needs.
+        style: What all layers share.
+        transpose: Whether this is the transposed convolution of a decoder, whose kernel is
+            `[k, k, out, in]`.
+        plain: Whether it is convolution and bias alone, as the last layer of a decoder.
+        first: Whether the input is data, whose gradient nobody needs.
     """
 
     features: int
@@ -199,8 +200,8 @@ class ConvBlock(nn.Module):
 
         Args:
             x: `[B, H, W, C]`.
-            train: use batch statistics and dropout (streams: `dropout`).
-            mask: `[B]` bool, images that count for the batch statistics.
+            train: Whether to use batch statistics and dropout (stream `dropout`).
+            mask: `[B]` bool, the images that count for the batch statistics; None for all.
             code: `[B, T]`, what the model is told, or None.
 
         Returns:
@@ -266,21 +267,21 @@ def conv_layers(
     remat: bool = False,
     image_gradient: bool = False,
 ) -> jax.Array:
-    """Applies the first layers within the module that calls this, which owns their parameters.
+    """Applies the first layers of a stack; the module that calls this owns their parameters.
 
     Args:
-        stack: the layers.
-        style: what they share.
+        stack: The layers.
+        style: What they share.
         images: `[B, H, W, C]` in [0, 1].
-        train: use batch statistics and dropout.
-        mask: `[B]` bool, images that count for the batch statistics.
+        train: Whether to use batch statistics and dropout (stream `dropout`).
+        mask: `[B]` bool, the images that count for the batch statistics; None for all.
         code: `[B, T]`, what the model is told, or None.
-        depth: how many layers; None for all.
-        remat: recompute activations in the backward pass instead of keeping them.
-        image_gradient: whether the gradient with respect to the images is needed.
+        depth: The number of layers; None for all.
+        remat: Whether to recompute activations in the backward pass instead of keeping them.
+        image_gradient: Whether the gradient with respect to the images is needed.
 
     Returns:
-        Activated output `[B, h, w, f]` of the last of these layers.
+        The activated output `[B, h, w, f]` of the last of these layers.
     """
     block = nn.remat(ConvBlock, static_argnums=(2,)) if remat else ConvBlock
     x = images
@@ -302,9 +303,9 @@ class Features(nn.Module):
     """A network up to one layer: it takes the network's own variables and ignores the rest.
 
     Attributes:
-        stack: all convolutional layers of the network.
-        style: what they share.
-        depth: how many of them to apply.
+        stack: All convolutional layers of the network.
+        style: What they share.
+        depth: How many of them to apply.
     """
 
     stack: Stack
@@ -329,17 +330,17 @@ def layer_features(
     """Returns a layer's feature maps as a function of images; later layers are not computed.
 
     Args:
-        stack: all convolutional layers of the network.
-        style: what they share.
+        stack: All convolutional layers of the network.
+        style: What they share.
         variables: `params` and `batch_stats` of the network.
         layer: `conv_0`, `conv_1`, ...
 
     Returns:
-        Function from `[B, H, W, C]` in [0, 1] to the activated output `[B, h, w, f]`. It is a
-        tree of arrays, so that it can be handed to a jitted function.
+        A function from `[B, H, W, C]` in [0, 1] to the activated output `[B, h, w, f]`. It is a
+        tree of arrays, so that it can be an argument of a jitted function.
 
     Raises:
-        UserError: there is no such layer; the sentence lists the valid ones.
+        UserError: There is no such layer; the sentence lists the valid ones.
     """
     names = layer_names(stack)
     if layer not in names:
@@ -349,5 +350,5 @@ def layer_features(
 
 @lru_cache(maxsize=64)
 def _features(stack: Stack, style: BlockStyle, count: int) -> Callable[..., Any]:
-    """Returns one function for equal networks: programs compiled for it are found again."""
+    """Returns the same function for equal networks, so that what was compiled for it is reused."""
     return Features(stack, style, count).apply

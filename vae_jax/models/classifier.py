@@ -1,4 +1,4 @@
-"""A small convolutional classifier, used to judge samples and to look into its filters."""
+"""A small convolutional classifier, which judges samples and whose filters can be looked at."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vae_jax.models.blocks import BlockStyle, Dropout, Stack, conv_layers, dense
 
 
 class Classifier(nn.Module):
-    """Convolutions, dense layers, one logit for each class or binary attribute.
+    """Maps images to one logit for each class or binary attribute, by convolutions.
 
     Attributes:
         image_shape: `(H, W, C)`.
-        labels: L, number of classes or of attributes.
-        stack: the layers, named `conv_0`, `conv_1`, ... and `dense_0`, ...
-        style: what the convolutional layers share.
-        dropout: rate after each dense layer.
+        labels: L, the number of classes or of attributes.
+        stack: The layers, named `conv_0`, `conv_1`, ... and `dense_0`, ...
+        style: What the convolutional layers share.
+        dropout: The rate after each dense layer.
     """
 
     image_shape: tuple[int, int, int]
@@ -35,8 +35,8 @@ class Classifier(nn.Module):
 
         Args:
             images: `[B, H, W, C]` in [0, 1].
-            train: use batch statistics and dropout (stream `dropout`).
-            mask: `[B]` bool, images that count for the batch statistics.
+            train: Whether to use batch statistics and dropout (stream `dropout`).
+            mask: `[B]` bool, the images that count for the batch statistics; None for all.
 
         Returns:
             Logits `[B, L]`, at least float32.
@@ -55,7 +55,7 @@ class Classifier(nn.Module):
 
 
 def class_logits(model: Classifier, variables: Any, images: jax.Array) -> jax.Array:
-    """Logits `[B, L]` of images `[B, H, W, C]` in [0, 1], outside of training."""
+    """Returns logits `[B, L]` of images `[B, H, W, C]` in [0, 1], outside of training."""
     return cast(Any, model.apply(variables, images, train=False))
 
 
@@ -65,12 +65,9 @@ def make_classifier(
     """Builds the model of `config.classifier`: ReLU, He initialisation.
 
     Args:
-        classifier: the fields of `config.classifier`; an unknown one raises.
+        classifier: The fields of `config.classifier`.
         image_shape: `(H, W, C)` of the data.
-        labels: L, number of classes or of attributes.
-
-    Returns:
-        The module.
+        labels: L, the number of classes or of attributes.
     """
     fields = dict(classifier)
     dropout = fields.pop("dropout")

@@ -1,4 +1,4 @@
-"""Latent points to images: `[B, Z]` to logits `[B, H, W, C]`."""
+"""The decoder: latent points `[B, Z]` to logits `[B, H, W, C]`."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def check_output_shape(
 
 
 class Decoder(nn.Module):
-    """A dense layer without norm, then transposed convolutions; the last gives logits.
+    """Applies a dense layer without norm, then transposed convolutions, the last one for logits.
 
     Attributes:
-        start_shape: `(h, w, f)` that the dense layer is reshaped to.
+        start_shape: `(h, w, f)`, to which the output of the dense layer is reshaped.
         channels: C of the images.
-        stack: the layers, named `conv_0`, `conv_1`, ...
-        style: what they share.
-        dense_activation: activation of the dense layer, 'none' in the reference.
-        remat: recompute activations in the backward pass instead of keeping them.
+        stack: The layers, named `conv_0`, `conv_1`, ...
+        style: What they share.
+        dense_activation: The activation of the dense layer, 'none' in the reference.
+        remat: Whether to recompute activations in the backward pass instead of keeping them.
     """
 
     start_shape: tuple[int, int, int]
@@ -70,13 +70,13 @@ class Decoder(nn.Module):
 
         Args:
             z: `[B, Z]`.
-            train: use batch statistics and dropout.
-            labels: `[B, L]` that are concatenated to z, or None.
-            mask: `[B]` bool, images that count for the batch statistics.
+            train: Whether to use batch statistics and dropout (stream `dropout`).
+            labels: `[B, L]`, which are appended to z, or None.
+            mask: `[B]` bool, the images that count for the batch statistics; None for all.
             code: `[B, T]`, what the model is told, or None.
 
         Returns:
-            logits `[B, H, W, C]`, at least float32.
+            Logits `[B, H, W, C]`, at least float32.
         """
         stack = self.stack
         block = nn.remat(ConvBlock, static_argnums=(2,)) if self.remat else ConvBlock

@@ -1,4 +1,4 @@
-"""Images to the parameters of the posterior: `[B, H, W, C]` to mean and log_var `[B, Z]`."""
+"""The encoder: images `[B, H, W, C]` to mean and log_var `[B, Z]` of their posteriors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOG_VAR_MARGIN = 10.0
 
 
 def soft_limit(log_var: jax.Array) -> jax.Array:
-    """Returns values within +-20 as they are, and brings others smoothly to within +-30.
+    """Returns values within +-20 as they are, and others bent smoothly to within +-30.
 
     exp overflows float32 at 88.7; unlike a hard clip this keeps a gradient that leads back.
     """
@@ -36,13 +36,13 @@ def feature_shape(stack: Stack, image_shape: tuple[int, int, int]) -> tuple[int,
 
 
 class Encoder(nn.Module):
-    """Convolutions, then a dense layer each for mean and log_var.
+    """Applies convolutions, then one dense layer for mean and one for log_var.
 
     Attributes:
         z_dim: Z.
-        stack: the layers, named `conv_0`, `conv_1`, ...
-        style: what they share.
-        remat: recompute activations in the backward pass instead of keeping them.
+        stack: The layers, named `conv_0`, `conv_1`, ...
+        style: What they share.
+        remat: Whether to recompute activations in the backward pass instead of keeping them.
     """
 
     z_dim: int
@@ -63,13 +63,13 @@ class Encoder(nn.Module):
 
         Args:
             images: `[B, H, W, C]` in [0, 1].
-            train: use batch statistics and dropout.
-            labels: `[B, L]` that join the features just before mean and log_var, or None.
-            mask: `[B]` bool, images that count for the batch statistics.
+            train: Whether to use batch statistics and dropout (stream `dropout`).
+            labels: `[B, L]`, which are appended to the features before mean and log_var, or None.
+            mask: `[B]` bool, the images that count for the batch statistics; None for all.
             code: `[B, T]`, what the model is told, or None.
 
         Returns:
-            mean and log_var, `[B, Z]` each, at least float32.
+            Mean and log_var, `[B, Z]` each, at least float32.
         """
         stack = self.stack
         x = conv_layers(stack, self.style, images, train, mask, code, remat=self.remat)

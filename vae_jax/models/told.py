@@ -1,9 +1,10 @@
-"""What a model may be told with every image: the KL weight and the latent size to answer for.
+"""Tells a model, with every image, the KL weight and the latent size that it is to answer for.
 
-A told model sees another pair of them with every image, and afterwards stands for every model of
-the plane that the two span. Gates on its pre-activations say what a pair changes (Bae et al. 2023,
-"Multi-Rate VAE: Train Once, Get the Full Rate-Distortion Curve"); a smaller latent size leaves out
-the last dimensions (Rippel et al. 2014, "Learning Ordered Representations with Nested Dropout").
+A told model is trained with another pair of them for every image, and afterwards stands for every
+model of the plane that the two span. Gates on its pre-activations say what a pair changes (Bae et
+al. 2023, "Multi-Rate VAE: Train Once, Get the Full Rate-Distortion Curve"); a smaller latent size
+leaves out the last dimensions (Rippel et al. 2014, "Learning Ordered Representations with Nested
+Dropout").
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ class Pair(NamedTuple):
     """A point of the plane, or `[B]` points, one for each image.
 
     Attributes:
-        kl_weight: w in the convention of the loss; None where the config's own is meant.
-        z_dim: Z, the latent dimensions that are used: the first ones; None for the config's own.
+        kl_weight: w in the convention of the loss; None for that of the config.
+        z_dim: Z, how many of the latent dimensions are used, from the first; None for that of the
+            config.
     """
 
     kl_weight: Any = None
@@ -42,9 +44,9 @@ class Told:
     """What a model is told, and the range that it is trained for.
 
     Attributes:
-        kl_weight: smallest and largest KL weight; empty if the model is not told it.
-        z_dim: the latent sizes, in order; empty if the model is not told it.
-        reduction: of the loss, which says how the KL weight is meant.
+        kl_weight: The smallest and the largest KL weight; empty if the model is not told it.
+        z_dim: The latent sizes, in order; empty if the model is not told it.
+        reduction: The reduction of the loss, which says how the KL weight is meant.
         image_shape: `(H, W, C)`.
     """
 
@@ -55,7 +57,7 @@ class Told:
 
     @property
     def width(self) -> int:
-        """T, the numbers of a code."""
+        """Returns T, the number of entries of a code."""
         of_size = 1 + len(self.z_dim) if self.z_dim else 0
         return of_size if not self.kl_weight else 2 + 2 * of_size
 
@@ -67,12 +69,12 @@ class Told:
         that the gradient says more.
 
         Args:
-            key: of the stream `told`; image i's pair depends on (key, i) alone.
+            key: The stream `told` of the step; the pair of image i depends on (key, i) alone.
             count: B.
-            fixed: numbers for what is not drawn.
+            fixed: The numbers of what is not drawn.
 
         Returns:
-            `[B]` float32 each.
+            A pair of `[B]` float32.
         """
         origin = jax.random.uniform(key, (2, 1), jnp.float32)
         step = jnp.asarray([[LATTICE], [LATTICE**2]], jnp.float32)
@@ -91,14 +93,14 @@ class Told:
         return (jnp.arange(self.z_dim[-1])[None, :] < pair.z_dim[:, None]).astype(jnp.float32)
 
     def code(self, pair: Pair) -> jax.Array:
-        """Returns what the networks are given, functions of b and s.
+        """Returns the code of a pair, which the gates of the networks see.
 
-        b is log beta and s is log Z, each from -1 to 1 in its range. Told are b and its square; s,
-        and for each size a hat, 1 there, 0 at its neighbours and linear in log Z in between; and
-        the products of b with s and with every hat.
+        With b = log beta and s = log Z, each scaled to [-1, 1] in its range, a code consists of b
+        and its square; of s, and for each size of a hat function of log Z, which is 1 there, 0 at
+        its neighbours and linear in between; and of the products of b with s and with every hat.
 
         Args:
-            pair: `[B]` each.
+            pair: A pair of `[B]`.
 
         Returns:
             `[B, T]` float32.

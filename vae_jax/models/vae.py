@@ -31,19 +31,19 @@ def reparameterize(mean: jax.Array, log_var: jax.Array, noise: jax.Array) -> jax
 
 
 class VAE(nn.Module):
-    """Encoder and decoder under one roof.
+    """An encoder and a decoder.
 
     Attributes:
         image_shape: `(H, W, C)`.
         z_dim: Z.
-        encoder_stack: layers of the encoder.
-        decoder_stack: layers of the decoder.
-        style: what all layers share.
-        decoder_dense_activation: activation of the decoder's dense layer.
-        remat: recompute activations in the backward pass.
-        sample: draw z from the posterior where the objective is computed; a plain autoencoder
-            does not, and decodes the mean.
-        told: what the model is told with every image; None for a model of one KL weight and Z.
+        encoder_stack: The layers of the encoder.
+        decoder_stack: The layers of the decoder.
+        style: What all layers share.
+        decoder_dense_activation: The activation of the decoder's dense layer.
+        remat: Whether to recompute activations in the backward pass.
+        sample: Whether to draw z from the posterior where the objective is computed; a plain
+            autoencoder decodes the mean instead.
+        told: What the model is told with every image; None for a model of one KL weight and Z.
     """
 
     image_shape: tuple[int, int, int]
@@ -84,14 +84,14 @@ class VAE(nn.Module):
 
         Args:
             images: `[B, H, W, C]` in [0, 1].
-            train: use batch statistics and dropout (stream `dropout`).
-            sample: draw z from the posterior (stream `latent`); else z is the mean.
+            train: Whether to use batch statistics and dropout (stream `dropout`).
+            sample: Whether to draw z from the posterior (stream `latent`); else z is the mean.
             labels: `[B, L]` condition, or None.
-            mask: `[B]` bool, images that count for the batch statistics.
+            mask: `[B]` bool, the images that count for the batch statistics; None for all.
             z_mask: `[Z]` or `[B, Z]`, 0 for latent dimensions that a padded member of a sweep
-                lacks, or that the images' pairs leave out.
-            noise: `[B, Z]` of the posterior sample; None draws it, as `draw_noise` does.
-            pair: `[B]` each, what the model is told; None if it is told nothing.
+                lacks, or that the pair of an image leaves out.
+            noise: `[B, Z]`, the noise of the posterior sample; None to draw it by `draw_noise`.
+            pair: A pair of `[B]` that the model is told; None if it is told nothing.
 
         Returns:
             The logits and the posterior.
@@ -117,17 +117,17 @@ class VAE(nn.Module):
         return self.told.code(pair)
 
     def draw_noise(self, count: int, dtype: jnp.dtype) -> jax.Array:
-        """Draws `[count, Z]` from the stream `latent`, as a call does for such a batch."""
+        """Returns noise `[count, Z]` from the stream `latent`, as a call draws it for a batch."""
         return latent_noise(self.make_rng("latent"), count, self.z_dim, dtype)
 
     def encode(
         self, images: jax.Array, labels: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Maps `[B, H, W, C]` to mean and log_var `[B, Z]`, with running statistics."""
+        """Returns mean and log_var `[B, Z]` of `[B, H, W, C]`, with the running statistics."""
         return self.encoder(images, False, labels, code=self._code(0))
 
     def decode(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """Maps `[B, Z]` to logits `[B, H, W, C]`, with running statistics."""
+        """Returns logits `[B, H, W, C]` of `[B, Z]`, with the running statistics."""
         return self.decoder(z, False, labels, code=self._code(0))
 
     if TYPE_CHECKING:  # Modules are hashable by their fields, which Flax's annotations leave out.
@@ -145,7 +145,7 @@ def posterior_of(
 def logits_of(
     model: VAE, variables: Any, z: jax.Array, labels: jax.Array | None = None
 ) -> jax.Array:
-    """Logits `[B, H, W, C]` of latent points `[B, Z]`, outside of training."""
+    """Returns logits `[B, H, W, C]` of latent points `[B, Z]`, outside of training."""
     return cast(Any, model.apply(variables, z, labels, method="decode"))
 
 
@@ -155,15 +155,15 @@ def make_vae(
     """Builds the model of `config.model`.
 
     Args:
-        model: the fields of `config.model`; an unknown one raises.
+        model: The fields of `config.model`.
         image_shape: `(H, W, C)` of the data.
-        told: what it is told with every image, see `vae_jax.config.what_is_told`.
+        told: What it is told with every image, see `vae_jax.config.what_is_told`.
 
     Returns:
         The module; its parameters have the two subtrees `encoder` and `decoder`.
 
     Raises:
-        UserError: the decoder's layers do not lead back to the image's size.
+        UserError: The decoder's layers do not lead back to the image's size.
     """
     fields = dict(model)
     own = ("z_dim", "decoder_dense_activation", "remat", "sample")
@@ -187,9 +187,9 @@ def at_pair(model: VAE, variables: Mapping[str, Any], pair: Pair) -> tuple[VAE, 
     become part of the scales, kernels and biases; dimensions that the pair leaves out are cut off.
 
     Args:
-        model: that is told something.
+        model: A model that is told something.
         variables: `params` and `batch_stats`, each of the encoder, the decoder or both.
-        pair: of numbers.
+        pair: A pair of numbers.
 
     Returns:
         The module, whose z_dim is that of the pair, and its variables.
@@ -218,7 +218,7 @@ def at_pair(model: VAE, variables: Mapping[str, Any], pair: Pair) -> tuple[VAE, 
 def _folded(
     name: str, layers: Mapping[str, Any], code: jax.Array, transposed: bool
 ) -> dict[str, Any]:
-    """Returns the parameters of a layer with its gate and shift at a code `[1, T]` in them."""
+    """Returns the parameters of a layer, with its gate and shift at a code `[1, T]` in them."""
     own = dict(layers[name])
     gate, shift = (own.pop(part, layers.get(f"{name}_{part}")) for part in ("gate", "shift"))
     if gate is None or shift is None:  # The last layer of the decoder has none.

@@ -37,9 +37,7 @@ def prepare(source: str | Path, out: str | Path, size: int) -> Store:
 
 
 def by_fraction(names: list[str]) -> Annotations:
-    """Returns splits: a tenth of the files, by hash of the name, for testing, the others for
-    training.
-    """
+    """Assigns a tenth of the files, by hash of the name, to testing, and the others to training."""
     digests = [hashlib.sha256(name.encode(errors="surrogateescape")).digest() for name in names]
     count = max(1, round(TEST_FRACTION * len(names))) if len(names) > 1 else 0
     splits = np.full(len(names), TRAIN, np.uint8)
