@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import classifier_mnist, tiny
+from configs import ablation_faces, classifier_mnist, tiny
 from vae_jax.config import KINDS
 from vae_jax.run_folder import (
     MetricsLog,
@@ -183,7 +183,7 @@ def of_kind(kind):
     config = classifier_mnist.get_config() if kind == "classifier" else tiny.get_config()
     if kind == "sweep":
         with config.unlocked():
-            config.sweep = ConfigDict({"seed": (0, 1), "mode": "grid"})
+            config.sweep = ablation_faces.get_config().sweep
     return config
 
 

@@ -52,8 +52,8 @@ def write_sampler(run: Run[VAE], prior: Prior, out: str | Path) -> list[Path]:
     Args:
         run: A run opened by `open_run`.
         prior: A prior of the run. The sampler takes a seed, a uint32 scalar, and positions `[b]`
-            uint32, and returns the points z `[b, Z]` that `priors.fitted.draw` has there; conditional
-            models take labels `[b, L]` as a third argument.
+            uint32, and returns the points z `[b, Z]` that `priors.fitted.draw` has there;
+            conditional models take labels `[b, L]` as a third argument.
         out: The folder.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The gradient of a batch from micro-batches, whose activations fit where the batch's do not."""
+"""Computes the gradient of a batch from micro-batches, which need less memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Gradient = Callable[..., tuple[tuple[jax.Array, tuple[Any, Any]], Any]]
 
 
 def accumulated(gradient: Gradient, count: int, momentum: float) -> Gradient:
-    """Returns a function of the same gradient that takes one micro-batch after the other.
+    """Returns a function that computes the same gradient from one micro-batch after the other.
 
     Loss, metrics and gradient are the means over micro-batches weighted by their images: those of
     the whole batch, but for what is no mean over images. Batch norm normalises by the statistics
@@ -24,9 +24,9 @@ def accumulated(gradient: Gradient, count: int, momentum: float) -> Gradient:
     in each. The running statistics move once, towards the statistics of the whole batch.
 
     Args:
-        gradient: of a batch.
-        count: k; it divides the batch.
-        momentum: of the running statistics.
+        gradient: Computes the gradient of a batch.
+        count: k, the number of micro-batches; it divides the batch.
+        momentum: The momentum of the running statistics.
 
     Returns:
         A function with the same arguments and results.
@@ -70,7 +70,7 @@ def pooled_running(moved: Any, shares: jax.Array, momentum: float) -> Any:
     The variance of a batch is the mean variance within its parts plus the variance of their means.
 
     Args:
-        moved: running `mean` and `var` `[k, C]` after each micro-batch alone, all from the same
+        moved: Running `mean` and `var` `[k, C]` after each micro-batch alone, all from the same
             start; leaves of a tree.
         shares: `[k]`, the part of the batch's images that is in each; they add up to 1.
         momentum: m of `m old + (1 - m) new`.
@@ -94,7 +94,7 @@ def pooled_running(moved: Any, shares: jax.Array, momentum: float) -> Any:
 
 
 def micro_batches(tree: Any, count: int) -> Any:
-    """Cuts `[B, ...]` to `[k, B / k, ...]`; micro-batch j has the images j, j + k, j + 2 k, ...
+    """Returns `[B, ...]` as `[k, B / k, ...]`; micro-batch j has the images j, j + k, j + 2 k, ...
 
     So each device of a mesh cuts its own part of the batch, and no image travels.
     """

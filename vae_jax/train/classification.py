@@ -1,4 +1,4 @@
-"""Training the classifier: another task for the trainer of a VAE."""
+"""The task of training a classifier, for the trainer that also trains VAEs."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def classification_terms(
     weights: jax.Array,
     attributes: Sequence[str] = (),
 ) -> Metrics:
-    """Returns cross-entropy and accuracy, as means over the images of the batch.
+    """Returns cross-entropy and accuracy, as means over the images of a batch.
 
     Args:
         logits: `[B, L]`.
         targets: `[B, L]`, one-hot classes, or 0 and 1 for each attribute.
         weights: `[B]`, 1 for images and 0 for padding.
-        attributes: L names of independent binary attributes; empty for exclusive classes.
+        attributes: The L names of independent binary attributes; empty for exclusive classes.
 
     Returns:
         Scalars: `loss`, nats per image (attributes are summed), `accuracy`, and
@@ -62,7 +62,7 @@ def classifier_task(config: ConfigDict, splits: Splits) -> Task:
     """Makes the task of the classifier of `config.classifier`.
 
     Raises:
-        UserError: the data has no such labels.
+        UserError: The data has no such labels.
     """
     label_names, shape = condition_names(config.data, splits.train), tuple(config.data.image_shape)
     attributes = label_names if config.data.condition == "attributes" else ()
@@ -149,12 +149,12 @@ def _describe(row: Row) -> str:
 
 
 def accuracy_table(config: ConfigDict, row: Row, test: ImageSet) -> str:
-    """Says the test accuracy in words, beside the share of the commonest answer.
+    """Returns the test accuracy in words, beside the share of the commonest answer.
 
     Args:
-        config: of the classifier.
-        row: the last `test` row of its run.
-        test: the split that was evaluated.
+        config: The config of the classifier.
+        row: The last `test` row of its run.
+        test: The split that was evaluated.
 
     Returns:
         One line, and one line for each attribute.

@@ -1,7 +1,7 @@
 """The programs of runs that are trained side by side: plain for one run, mapped over several.
 
-The trainer and the validator are written for a list of runs and ask an engine for what differs. A
-run alone is computed by its own step, bit for bit as if there were no engine. Several runs have
+The trainer and the validator are written for a list of runs, and an engine does what differs. A
+single run is computed by its own step, bit for bit as if there were no engine. Several runs have
 their states stacked, `[K, ...]`, and one program that is mapped over them; members with a smaller Z
 are padded to the largest one.
 """
@@ -38,8 +38,8 @@ class Training(NamedTuple):
     """What trains the runs of an engine.
 
     Attributes:
-        feed: the batches.
-        program: jitted `run_steps`, see `make_run_steps`; it reuses the memory of its carry.
+        feed: The batches.
+        program: The jitted `run_steps`, see `make_run_steps`; it reuses the memory of its carry.
     """
 
     feed: Feed
@@ -50,10 +50,10 @@ class Plain:
     """The engine of one run.
 
     Attributes:
-        task: whose model and steps serve all runs.
-        key: of the runs; like everything here, with a leading axis K in a `Mapped` engine.
-        evaluation_key: of everything that is drawn when they are evaluated.
-        hyper: traced hyperparameters.
+        task: The task whose model and steps serve all runs.
+        key: The run key; like everything here, with a leading axis K in a `Mapped` engine.
+        evaluation_key: The key of everything that is drawn in an evaluation.
+        hyper: The traced hyperparameters.
     """
 
     def __init__(self, task: Task) -> None:
@@ -61,7 +61,7 @@ class Plain:
         self.evaluation_key = stream_key(task.run_key, "evaluation")
 
     def pack(self, states: Sequence[TrainState]) -> TrainState:
-        """Returns the states of the runs as one: here the only one."""
+        """Returns the states of the runs as one state; here it is the only one."""
         (state,) = states
         return state
 
@@ -70,7 +70,7 @@ class Plain:
         return [state]
 
     def each(self, tree: Any) -> list[Any]:
-        """Returns the tree of each run, where Z does not matter."""
+        """Returns the tree of each run, if nothing in it depends on Z."""
         return [tree]
 
     def each_metrics(self, metrics: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
@@ -95,8 +95,8 @@ class Mapped:
     """The engine of several runs, which may differ in KL weight, learning rate, seed and Z.
 
     Args:
-        tasks: of the runs; that with the largest Z serves all.
-        mesh: the devices that the members are divided among; None for one device. K is a multiple
+        tasks: The tasks of the runs; the one with the largest Z serves all.
+        mesh: The devices that the members are divided among; None for one device. K is a multiple
             of their number: copies of the last member fill it up, and nobody reads them.
     """
 
@@ -115,7 +115,7 @@ class Mapped:
         (self.key, self.evaluation_key), self.hyper = place((keys, hyper), mesh, OWN)
 
     def pack(self, states: Sequence[TrainState]) -> TrainState:
-        """Pads the states to the largest Z and stacks them, `[K, ...]`."""
+        """Returns the states padded to the largest Z and stacked, `[K, ...]`."""
         shapes = jax.eval_shape(self.task.init_state)
         padded = [
             pad_latent(state, shapes, task.z_dim)
@@ -132,31 +132,31 @@ class Mapped:
         ]
 
     def each(self, tree: Any) -> list[Any]:
-        """Returns the runs' trees on the host, padded."""
+        """Returns the tree of each run, padded, on the host."""
         arrays = host(tree)
         return [jax.tree.map(lambda leaf, k=k: leaf[k], arrays) for k in range(len(self._tasks))]
 
     def each_metrics(self, metrics: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """Cuts the metrics of all, `[steps, K]`, into those of each run."""
+        """Returns the metrics `[steps]` of each run, from those of all, `[steps, K]`."""
         return [
             {name: values[:, k] for name, values in metrics.items()}
             for k in range(len(self._tasks))
         ]
 
     def over(self, function: Function) -> Function:
-        """Maps the function over the leading axis K."""
+        """Returns the function mapped over the leading axis K."""
         return jax.vmap(function)
 
     def program(self, step: Step) -> RunSteps:
-        """Returns the `run_steps` mapped over the runs."""
+        """Returns the jitted `run_steps` of a step, mapped over the runs."""
         return mapped_steps(step, SHARED)
 
     def training(self, feed: Feed, order_seeds: Sequence[int]) -> Training:
-        """Takes the batches in one order that all runs share, or in the order of each."""
+        """Returns what trains the runs, in one order if they share it, else each in its own."""
         step = self.task.train_step
         if len(set(order_seeds)) == 1:
             return Training(feed.reordered(order_seeds[0]), mapped_steps(step, SHARED, donate=True))
-        # All of a Feed but another order, since its orders are given.
+        # It has all of a Feed but `reordered`: its orders are given.
         ordered = cast(Feed, OrderedFeed(feed, order_seeds))
         return Training(ordered, mapped_steps(step, OWN_ORDER, donate=True))
 
@@ -174,9 +174,9 @@ def mapped_steps(step: Step, axes: Segment, donate: bool = False) -> RunSteps:
     """Returns the jitted `run_steps` of all members at once.
 
     Args:
-        step: of one member.
+        step: The step of one member.
         axes: 0 for the fields of the segment that have a leading axis K.
-        donate: the carry's memory is reused for the result.
+        donate: Whether the memory of the carry is reused for the result.
 
     Returns:
         `run_steps(carry, segment, start, count, key, hyper) -> (carry, metrics)`, where carry, key
@@ -192,8 +192,8 @@ class OrderedFeed:
     """The batches of K members that draw the same images, each in its own order.
 
     Args:
-        feed: the images; they must lie on the device.
-        seeds: of the members' orders.
+        feed: The images; they must lie on the device.
+        seeds: The seeds of the members' orders.
     """
 
     def __init__(self, feed: Feed, seeds: Sequence[int]) -> None:
@@ -214,25 +214,25 @@ class OrderedFeed:
 
 
 def pad_latent(tree: Any, shapes: Any, z_dim: int) -> Any:
-    """Inserts zeros for the latent dimensions that a model lacks.
+    """Inserts zeros for the latent dimensions that a smaller model lacks.
 
     They follow the dimensions it has: columns of the kernels and biases of mean and log_var, rows
     of the decoder's first kernel (before the rows of a condition). A member padded so and masked
     by `z_mask` computes what it computes alone, and no gradient reaches the zeros.
 
     Args:
-        tree: arrays of a model with `z_dim` latent dimensions, such as a `TrainState`.
-        shapes: the same tree for the larger model.
+        tree: Arrays of a model with `z_dim` latent dimensions, such as a `TrainState`.
+        shapes: The same tree for the larger model.
         z_dim: Z of the smaller model.
 
     Returns:
-        The tree with the shapes of `shapes`; leaves of equal shape are handed on.
+        The tree with the shapes of `shapes`; leaves of equal shape are returned as they are.
     """
 
     def pad(leaf: Any, wanted: Any) -> Any:
         if leaf.shape == wanted.shape:
             return leaf
-        (axis,) = _different(leaf, wanted)
+        axis = _differing_axis(leaf, wanted)
         missing = wanted.shape[axis] - leaf.shape[axis]
         zeros = np.zeros((*leaf.shape[:axis], missing, *leaf.shape[axis + 1 :]), leaf.dtype)
         head, tail = np.split(np.asarray(leaf), [z_dim], axis)
@@ -247,13 +247,14 @@ def unpad_latent(tree: Any, shapes: Any, z_dim: int) -> Any:
     def unpad(leaf: Any, wanted: Any) -> Any:
         if leaf.shape == wanted.shape:
             return leaf
-        (axis,) = _different(leaf, wanted)
+        axis = _differing_axis(leaf, wanted)
         extra = leaf.shape[axis] - wanted.shape[axis]
         return np.delete(np.asarray(leaf), np.s_[z_dim : z_dim + extra], axis)
 
     return jax.tree.map(unpad, tree, shapes)
 
 
-def _different(leaf: Any, wanted: Any) -> list[int]:
+def _differing_axis(leaf: Any, wanted: Any) -> int:
     pairs = zip(leaf.shape, wanted.shape, strict=True)
-    return [axis for axis, (old, new) in enumerate(pairs) if old != new]
+    (axis,) = (axis for axis, (old, new) in enumerate(pairs) if old != new)
+    return axis

@@ -1,4 +1,4 @@
-"""Many steps in one program, and the means of what they measured."""
+"""Runs many steps in one program, and adds up what they measured."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from vae_jax.train.state import Hyper
 from vae_jax.train.step import Step
 from vae_jax.types import Batch
 
-# The program takes any number of steps up to this one; more would not save dispatch time.
+# The most steps of one call of a program; more would save no more time of the host.
 MAX_STEPS_A_CALL = 256
-# How long the host leaves the device to itself: progress and stop signals wait no longer.
+# How long a call takes at most: progress and stop signals wait for its end.
 CALL_SECONDS = 0.4
 
 RunSteps = Callable[..., tuple[Any, dict[str, jax.Array]]]
@@ -29,11 +29,11 @@ RunSteps = Callable[..., tuple[Any, dict[str, jax.Array]]]
 def make_run_steps(step: Step) -> RunSteps:
     """Builds the program that takes `count` steps over a segment; the caller applies `jit`.
 
-    The count is traced: however an epoch is cut into calls, every step runs the same compiled
-    code, so the cut does not change a bit of the result.
+    The count is traced: however an epoch is divided into calls, every step runs the same compiled
+    code, so that the division does not change a bit of the result.
 
     Args:
-        step: of `train.step` or `train.validation`.
+        step: A step of training, evaluation or statistics.
 
     Returns:
         `run_steps(carry, segment, start, count, key, hyper) -> (carry, metrics)`, where each
@@ -70,17 +70,14 @@ def compiled_steps(step: Step, donate: bool = False) -> RunSteps:
     """Returns the jitted `run_steps` of a step; runs that share the step share what was compiled.
 
     Args:
-        step: of `train.step` or `train.validation`.
-        donate: the carry's memory is reused for the result.
-
-    Returns:
-        See `make_run_steps`.
+        step: A step of training, evaluation or statistics.
+        donate: Whether the memory of the carry is reused for the result.
     """
     return jax.jit(make_run_steps(step), donate_argnums=(0,) if donate else ())
 
 
 class Pace:
-    """Decides how many steps to ask of the device at once, from how long the last call took."""
+    """Chooses the number of steps of each call by how long the last one took."""
 
     def __init__(self) -> None:
         self._steps = 1
@@ -109,17 +106,17 @@ def run_epoch(
     epoch: int = 0,
     start: int = 0,
 ) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
-    """Runs the batches of an epoch, one call of the program after the other.
+    """Takes the steps of an epoch, one call of the program after the other.
 
     Args:
-        program: jitted `run_steps`.
-        carry: state to start from.
-        feed: the batches.
-        key: run key.
-        hyper: traced hyperparameters.
-        pace: adapts the length of the calls.
-        epoch: which order of the images.
-        start: the first batch to take.
+        program: The jitted `run_steps`.
+        carry: The state to start from.
+        feed: The batches.
+        key: The run key.
+        hyper: The traced hyperparameters.
+        pace: Chooses the length of the calls.
+        epoch: The number of the epoch, which determines the order of the images.
+        start: The first batch to take.
 
     Yields:
         After each call the carry and the metrics `[count]` of its steps, on the host.
@@ -135,7 +132,7 @@ def run_epoch(
                 with in_mesh(feed.mesh):
                     carry, metrics = jax.block_until_ready(program(*arguments))
             except FloatingPointError:
-                # With jax_debug_nans: it names the loop. Without jit, it names the operation.
+                # Of jax_debug_nans, which names the loop; without jit it names the operation.
                 with jax.disable_jit():
                     program(*arguments)
                 raise
@@ -145,7 +142,7 @@ def run_epoch(
 
 
 class EpochMeans:
-    """Means over an epoch: of batch values, weighted by the images of each batch.
+    """The means of an epoch: of the values of its batches, weighted by their images.
 
     Sums are float64 and added step by step, so that an epoch that was interrupted and resumed has
     the means of an uninterrupted one, bit for bit. Non-finite steps are left out and counted.

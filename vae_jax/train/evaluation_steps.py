@@ -1,4 +1,4 @@
-"""Steps that change no parameter: the objective on held-out images, and batch statistics."""
+"""Steps that change no parameter: they evaluate held-out images or measure batch statistics."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vae_jax.types import Batch
 
 
 class EvalCarry(NamedTuple):
-    """What validation carries from batch to batch.
+    """What an evaluation carries from batch to batch.
 
     Attributes:
         variables: `{'params': ..., 'batch_stats': ...}`.
-        batch: int32 scalar, index of the batch.
+        batch: int32 scalar, the index of the batch.
     """
 
     variables: Any
@@ -35,13 +35,13 @@ class EvalCarry(NamedTuple):
 def make_eval_step(model: VAE, objective: Objective, stage: InputStage = CLEAN) -> Step:
     """Builds the pure evaluation step: full KL weight, no dropout, one seeded posterior sample.
 
-    For `optimal_sigma` it measures the squared error, of which `with_one_sigma` makes the objective
-    of the whole split.
+    For `optimal_sigma` it measures the squared error, from which `with_one_sigma` computes the
+    objective of the whole split.
 
     Args:
-        model: the module.
-        objective: the static part of the objective.
-        stage: how inputs and targets are made of images.
+        model: The module.
+        objective: The static part of the objective.
+        stage: How inputs and targets are made of images.
 
     Returns:
         `eval_step(carry, batch, key, hyper) -> (carry, metrics)` with an `EvalCarry`.
@@ -76,19 +76,19 @@ def make_eval_step(model: VAE, objective: Objective, stage: InputStage = CLEAN) 
 def _told_pair(
     model: VAE, key: jax.Array, number: jax.Array, batch: Batch, hyper: Hyper
 ) -> Pair | None:
-    """Draws what a model is told when it is evaluated: like training, from the whole plane."""
+    """Draws what a model is told in an evaluation: from the whole plane, as in training."""
     key = jax.random.fold_in(stream_key(key, "told"), number)
     return drawn_pair(model, key, len(batch.images), hyper)
 
 
 class StatisticsCarry(NamedTuple):
-    """Sums over batches while batch statistics are measured anew.
+    """Sums over batches, from which batch statistics are computed.
 
     Attributes:
-        params: of the model.
-        total: tree like `batch_stats`, sum of the batches' means and variances.
-        square: the same tree, sum of their squares.
-        batches: int32 scalar, how many were added.
+        params: The parameters of the model.
+        total: A tree like `batch_stats`, the sum of the batches' means and variances.
+        square: The same tree, the sum of their squares.
+        batches: int32 scalar, the number of batches.
     """
 
     params: Any
@@ -108,8 +108,8 @@ def make_statistics_step(model: VAE, stage: InputStage = CLEAN) -> Step:
     """Builds the step that measures batch statistics at fixed parameters.
 
     Args:
-        model: the module.
-        stage: how inputs are made of images.
+        model: The module.
+        stage: How inputs are made of images.
 
     Returns:
         `statistics_step(carry, batch, key, hyper) -> (carry, {})` with a `StatisticsCarry`.
@@ -149,7 +149,7 @@ def pooled_statistics(carry: StatisticsCarry) -> Any:
     The variance is the mean variance within a batch plus the variance of the batches' means.
 
     Args:
-        carry: after at least one batch.
+        carry: The sums over at least one batch.
 
     Returns:
         A tree like `batch_stats`.

@@ -1,4 +1,4 @@
-"""A signal to stop: finish the call that is under way, save, leave with a known exit code."""
+"""Notes the signals that ask a training to save and stop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vae_jax import devices
 
 
 class StopSignals:
-    """Context in which the first signal is noted and a second one ends the process at once.
+    """A context in which the first signal is noted, and a second one ends the process at once.
 
     Attributes:
-        received: number of the first signal, or None. The exit code of an interrupted run is
+        received: The number of the first signal, or None. The exit code of an interrupted run is
             128 + this number: 143 for SIGTERM, 130 for SIGINT, 129 for SIGHUP. Where several
-            processes train, it is what they last agreed on, so that all of them save the same step.
+            processes train, they agree on it, so that all of them save the same step.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -31,7 +31,7 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
-            return self  # Only the main thread may set handlers; elsewhere the caller decides.
+            return self  # Only the main thread may set handlers.
         # Python runs no handler while the main thread waits for a compilation or the device: a
         # thread learns of every signal from a pipe.
         self._pipe = reading, writing = os.pipe()
@@ -64,7 +64,7 @@ class StopSignals:
         self._noted = self._agreed = number
 
     def agree(self) -> None:
-        """Tells the other processes of a signal, and hears of theirs; all call this together."""
+        """Exchanges signals with the other processes; all of them call this together."""
         self._agreed = devices.greatest(self._noted) or None
 
     def _note(self, number: int, frame: FrameType | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Translates between the state of a run and the items of a checkpoint."""
+"""Saves the state of a run as a checkpoint, and restores it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Facts(NamedTuple):
     """What a checkpoint says besides its arrays.
 
     Attributes:
-        config_digest: of the resolved config.
-        label_names: of the condition, empty if there is none.
-        epoch_sums: of `EpochMeans` when the checkpoint lies within an epoch, else empty.
-        first_loss: of the run's first step, by which it is told that it diverged; None before it.
+        config_digest: The digest of the resolved config.
+        label_names: The names of the condition, empty if there is none.
+        epoch_sums: The sums of `EpochMeans` if the checkpoint lies within an epoch, else empty.
+        first_loss: The loss of the first step, with which later ones are compared to find that the
+            run diverged; None before it.
     """
 
     config_digest: str
@@ -32,7 +33,7 @@ class Facts(NamedTuple):
     first_loss: float | None = None
 
     def untested(self, step: int, steps_per_epoch: int) -> bool:
-        """Says whether the epoch that ends at `step` was stopped before its rows were complete."""
+        """Returns whether the epoch that ends at `step` was stopped before it was evaluated."""
         return bool(self.epoch_sums) and step % steps_per_epoch == 0
 
 
@@ -46,14 +47,14 @@ def save(
     """Saves a run: the networks with the statistics they are evaluated with, and the training.
 
     Args:
-        checkpoints: of the run.
-        state: of the run; its own running statistics go with the training item.
-        batch_stats: statistics that the networks are evaluated with.
-        validation_loss: ranks the checkpoints; NaN if it was not measured.
-        facts: saved as metadata.
+        checkpoints: The checkpoints of the run.
+        state: The state of the run; its own running statistics are part of the training item.
+        batch_stats: The statistics that the networks are evaluated with.
+        validation_loss: What ranks the checkpoints; NaN if it was not measured.
+        facts: The metadata.
 
     Raises:
-        UserError: see `Checkpoints.save`.
+        UserError: See `Checkpoints.save`.
     """
     items = network_items(state.params, batch_stats) | {"training": _training_item(state)}
     checkpoints.save(
@@ -72,14 +73,14 @@ def restore(saved: SavedSteps, start: Experiment | Task) -> tuple[TrainState, Fa
     """Returns the state of the newest good checkpoint, or the one at step 0 if there is none.
 
     Args:
-        saved: checkpoints of the run.
-        start: says how the state starts, and so what shapes are expected.
+        saved: The checkpoints of the run.
+        start: Makes the state at step 0, which has the shapes that are expected.
 
     Returns:
         The state and the saved facts.
 
     Raises:
-        UserError: see `SavedSteps.restore`.
+        UserError: See `SavedSteps.restore`.
     """
     if saved.latest_step() is None:
         return start.init_state(), Facts("", (), {})

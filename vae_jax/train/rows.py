@@ -1,4 +1,4 @@
-"""The metrics of an epoch as they are logged: means, and what follows from them."""
+"""Completes the means of an epoch to the row that is logged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vae_jax.losses import MIN_OPTIMAL_VARIANCE, Objective, term_scales
 
 
 def schedule_length(config: ConfigDict) -> dict[str, int]:
-    """Returns what a training row says of a schedule, which a run may have had stretched."""
+    """Returns what a training row says of its schedule, which a resumed run may have stretched."""
     if config.optimizer.schedule == "constant":
         return {}
     return {"schedule_epochs": config.optimizer.schedule_epochs}
@@ -24,8 +24,8 @@ def with_one_sigma(
     Only `optimal_sigma` needs this: its variance is the mean error of the whole split.
 
     Args:
-        means: of `objective_terms`, with R the squared error where sigma is optimal.
-        objective: likelihood and reduction.
+        means: The means of `objective_terms`, with R the squared error where sigma is optimal.
+        objective: Its likelihood and reduction are used.
         image_shape: `(H, W, C)`.
 
     Returns:
@@ -49,16 +49,16 @@ def complete_row(
     z_dim: int,
     sampled: bool = True,
 ) -> dict[str, float]:
-    """Adds what follows from the epoch's means.
+    """Returns the means of an epoch with what follows from them.
 
     Args:
-        means: of `EpochMeans`, with `loss == recon + kl_weighted`; `kl_weight` and `beta` where
-            they were not those of the config.
-        objective: reduction and likelihood.
-        kl_weight: w that the means were taken with, unless they have their own `kl_weight`.
+        means: The means of an epoch, with `loss == recon + kl_weighted`, and with `kl_weight` and
+            `beta` where they were not those of the config.
+        objective: Its likelihood and reduction are used.
+        kl_weight: w of the means, unless they have their own `kl_weight`.
         image_shape: `(H, W, C)`.
         z_dim: Z.
-        sampled: z was drawn from the posterior; without that there is no bound.
+        sampled: Whether z was drawn from the posterior; there is no bound otherwise.
 
     Returns:
         The means with `kl_weight`; `beta`, the weight of K against R; `kl_share`, and for the

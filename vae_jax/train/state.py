@@ -1,4 +1,4 @@
-"""What a run carries from step to step, and how it starts."""
+"""The state that a run carries from step to step, and how it starts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Hyper(NamedTuple):
     """The traced hyperparameters: one compiled program serves all their values.
 
     Attributes:
-        kl_weight: scalar, in the convention of the objective's reduction.
-        learning_rate: scalar.
+        kl_weight: Scalar, in the convention of the objective's reduction.
+        learning_rate: Scalar.
         z_mask: `[Z]`, 0 for latent dimensions that a padded member of a sweep lacks; None
             for a run alone.
     """
@@ -45,13 +45,13 @@ class TrainState:
     """The state of a run, a tree of arrays.
 
     Attributes:
-        step: int32 scalar, batches seen.
-        params: a subtree for each network: `{'encoder': ..., 'decoder': ...}` of a VAE.
-        batch_stats: the running statistics, with the same subtrees (empty without norm).
-        opt_state: of the optimiser.
-        skipped: int32 scalar, non-finite steps in a row up to now.
-        skipped_total: int32 scalar, non-finite steps of the whole run.
-        control: of the controller that holds a target rate; None without a target.
+        step: int32 scalar, the number of steps taken.
+        params: A subtree for each network: `{'encoder': ..., 'decoder': ...}` of a VAE.
+        batch_stats: The running statistics, with the same subtrees (empty without norm).
+        opt_state: The state of the optimiser.
+        skipped: int32 scalar, the number of non-finite steps in a row up to now.
+        skipped_total: int32 scalar, the number of non-finite steps of the whole run.
+        control: The state of the controller that holds a target rate; None without a target.
     """
 
     step: jax.Array
@@ -67,15 +67,15 @@ def init_variables(model: VAE, key: jax.Array, label_dim: int = 0) -> dict[str, 
     """Makes the parameters and statistics of `model` from the run key.
 
     Args:
-        model: the module.
-        key: the run key; initialisation uses the stream `init`.
-        label_dim: L, width of the condition; 0 for none.
+        model: The module.
+        key: The run key; initialisation uses the stream `init`.
+        label_dim: L, the width of the condition; 0 for none.
 
     Returns:
         `{'params': ..., 'batch_stats': ...}`, both with subtrees `encoder` and `decoder`.
 
     Raises:
-        UserError: the machine cannot hold a training of them.
+        UserError: The machine cannot hold a training of them.
     """
     program, key = _init_program(model, label_dim), stream_key(key, "init")
     shapes = jax.tree.leaves(program.eval_shape(key))
@@ -102,7 +102,7 @@ def init_state(
     label_dim: int = 0,
     controlled: bool = False,
 ) -> TrainState:
-    """Makes the state at step 0; see `init_variables`. `controlled` adds a controller."""
+    """Makes the state at step 0, with a controller if `controlled`; see `init_variables`."""
     variables = init_variables(model, key, label_dim)
     state = start_state(variables["params"], variables["batch_stats"], tx)
     return replace(state, control=start_control()) if controlled else state
@@ -127,10 +127,10 @@ def make_optimizer(
     """Makes Adam (Kingma & Ba 2015) without its learning rate, which the step applies.
 
     Args:
-        b1: decay of the first moment.
-        b2: decay of the second moment.
-        epsilon: added to the root of the second moment.
-        clip_norm: largest global norm of the gradient; 0 for no clipping.
+        b1: The decay of the first moment.
+        b2: The decay of the second moment.
+        epsilon: What is added to the root of the second moment.
+        clip_norm: The largest global norm of the gradient; 0 for no clipping.
 
     Returns:
         The transformation from gradients to updates of unit learning rate.

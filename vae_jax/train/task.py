@@ -1,4 +1,4 @@
-"""What the trainer trains: all that it needs to know of a run, and how a VAE fills it in."""
+"""All that the trainer needs to know of a run, and the task of training a VAE."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ Row = dict[str, Any]
 
 
 class Task(NamedTuple):
-    """What is trained and evaluated, and how its metrics are told.
+    """What is trained and evaluated, and how its metrics are logged and shown.
 
     Attributes:
-        init_state: makes the state at step 0; its `params` have a subtree for each network.
-        train_step: pure step.
-        eval_step: pure step on held-out images, with an `EvalCarry`.
-        statistics_step: pure step that measures batch statistics anew, with a `StatisticsCarry`;
-            None to evaluate with the running ones.
-        hyper: traced hyperparameters.
-        run_key: every random draw of the run derives from it.
-        label_names: saved with every checkpoint.
-        complete_row: a split's means over an epoch to the row that is logged.
-        describe: a row's figures for the line of an epoch, such as "0.3, accuracy 91%".
-        layers: the tables of layers, as text.
-        about: lines of the summary that is printed before the start.
-        z_dim: Z, which the members of a group may differ in; 0 if there is none.
+        init_state: Makes the state at step 0; its `params` have a subtree for each network.
+        train_step: The pure training step.
+        eval_step: The pure step on held-out images, with an `EvalCarry`.
+        statistics_step: The pure step that measures batch statistics anew, with a
+            `StatisticsCarry`; None to evaluate with the running ones.
+        hyper: The traced hyperparameters.
+        run_key: The key that every random draw of the run derives from.
+        label_names: The names of the condition or of the labels, saved with every checkpoint.
+        complete_row: Returns the row that is logged, from a split and its means over an epoch.
+        describe: Returns the figures of a row in words, such as "0.3, accuracy 91%".
+        layers: Returns the tables of layers, as text.
+        about: Lines of the summary that is printed before the start.
+        z_dim: Z, in which the members of a group may differ; 0 if there is none.
     """
 
     init_state: Callable[[], TrainState]
@@ -61,15 +61,15 @@ class Task(NamedTuple):
 
 
 def total_steps(config: ConfigDict, splits: Splits) -> int:
-    """Returns the steps of a whole run."""
+    """Returns the number of steps of a whole run."""
     return -(-len(splits.train) // config.train.batch_size) * config.train.epochs
 
 
 def schedule_steps(config: ConfigDict, splits: Splits) -> int:
-    """Returns the steps until a falling learning rate is 0: those of the run as first planned.
+    """Returns the step at which a falling learning rate is 0.
 
     Raises:
-        UserError: a warm-up that is longer.
+        UserError: The warm-up is longer.
     """
     epochs = config.optimizer.schedule_epochs or config.train.epochs
     steps = -(-len(splits.train) // config.train.batch_size) * epochs
@@ -85,7 +85,7 @@ def vae_task(config: ConfigDict, splits: Splits) -> Task:
     """Makes the task of a VAE with the objective of `config.loss`.
 
     Raises:
-        UserError: the model does not fit the images, or the data has no such labels.
+        UserError: The model does not fit the images, or the data has no such labels.
     """
     label_names = condition_names(config.data, splits.train)
     experiment = make_experiment(config, schedule_steps(config, splits), len(label_names))
@@ -139,7 +139,7 @@ def _layers(model: VAE, label_dim: int) -> str:
 
 
 def layer_table(network: Any, *inputs: Any) -> str:
-    """Tabulates the layers of a network with what they return for an image and their parameters."""
+    """Returns a table of a network's layers: their outputs and numbers of parameters."""
     order: list[str] = []
 
     def init(key: jax.Array) -> Any:
@@ -175,7 +175,7 @@ def _objective_line(config: ConfigDict) -> str:
 
 
 def run_summary(config: ConfigDict, task: Task, splits: Splits, workdir: str) -> str:
-    """Tells layers, data, task, devices and destinations of a run, before it starts."""
+    """Returns the summary of a run before it starts: layers, data, task, devices and folder."""
     size = "x".join(str(n) for n in config.data.image_shape)
     chosen = f"{len(splits.validation):,} validation" if splits.validation else "no validation"
     chosen_from, reason = data_share(config)

@@ -1,4 +1,4 @@
-"""The batches of a run, and how it is evaluated on the images that it is not fitted to."""
+"""The batches of a run, and its evaluation on held-out images."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Feeds(NamedTuple):
     """The batches of a run.
 
     Attributes:
-        train: in the order of the run's seed.
-        held_out: `validation`, by which states are chosen, if there is one; and `test`. In the
-            order of the split.
-        statistics: full batches of the training split, for measuring batch statistics.
+        train: The training split, in the order of the run's seed.
+        held_out: The splits `validation`, by which checkpoints are chosen, if there is one, and
+            `test`, both in their own order.
+        statistics: Full batches of the training split, for measuring batch statistics.
     """
 
     train: Feed
@@ -43,7 +43,7 @@ def make_feeds(config: ConfigDict, splits: Splits, mesh: Mesh | None = None) -> 
     """Makes the feeds of a run by `config.data`, `train` and `eval`, on some devices.
 
     Raises:
-        UserError: fewer training images than a batch has.
+        UserError: There are fewer training images than a batch has.
     """
     data, batch_size = config.data, config.train.batch_size
     if len(splits.train) < max(2, batch_size):
@@ -92,7 +92,7 @@ class Validator:
     def evaluate(
         self, state: TrainState, stopped: Callable[[], bool] = lambda: False
     ) -> list[dict[str, dict[str, float]]] | None:
-        """Returns each run's means by held-out split; None once `stopped()`, asked often."""
+        """Returns the means of each run by held-out split; None as soon as `stopped()` is true."""
         engine = self._engine
         variables = {"params": state.params, "batch_stats": self.batch_stats(state)}
         start = engine.over(lambda own: EvalCarry(own, jnp.zeros((), jnp.int32)))(variables)
