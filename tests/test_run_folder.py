@@ -9,7 +9,6 @@ import time
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from configs import ablation_faces, classifier_mnist, tiny
 from vae_jax.config import KINDS
