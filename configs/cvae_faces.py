@@ -15,7 +15,7 @@ from configs import faces
 
 
 def get_config() -> ConfigDict:
-    """The main job with a condition."""
+    """The model of `configs/faces.py` with a condition."""
     config = faces.get_config()
     config.data.condition = "attributes"
     config.data.attributes = (

@@ -14,7 +14,7 @@ from configs import faces
 
 
 def get_config() -> ConfigDict:
-    """The main job as an autoencoder (KL weight 0) with Z = 128."""
+    """The model of `configs/faces.py` as an autoencoder (KL weight 0) with Z = 128."""
     config = faces.get_config()
     config.data.corruption.grey = True
     config.model.z_dim = 128

@@ -1,6 +1,6 @@
 """Train a VAE, or go on where the last run in the workdir ended.
 
-python -m experiments.train --config=configs/faces.py --workdir=runs/faces
+python -m experiments.train --config=configs/faces_small.py --workdir=runs/faces
 
 With --coordinator=HOST:PORT --processes=N --process_id=I, or --distributed on a cluster, several
 processes train together; all of them see the workdir.
