@@ -2,9 +2,9 @@
 
 python -m experiments.train --config=configs/faces_small.py --workdir=runs/faces
 
-Draws 2,500 faces into data/faces, shows the first picture after a minute, trains 24 epochs and ends
-with a test loss of about 2,488 (KL 43 nats). samples.png then shows faces that differ in hair, skin,
-beard, glasses and hat; green and purple backgrounds take the larger `configs/faces.py` to learn.
+Draws 2,500 faces into data/faces, shows the first picture after a minute, trains 24 epochs and
+ends with a test loss of about 2,488 (KL 43 nats). samples.png then shows faces that differ in hair,
+skin, beard, glasses and hat; green and purple backgrounds take `configs/faces.py` to learn.
 """
 
 from ml_collections import ConfigDict
