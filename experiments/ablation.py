@@ -49,7 +49,8 @@ def main() -> int:
     from vae_jax.data.splits import open_splits
     from vae_jax.devices import is_first
     from vae_jax.files import write_file
-    from vae_jax.studies import ablation, sweep_results
+    from vae_jax.studies import ablation, sweep_measurement
+    from vae_jax.studies.sweep_results import results_csv
     from vae_jax.train.sweep import describe_plan, fit_sweep, make_plan
 
     cluster.join()
@@ -58,7 +59,7 @@ def main() -> int:
         splits = open_splits(config.data)
         print(describe_plan(make_plan(config, workdir, splits), splits))
         return 0
-    options = sweep_results.Options(_CLASSIFIER.value, tuple(_PRIORS.value))
+    options = sweep_measurement.Options(_CLASSIFIER.value, tuple(_PRIORS.value))
     trained = fit_sweep(config, workdir)
     if trained.interrupted_by is not None:
         if is_first():
@@ -69,10 +70,10 @@ def main() -> int:
         raise UserError(f"no run of the sweep was trained; {name}: {outcome.reason}")
     if _MEASURE.value and is_first():
         splits = open_splits(config.data)
-        result = sweep_results.measure(config, workdir, trained, splits, options)
+        result = sweep_measurement.measure(config, workdir, trained, splits, options)
         result = replace(result, differences=_differences(config))
         out = Path(_OUT.value)
-        table = write_file(out / "results.csv", sweep_results.results_csv(result))
+        table = write_file(out / "results.csv", results_csv(result))
         page, numbers = ablation.page([result]), ablation.numbers([result])
         written = publish.publish(page, numbers, out, tables=False)
         command_line.tell([*written, table], "report", workdir=workdir)

@@ -59,11 +59,13 @@ def main() -> None:
     )
     layer = filters.open_layer(WORKDIR.value, STEP.value, _LAYER.value, _DATA.value)
     maps = None if _MAPS.value == "all" else _numbers("maps", _MAPS.value.split(","), int)
-    study = filters.make_study(layer, maps, settings, _SEED.value, _IMAGES.value)
-    page, numbers = filters.page(study, _EVOLVE.value, _SEEDS.value)
-    written = publish.publish(page, numbers, _OUT.value, tables=False)
+    options = filters.Options(
+        maps, _SEED.value, _SEEDS.value, _EVOLVE.value, _IMAGES.value, settings
+    )
+    result = filters.measure(layer, options)
+    written = publish.publish(filters.page(result), result.numbers, _OUT.value, tables=False)
     if _TIME.value:
-        print(filters.timing_sentence(study))
+        print(filters.timing_sentence(result))
     other = {"workdir": WORKDIR.value, "layer": _LAYER.value, "seed": _SEED.value + 1}
     command_line.tell(written, "filters", **other)
 

@@ -14,8 +14,16 @@ from made_up_sweeps import SEEDS, member, sweep_of
 from vae_jax.report.page import write_study
 from vae_jax.report.pictures import image_grid, save_png
 from vae_jax.studies import ablation
-from vae_jax.studies.ablation import choose, figures_table, size_table, verdict_table
-from vae_jax.studies.cells import make_cells
+from vae_jax.studies.cells import (
+    choose,
+    closed_share,
+    figures_table,
+    make_cells,
+    priors_table,
+    share_sentence,
+    size_table,
+    verdict_table,
+)
 from vae_jax.studies.sweep_results import (
     merge_results,
     read_results,
@@ -89,9 +97,9 @@ def test_fitted_priors_are_set_against_the_normal_one():
         more = {"pixels_frechet_gaussian": base - 0.6, "pixels_frechet_codes": base - 0.8}
         members.append(replace(one, test=one.test | more))
     cells = make_cells(members)
-    assert ablation.closed_share(cells[0], "pixels_frechet", "_gaussian") == pytest.approx(0.75)
-    assert ablation.closed_share(cells[0], "pixels_frechet", "_mixture") is None
-    table = ablation.priors_table(cells, "pixels_frechet")
+    assert closed_share(cells[0], "pixels_frechet", "_gaussian") == pytest.approx(0.75)
+    assert closed_share(cells[0], "pixels_frechet", "_mixture") is None
+    table = priors_table(cells, "pixels_frechet")
     assert list(table.header[1:]) == [
         "N(0, I)", "fitted Gaussian", "decoded codes", "gap closed by fitted Gaussian"
     ]  # fmt: skip
@@ -102,7 +110,7 @@ def test_fitted_priors_are_set_against_the_normal_one():
         for base in [one.test["pixels_frechet"]]
     ]
     (first, *_) = make_cells(scattered)
-    assert ablation.closed_share(first, "pixels_frechet", "_gaussian") is None
+    assert closed_share(first, "pixels_frechet", "_gaussian") is None
     headings = [section.heading for section in ablation.page([sweep_of(members)]).sections]
     assert "N(0, I) against fitted priors" in headings
     plain_page = ablation.page([sweep_of(grid())])
@@ -110,16 +118,16 @@ def test_fitted_priors_are_set_against_the_normal_one():
 
 
 def test_a_share_above_3_percent_counts_only_outside_its_interval():
-    sentence = ablation.share_sentence(make_cells(grid()))
+    sentence = share_sentence(make_cells(grid()))
     assert "KL weight 5 is the smallest" in sentence and "not resolved" not in sentence
     noisy = [
         replace(m, test=m.test | {"kl_share": 0.035 + 0.02 * (m.seed - 2)})
         for m in grid()
         if m.kl_weight == 5
     ]
-    assert "not resolved" in ablation.share_sentence(make_cells(noisy))
+    assert "not resolved" in share_sentence(make_cells(noisy))
     low = [m for m in grid() if m.kl_weight < 2]
-    assert "No KL weight gives all models" in ablation.share_sentence(make_cells(low))
+    assert "No KL weight gives all models" in share_sentence(make_cells(low))
 
 
 class Html(HTMLParser):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vae_jax.report.pictures import GAP
-from vae_jax.studies.filters import CAPTION_HEIGHT, captioned_grid, response_curves
+from vae_jax.report.pictures import CAPTION_HEIGHT, GAP, captioned_grid
+from vae_jax.studies.filters import response_curves
 
 
 def test_images_lie_row_by_row_with_room_for_captions():

@@ -1,5 +1,7 @@
 """Searching precursors, strategies, and what seeds have in common."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,9 +82,10 @@ def test_logarithmic_steps():
 def test_spectra_agree_for_shifted_patterns_only():
     rng = np.random.default_rng(0)
     motifs = rng.normal(size=(3, 16, 16, 1))
-    shifted = np.stack([np.roll(motifs, (k, 2 * k), axis=(1, 2)) for k in range(4)], axis=1)
-    same, other = spectral_agreement(shifted)
-    assert same == pytest.approx(1.0) and abs(other) < 0.2
+    shifted = [SimpleNamespace(patterns=np.roll(motifs, (k, 2 * k), (1, 2))) for k in range(4)]
+    found = spectral_agreement(shifted)
+    assert found["same_map"] == pytest.approx(1.0) and abs(found["other_maps"]) < 0.2
+    assert spectral_agreement(shifted[:1]) is None
 
 
 def test_times_cover_every_map():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vae_jax.report.page import write_study
-from vae_jax.studies.filters import Settings, make_study, open_layer, page
+from vae_jax.studies.filters import Options, Settings, measure, open_layer, page
 from vae_jax.train.trainer import fit
 from vae_jax.types import UserError
 
@@ -28,10 +28,9 @@ def workdir(tmp_path_factory, tiny_store):
 
 def test_pages_of_an_encoder_layer(workdir, tmp_path):
     layer = open_layer(workdir, None, "conv_1")
-    study = make_study(layer, None, SETTINGS, seed=3, image_count=100)
+    study = measure(layer, Options(seed=3, seeds=2, images=100, settings=SETTINGS))
     assert study.found.patterns.shape == (8, 16, 16, 3) and len(study.images) == 11
-    shown, numbers = page(study, seeds=2)
-    paths = write_study(tmp_path, shown, numbers)
+    paths = write_study(tmp_path, page(study), study.numbers)
     assert {path.name for path in paths} == {
         "index.html", "results.json", "filters.png", "evolution.png", "curves.png", "images.png",
         "seeds.png",
@@ -39,7 +38,7 @@ def test_pages_of_an_encoder_layer(workdir, tmp_path):
     with Image.open(tmp_path / "filters.png") as sheet:
         assert sheet.text["layer"] == "conv_1" and sheet.text["seed"] == "3"
     with pytest.raises(UserError, match="--evolve=9 is not among the maps"):
-        page(study, evolve=9)
+        measure(layer, Options(evolve=9))
 
     figures = json.loads((tmp_path / "results.json").read_text())["results"]
     responses = [entry["response"] for entry in figures["maps"]]
@@ -59,12 +58,14 @@ def test_pages_of_an_encoder_layer(workdir, tmp_path):
 
 def test_chosen_maps_in_the_order_given(workdir):
     layer = open_layer(workdir, None, "conv_0")
-    study = make_study(layer, (3, 1), SETTINGS, seed=3, image_count=5)
-    again = make_study(layer, (1,), SETTINGS, seed=3, image_count=5)
+    study, again = (
+        measure(layer, Options(maps, seed=3, seeds=1, images=5, settings=SETTINGS))
+        for maps in ((3, 1), (1,))
+    )
     assert len(study.images) == 5
     np.testing.assert_allclose(study.found.patterns[1], again.found.patterns[0], atol=1e-4)
     with pytest.raises(UserError, match="conv_0 has no map 4; valid are 0 to 3"):
-        make_study(layer, (4,), SETTINGS, seed=3, image_count=5)
+        measure(layer, Options((4,)))
 
 
 def test_an_unknown_layer_is_answered_with_the_valid_ones(workdir):

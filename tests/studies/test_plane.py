@@ -12,7 +12,7 @@ from vae_jax.models.told import Pair
 from vae_jax.report.page import write_study
 from vae_jax.run import decode, open_plane, prior_latents, run_at, run_splits
 from vae_jax.studies import ablation, plane
-from vae_jax.studies.ablation import make_cells
+from vae_jax.studies.cells import make_cells
 from vae_jax.studies.plane import Options, chosen_pairs, find_gaps, gap_sentence, recon_at_rate
 from vae_jax.studies.sweep_results import read_results, results_csv
 from vae_jax.subject import encode_subject, make_subject

@@ -14,16 +14,9 @@ from vae_jax.losses import gaussian_kl_per_dimension
 from vae_jax.priors.fitted import codes_of, draw, fit_prior
 from vae_jax.report.page import Page, write_study
 from vae_jax.run import decode, encode, open_run, prior_latents
-from vae_jax.studies import ablation, sweep_results
-from vae_jax.studies.sweep_results import (
-    Options,
-    checked,
-    chosen_rows,
-    measure,
-    read_results,
-    results_csv,
-    set_figures,
-)
+from vae_jax.studies import ablation, sweep_measurement
+from vae_jax.studies.sweep_measurement import Options, chosen_rows, measure, set_figures
+from vae_jax.studies.sweep_results import FIGURE, checked, read_results, results_csv
 from vae_jax.train.sweep import Outcome, fit_sweep
 from vae_jax.train.trainer import fit
 from vae_jax.types import UserError
@@ -118,9 +111,11 @@ def test_measuring_again_is_reading_what_was_kept(swept, monkeypatch):
     splits, folder = open_splits(config.data), result.members[0].folder
     kept = (folder / "figures.json").read_bytes()
     measured = []
-    real = sweep_results.measure_member
+    real = sweep_measurement.measure_member
     monkeypatch.setattr(
-        sweep_results, "measure_member", lambda run, *rest: measured.append(1) or real(run, *rest)
+        sweep_measurement,
+        "measure_member",
+        lambda run, *rest: measured.append(1) or real(run, *rest),
     )
     again = measure(config, workdir, trained, splits, Options(), silent)
     assert again.members == result.members and not measured
@@ -224,7 +219,7 @@ def test_files_that_are_no_results_are_refused(tmp_path, text):
 
 
 def test_a_schema_names_the_place_of_what_does_not_fit():
-    schema = {"a": [int], "b": {str: sweep_results.FIGURE}}
+    schema = {"a": [int], "b": {str: FIGURE}}
     value = {"a": [1, 2], "b": {"x": None, "y": 1.5}}
     assert checked(value, schema, "it") is value
     with pytest.raises(UserError, match=r"it.a\[1\] is not of type int"):

@@ -1,4 +1,4 @@
-"""The one way to save a picture: arrays in, PNG out, with its provenance in text chunks."""
+"""Pictures from arrays of images, and the one way to save them, with facts in text chunks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from PIL.PngImagePlugin import PngInfo
 from vae_jax.files import write_file
 from vae_jax.memory import require_memory
 
-# Pixels between the images of a grid, and the smallest height images are shown at.
-GAP = 2
-MIN_SHOWN_HEIGHT = 64
+# All in pixels.
+GAP = 2  # between the images of a grid
+MIN_SHOWN_HEIGHT = 64  # below about which images are enlarged
 LABEL_WIDTH = 150  # of the names beside the rows of a sheet
+CAPTION_HEIGHT = 13  # of the line of text below an image
+CHARACTER_WIDTH = 6  # of PIL's built-in font
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -34,7 +36,7 @@ def image_grid(images: np.ndarray, columns: int) -> Image.Image:
 
     Args:
         images: `[N, H, W, C]`, uint8 or floats in [0, 1]; C is 1 or 3.
-        columns: images a row.
+        columns: Images per row.
 
     Returns:
         An RGB picture.
@@ -59,12 +61,38 @@ def image_grid(images: np.ndarray, columns: int) -> Image.Image:
     return Image.fromarray(sheet)
 
 
-def paired_rows(rows: list[np.ndarray], columns: int) -> np.ndarray:
-    """Interleaves so that a grid of `columns` shows the k-th images of all `rows` under each other.
+def captioned_grid(images: np.ndarray, captions: Sequence[str], columns: int) -> Image.Image:
+    """Lays images out row by row on white, each with a line of text below it.
+
+    Small images are enlarged by a whole factor without smoothing.
 
     Args:
-        rows: arrays `[N, H, W, C]` of one shape, such as originals and reconstructions.
-        columns: images a row of the grid; the last row is filled with white.
+        images: `[N, H, W, C]`, uint8 or floats in [0, 1]; C is 1 or 3.
+        captions: `[N]`, cut to the width of an image.
+        columns: Images per row.
+
+    Returns:
+        An RGB picture.
+    """
+    enlarge = -(-MIN_SHOWN_HEIGHT // images.shape[1])
+    pixels = to_uint8(images).repeat(enlarge, axis=1).repeat(enlarge, axis=2)
+    height, width = pixels.shape[1:3]
+    room = ((0, 0), (0, CAPTION_HEIGHT), (0, 0), (0, 0))
+    sheet = image_grid(np.pad(pixels, room, constant_values=255), columns)
+    pen = ImageDraw.Draw(sheet)
+    for i, caption in enumerate(captions):
+        left = GAP + (i % columns) * (width + GAP)
+        top = GAP + (i // columns) * (height + CAPTION_HEIGHT + GAP)
+        pen.text((left, top + height), caption[: width // CHARACTER_WIDTH], fill="black")
+    return sheet
+
+
+def paired_rows(rows: list[np.ndarray], columns: int) -> np.ndarray:
+    """Interleaves rows so that a grid shows the k-th images of all of them below each other.
+
+    Args:
+        rows: Arrays `[N, H, W, C]` of one shape, such as originals and reconstructions.
+        columns: Images per row of the grid; the last row is filled with white.
 
     Returns:
         `[M, H, W, C]`, columns of the first array, the same columns of the second, ...

@@ -1,312 +1,51 @@
-"""The page of one or several sweeps: how KL weight and latent size move what models do.
-
-A verdict rests on seeds: what is best is chosen by the mean over seeds on validation images, its
-number is that on test images, and another model is worse only if the paired difference over seeds
-on test has a 95 % interval without zero. Everything else is "not resolved".
-"""
+"""The page of one or several sweeps: how KL weight and latent size change what models do."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from vae_jax.metrics.intervals import Interval, interval_of, paired_difference
-from vae_jax.priors.fitted import KINDS, TITLES
+from vae_jax.metrics.intervals import interval_of
 from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table, counted
-from vae_jax.studies.cells import Cell, make_cells
+from vae_jax.studies.cells import (
+    BEST,
+    DISTANCES,
+    FIGURES,
+    IN_SPACE,
+    OBJECTIVE,
+    QUALITY,
+    SOURCES,
+    SPACES,
+    UNRESOLVED,
+    Cell,
+    cell_label,
+    figures_table,
+    make_cells,
+    priors_table,
+    share_sentence,
+    size_table,
+    verdict_table,
+)
 from vae_jax.studies.linear_forecast import forecast_section
 from vae_jax.studies.sweep_results import MeasuredMember, MeasuredSweep
 from vae_jax.types import UserError
 
-
-class Figure(NamedTuple):
-    """A figure of a model: its title, how it is written, and whether more (1) or less (-1) is
-    better (0: neither)."""
-
-    title: str
-    form: str
-    better: int = 0
-
-
-FIGURES = {
-    "beta": Figure("beta", "{:.3g}"),
-    "recon": Figure("R [nats]", "{:,.1f}", -1),
-    "kl": Figure("KL [nats]", "{:,.1f}"),
-    "elbo": Figure("ELBO [nats]", "{:,.1f}", 1),
-    "kl_share": Figure("KL share", "{:.2%}"),
-    "active_units": Figure("active units", "{:.3g}"),
-    "radius_mean": Figure("radius", "{:.2f}"),
-    "radius_prior_mean": Figure("radius of N(0, I)", "{:.2f}"),
-    "psnr": Figure("PSNR [dB]", "{:.2f}", 1),
-    "sliced_wasserstein": Figure("sliced Wasserstein", "{:.4f}", -1),
-}
-IN_SPACE = {
-    "frechet": Figure("Frechet", "{:.3f}", -1),
-    "precision": Figure("precision", "{:.3f}", 1),
-    "recall": Figure("recall", "{:.3f}", 1),
-    "density": Figure("density", "{:.3f}", 1),
-    "coverage": Figure("coverage", "{:.3f}", 1),
-}
-SPACES = {"pixels": "8 x 8 pixels", "classifier": "classifier's features"}
-FIGURES |= {
-    f"{space}_{name}": figure._replace(title=f"{figure.title}, {title}")
-    for space, title in SPACES.items()
-    for name, figure in IN_SPACE.items()
-}
-# Where samples come from: what their figures end with, and what it is called.
-SOURCES = {"": "N(0, I)"} | {f"_{kind}": f"fitted {TITLES[kind]}" for kind in KINDS}
-SOURCES |= {"_codes": "decoded codes"}
-OF_SAMPLES = tuple(name for name in FIGURES if name.startswith(("sliced", *SPACES)))
-FIGURES |= {
-    f"{name}{suffix}": Figure(
-        f"{FIGURES[name].title}, {source}",
-        FIGURES[name].form,
-        0 if suffix == "_codes" else FIGURES[name].better,  # Nobody chooses by training images.
-    )
-    for suffix, source in SOURCES.items()
-    if suffix
-    for name in OF_SAMPLES
-}
-OBJECTIVE = ("beta", "recon", "kl", "elbo", "kl_share", "active_units", "radius_mean",
-             "radius_prior_mean")  # fmt: skip
-QUALITY = ("psnr", "sliced_wasserstein")
-VERDICTS = {
-    "elbo": "Highest ELBO",
-    "psnr": "Best reconstructions",
-}
-DISTANCES = {
-    "sliced_wasserstein": "sliced Wasserstein",
-    "pixels_frechet": "Frechet, 8 x 8 pixels",
-    "classifier_frechet": "Frechet, classifier's features",
-}
-VERDICTS |= {
-    f"{name}{suffix}": f"Samples of {SOURCES[suffix]} nearest to images, {title}"
-    for name, title in DISTANCES.items()
-    for suffix in SOURCES
-    if suffix != "_codes"
-}
-# KL share that the first of the claims is about.
-SHARE = 0.03
-CHOSEN, UNRESOLVED = "●", "○"
-NO_BREAK = "\u00a0"  # keeps a number and its interval together in narrow columns
-FEW_SEEDS = 3  # below, an interval says so little that charts show the range instead
+FEW_SEEDS = 3  # with fewer, charts show the range of the seeds instead of an interval
 MARKERS = "osD^vPX*"
 NICE = (1, 2, 2.5, 5, 10)  # steps of ticks
 SIZE = (4.8, 3.5)  # inches; readable on a phone without zooming
 
 
-# Naming cells and choosing among them.
-
-
-def _labels(cells: Sequence[Cell]) -> Callable[[Cell], str]:
-    """Returns a function that names a cell; learning rates only where there are several."""
-    several = len({cell.learning_rate for cell in cells}) > 1
-    rate = ", lr {:g}" if several else ""
-
-    def label(cell: Cell) -> str:
-        text = f"Z = {cell.z_dim}, w = {cell.kl_weight:g}{rate.format(cell.learning_rate)}"
-        return text.replace(" ", NO_BREAK)
-
-    return label
-
-
-def _text(name: str, interval: Interval | None) -> str:
-    """Writes mean ± standard deviation [interval], or the value of a single seed."""
-    if interval is None:
-        return "–"
-    form = FIGURES[name].form
-    mean = form.format(interval.mean)
-    if interval.count == 1:
-        return mean
-    low, high = form.format(interval.low), form.format(interval.high)
-    spread = f"{mean} ± {form.format(interval.std)}".replace(" ", NO_BREAK)
-    return f"{spread} [{low},{NO_BREAK}{high}]"
-
-
-def _base(name: str) -> str:
-    """Returns the name of a figure without where its samples come from."""
-    return next((base for base in OF_SAMPLES if name == base or name.startswith(f"{base}_")), name)
-
-
-# Verdicts.
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The cell that is best by one figure.
-
-    Attributes:
-        name: Of the figure.
-        best: Chosen by its mean.
-        split: That it was chosen on: 'validation', or 'test' where some cell lacks validation.
-        unresolved: The other cells that test does not show to be worse.
-    """
-
-    name: str
-    best: Cell
-    split: str
-    unresolved: tuple[Cell, ...]
-
-
-def choose(cells: Sequence[Cell], name: str) -> Choice | None:
-    """Chooses the best cell on validation and compares the others with it on test, in pairs.
-
-    Args:
-        cells: Of `make_cells`.
-        name: Of a figure with a better direction.
-
-    Returns:
-        The choice; None if no cell has the figure.
-    """
-    cells = [cell for cell in cells if cell.by_seed(name)]
-    if not cells:
-        return None
-    sign = FIGURES[name].better
-    split = "validation" if all(cell.by_seed(name, "validation") for cell in cells) else "test"
-    means = [np.mean(list(cell.by_seed(name, split).values())) for cell in cells]
-    best = cells[int(np.argmax(sign * np.asarray(means)))]
-    unresolved = [cell for cell in cells if cell is not best and not worse(cell, best, name)]
-    return Choice(name, best, split, tuple(unresolved))
-
-
-def worse(cell: Cell, best: Cell, name: str) -> bool:
-    """Tells whether a cell is worse on test: its paired difference's 95 % interval omits 0."""
-    sign = FIGURES[name].better
-    gap = paired_difference(cell.by_seed(name), best.by_seed(name))
-    return gap is not None and gap.resolved and sign * gap.mean < 0
-
-
-def verdict_table(cells: Sequence[Cell]) -> Table:
-    """Returns the best cell by every figure of `VERDICTS`, and which others are as good."""
-    label, rows = _labels(cells), []
-    for name, question in VERDICTS.items():
-        choice = choose(cells, name)
-        if choice is None:
-            continue
-        others = [label(cell) for cell in choice.unresolved]
-        shown = "; ".join(others[:4]) + (f"; and {len(others) - 4} more" if len(others) > 4 else "")
-        where = label(choice.best) + ("" if choice.split == "validation" else " (chosen on test)")
-        number = _text(name, choice.best.interval(name))
-        floor = choice.best.interval(f"{_base(name)}_floor")
-        real = "" if floor is None else FIGURES[name].form.format(floor.mean)
-        rows.append([question, where, number, real, shown or "all others are worse"])
-    return Table(
-        ("", "best on validation", "on test", "real to real", "not resolved from"),
-        rows,
-        "Chosen by the mean over seeds on validation images; the number is that on test images: "
-        "mean ± standard deviation over seeds [95 % interval of the mean, Student's t]. Not "
-        "resolved: the paired difference over seeds on test has a 95 % interval that holds zero "
-        "(each comparison by itself, not corrected for their number).",
-    )
-
-
-def size_table(cells: Sequence[Cell]) -> Table | None:
-    """Returns what latent size does at the KL weight of the best samples, against the best size."""
-    best = choose(cells, "sliced_wasserstein")
-    if best is None:
-        return None
-    weight, rate = best.best.kl_weight, best.best.learning_rate
-    same = [cell for cell in cells if (cell.kl_weight, cell.learning_rate) == (weight, rate)]
-    names = [n for n in ("psnr", *DISTANCES) if all(cell.by_seed(n) for cell in same)]
-    if len(same) < 2:
-        return None
-    rows = []
-    for cell in same:
-        row = [f"Z = {cell.z_dim}".replace(" ", NO_BREAK)]
-        for name in names:
-            choice = choose(same, name)
-            assert choice is not None  # since every cell has the figure
-            row += [_text(name, cell.interval(name)), _against(cell, choice.best, name)]
-        rows.append(row)
-    header = [""] + [title for name in names for title in (FIGURES[name].title, "against the best")]
-    return Table(
-        header,
-        rows,
-        f"Latent sizes at KL weight {weight:g}, where samples are best. Against the best: paired "
-        "difference over seeds to the size that is best on validation, with its 95 % interval.",
-    )
-
-
-def _against(cell: Cell, best: Cell, name: str) -> str:
-    if cell is best:
-        return "best"
-    gap = paired_difference(cell.by_seed(name), best.by_seed(name))
-    if gap is None or gap.count < 2:
-        return "one seed: not resolved"
-    form = FIGURES[name].form.replace("{:", "{:+")
-    verdict = "not resolved"
-    if gap.resolved:
-        verdict = "worse" if FIGURES[name].better * gap.mean < 0 else "better"
-    low, high = form.format(gap.low), form.format(gap.high)
-    return f"{form.format(gap.mean)} [{low}, {high}]: {verdict}"
-
-
-def share_sentence(cells: Sequence[Cell]) -> str:
-    """Returns from which KL weight on the KL share of the loss is above 3 % for all latent sizes.
-
-    A weight counts where the 95 % intervals of all its cells lie above.
-    """
-    weights: dict[float, list[Interval]] = {}
-    for cell in cells:
-        interval = cell.interval("kl_share")
-        if interval is not None:
-            weights.setdefault(cell.kl_weight, []).append(interval)
-    if not weights:
-        return ""
-    above = [w for w, own in weights.items() if all(i.mean > SHARE for i in own)]
-    if not above:
-        most = max(i.mean for own in weights.values() for i in own)
-        return (
-            f"No KL weight gives all models a KL share above {SHARE:.0%}; the most is {most:.2%}."
-        )
-    weight = min(above)
-    means = [i.mean for i in weights[weight]]
-    certain = all(i.low > SHARE for i in weights[weight])
-    doubt = "" if certain else "; not resolved, since an interval over seeds reaches below"
-    span = f"{min(means):.2%} to {max(means):.2%}" if len(means) > 1 else f"{means[0]:.2%}"
-    return (
-        f"KL weight {weight:g} is the smallest whose models all have a KL share of the loss above "
-        f"{SHARE:.0%} on test images ({span}{doubt})."
-    )
-
-
-# Tables.
-
-
-def figures_table(cells: Sequence[Cell], names: Sequence[str], caption: str) -> Table:
-    """Returns one row per cell; figures that no cell has are left out, and the best are marked."""
-    label = _labels(cells)
-    used = [name for name in names if any(cell.by_seed(name) for cell in cells)]
-    choices = {name: choose(cells, name) for name in used if FIGURES[name].better}
-    rows = []
-    for cell in cells:
-        row = [label(cell)]
-        for name in used:
-            choice, mark = choices.get(name), ""
-            if choice is not None:
-                mark = f"{CHOSEN}{NO_BREAK}" * (cell is choice.best)
-                mark = mark or f"{UNRESOLVED}{NO_BREAK}" * (cell in choice.unresolved)
-            row.append(mark + _text(name, cell.interval(name)))
-        rows.append(row)
-    floors = [[cell.interval(f"{_base(name)}_floor") for cell in cells] for name in used]
-    if any(floor for column in floors for floor in column):
-        pick = [next((f for f in column if f is not None), None) for column in floors]
-        texts = ["" if f is None else _text(n, f) for n, f in zip(used, pick, strict=True)]
-        rows.append(["real to real", *texts])
-    return Table(["", *(FIGURES[name].title for name in used)], rows, caption)
-
-
 def duration(seconds: float) -> str:
-    """Returns seconds in words."""
+    """Returns seconds as text, with minutes from one minute on."""
     minutes, rest = divmod(math.floor(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
@@ -315,7 +54,7 @@ def duration(seconds: float) -> str:
 
 
 def _scale(set_scale: Any, axis: Any, values: Sequence[float]) -> None:
-    """A logarithmic axis, linear below 1, where values differ by more than a decade or so."""
+    """Makes an axis logarithmic, linear below 1, where values differ by more than a decade."""
     if max(values, default=1.0) > 20 * max(1.0, min(values, default=1.0)):
         set_scale("symlog", linthresh=1.0)
         axis.set_major_formatter("{x:g}")
@@ -327,7 +66,7 @@ def _colours(count: int) -> list[Any]:
 
 
 def _lines(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """Cells by z_dim (and learning rate, if several), each in order of the KL weight."""
+    """Returns cells by z_dim (and learning rate, if several), each in order of KL weight."""
     several = len({cell.learning_rate for cell in cells}) > 1
     lines: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -337,7 +76,7 @@ def _lines(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 
 def _bars(cells: Sequence[Cell], name: str) -> tuple[list[float], list[list[float]] | None]:
-    """Means, and how far the bars reach below and above."""
+    """Returns means, and how far the bars reach below and above; None for one seed."""
     means, reach = [], [[], []]
     for cell in cells:
         values = list(cell.by_seed(name).values())
@@ -346,11 +85,21 @@ def _bars(cells: Sequence[Cell], name: str) -> tuple[list[float], list[list[floa
         if interval.count >= FEW_SEEDS:
             low, high = interval.low, interval.high
         if min(values) >= 0:
-            low = max(low, 0.0)  # What cannot be negative is not drawn so.
+            low = max(low, 0.0)  # The figure cannot be negative.
         means.append(interval.mean)
         reach[0].append(interval.mean - low)
         reach[1].append(high - interval.mean)
     return means, reach if any(len(cell.members) > 1 for cell in cells) else None
+
+
+def _plot(axes: Any, k: int, x: Any, y: Any, bars: Any, x_bars: Any = None, **style: Any) -> None:
+    """Draws line number k of a chart, with error bars."""
+    marker = MARKERS[k % len(MARKERS)]
+    axes.errorbar(x, y, bars, x_bars, marker=marker, markersize=4.5, elinewidth=0.8, **style)
+
+
+def _mark_weights(axes: Any, weights: Sequence[float]) -> None:
+    axes.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
 
 
 def rate_distortion(cells: Sequence[Cell]) -> Image.Image:
@@ -359,15 +108,13 @@ def rate_distortion(cells: Sequence[Cell]) -> Image.Image:
     lines = _lines([cell for cell in cells if cell.by_seed("kl") and cell.by_seed("recon")])
     for k, (label, own) in enumerate(lines.items()):
         (rate, rate_bars), (distortion, bars) = _bars(own, "kl"), _bars(own, "recon")
-        axes.errorbar(
-            rate, distortion, bars, rate_bars, color=_colours(len(lines))[k],
-            marker=MARKERS[k % len(MARKERS)], markersize=4.5, label=label, elinewidth=0.8,
-        )  # fmt: skip
+        colour = _colours(len(lines))[k]
+        _plot(axes, k, rate, distortion, bars, rate_bars, color=colour, label=label)
         linear = [cell for cell in own if cell.by_seed("linear_kl")]
         axes.plot(
             [cell.mean("linear_kl") for cell in linear],
             [cell.mean("linear_recon") for cell in linear],
-            color=_colours(len(lines))[k], linestyle=":", linewidth=1,
+            color=colour, linestyle=":", linewidth=1,
             label=f"{label}, linear, closed form" if linear else None,
         )  # fmt: skip
     for cell in [cell for own in list(lines.values())[-1:] for cell in own]:
@@ -386,12 +133,12 @@ def rate_distortion(cells: Sequence[Cell]) -> Image.Image:
 def against_weight(cells: Sequence[Cell], name: str, label: str) -> Image.Image:
     """Draws a figure against the KL weight, one line per latent size.
 
-    The weights stand side by side at equal distances, since 0 may be among them.
+    The weights are shown at equal distances, since 0 may be among them.
 
     Args:
-        cells: Some with the figure.
-        name: Of the figure.
-        label: Of the vertical axis.
+        cells: Cells, some of which have the figure.
+        name: Name of the figure.
+        label: Label of the vertical axis.
     """
     figure, ((axes,),) = new_chart(*SIZE)
     cells = [cell for cell in cells if cell.by_seed(name)]
@@ -399,12 +146,9 @@ def against_weight(cells: Sequence[Cell], name: str, label: str) -> Image.Image:
     lines = _lines(cells)
     for k, (title, own) in enumerate(lines.items()):
         means, bars = _bars(own, name)
-        shift = 0.06 * (k - (len(lines) - 1) / 2)  # Bars of different lines stay apart.
-        axes.errorbar(
-            [weights.index(cell.kl_weight) + shift for cell in own], means, bars,
-            color=_colours(len(lines))[k], marker=MARKERS[k % len(MARKERS)], markersize=4.5,
-            label=title, elinewidth=0.8,
-        )  # fmt: skip
+        shift = 0.06 * (k - (len(lines) - 1) / 2)  # Bars of different lines must not overlap.
+        places = [weights.index(cell.kl_weight) + shift for cell in own]
+        _plot(axes, k, places, means, bars, color=_colours(len(lines))[k], label=title)
     floors = {}
     for cell in cells:
         floors |= cell.by_seed(f"{name}_floor")
@@ -413,7 +157,7 @@ def against_weight(cells: Sequence[Cell], name: str, label: str) -> Image.Image:
         axes.axhline(floor.mean, color="0.4", linestyle="--", linewidth=1, label="real to real")
     if name == "kl":
         _scale(axes.set_yscale, axes.yaxis, _bars(cells, name)[0])
-    axes.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
+    _mark_weights(axes, weights)
     axes.set(xlabel="KL weight", ylabel=label)
     axes.legend(loc="best", fontsize=8)
     return drawn(figure)
@@ -423,8 +167,8 @@ def against_prior(cells: Sequence[Cell], name: str) -> Image.Image:
     """Draws a distance of samples against the KL weight, a panel per Z and a line per prior.
 
     Args:
-        cells: Some with the figure.
-        name: Of the distance, for N(0, I).
+        cells: Cells, some of which have the figure.
+        name: Name of the distance, for N(0, I).
     """
     lines = _lines([cell for cell in cells if cell.by_seed(name)])
     rows = -(-len(lines) // 2)
@@ -439,16 +183,14 @@ def against_prior(cells: Sequence[Cell], name: str) -> Image.Image:
             if some:
                 means, bars = _bars(some, f"{name}{suffix}")
                 places = [weights.index(cell.kl_weight) for cell in some]
-                axes.errorbar(
-                    places, means, bars, color=COLOURS[k % len(COLOURS)], label=source,
-                    marker=MARKERS[k], markersize=4.5, elinewidth=0.8,
-                )  # fmt: skip
+                colour = COLOURS[k % len(COLOURS)]
+                _plot(axes, k, places, means, bars, color=colour, label=source)
         floors = [v for cell in own for v in cell.by_seed(f"{name}_floor").values()]
         if floors:
             axes.axhline(np.mean(floors), color="0.4", linestyle="--", linewidth=1)
         if name.endswith("frechet"):
             axes.set_yscale("log")
-        axes.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
+        _mark_weights(axes, weights)
         axes.set(title=title, xlabel="KL weight", ylabel=FIGURES[name].title)
         axes.legend(loc="best", fontsize=8)
     return drawn(figure)
@@ -502,7 +244,7 @@ def page(results: Sequence[MeasuredSweep]) -> Page:
     """Returns the page of one or several sweeps.
 
     Args:
-        results: Of `sweep_results.measure` or `read_results`, merged.
+        results: Results of `sweep_measurement.measure` or `read_results`, merged.
     """
     leads, sections, facts = [], [], {}
     for number, result in enumerate(results, start=1):
@@ -520,13 +262,14 @@ def page(results: Sequence[MeasuredSweep]) -> Page:
 
 
 def numbers(results: Sequence[MeasuredSweep]) -> dict[str, Any]:
-    """Returns what results.json holds: a single sweep, or all sweeps of a report."""
+    """Returns the numbers of results.json: those of one sweep, or of all sweeps of a report."""
     if len(results) == 1:
         return results[0].numbers
     return {"sweeps": [result.numbers for result in results]}
 
 
 def title_of(result: MeasuredSweep) -> str:
+    """Returns the name and the image shape of the data of a sweep."""
     data = result.config.data
     return f"{data.name}, {'x'.join(map(str, data.image_shape))}"
 
@@ -563,16 +306,15 @@ def _sections(result: MeasuredSweep, tag: str) -> list[Section]:
     cells = make_cells(result.members)
     sections = []
     if cells:
-        label = _labels(cells)
         tables = [verdict_table(cells), size_table(cells)]
         sections = [
             Section("Verdicts", share_sentence(cells), tables=[t for t in tables if t]),
             _chart_section(cells, tag),
             *_prior_sections(cells, tag),
-            *filter(None, [forecast_section(cells, label)]),
+            *filter(None, [forecast_section(cells)]),
             _number_section(cells, result),
         ]
-        shown = [_picture_section(kind, cells, label, tag) for kind in PICTURES]
+        shown = [_picture_section(kind, cells, tag) for kind in PICTURES]
         sections += [section for section in shown if section.pictures]
     problems = [m for m in result.members if not m.finished]
     if problems:
@@ -593,8 +335,8 @@ def _chart_section(cells: Sequence[Cell], tag: str) -> Section:
                  "better."),
         "sliced_wasserstein": (
             "sliced Wasserstein",
-            "Distance of prior samples from test images; lower is better. It looks at patches of "
-            "normalised contrast.",
+            "Distance of prior samples from test images, by patches of normalised contrast; lower "
+            "is better.",
         ),
         "pixels_frechet": (
             "Frechet distance, 8 x 8 pixels",
@@ -608,8 +350,8 @@ def _chart_section(cells: Sequence[Cell], tag: str) -> Section:
     pictures = []
     if any(cell.by_seed("recon") for cell in cells):
         caption = (
-            "Rate and distortion: each line is one latent size over the KL weights w. Down and to "
-            "the left is better; a larger weight moves to the left. Dotted, where it has a "
+            "Rate and distortion: each line is one latent size over the KL weights w. Lower and "
+            "further left is better; larger weights lie further left. Dotted, where there is a "
             "closed form: the best linear VAE at the same weights."
         )
         pictures.append(Picture(f"{tag}rate-distortion", rate_distortion(cells), caption))
@@ -627,50 +369,16 @@ def _chart_section(cells: Sequence[Cell], tag: str) -> Section:
     return Section("Rate, distortion, quality", text + bars.get(seeds, interval), pictures)
 
 
-def closed_share(cell: Cell, name: str, suffix: str) -> float | None:
-    """Returns which share of the gap from N(0, I) to decoded codes a prior closes, over seeds.
-
-    It is 1 where samples of the prior are as near to images as decoded codes of training images,
-    and None where it is not resolved over seeds that these are nearer than samples of N(0, I).
-    """
-    normal, fitted, codes = (cell.by_seed(f"{name}{end}") for end in ("", suffix, "_codes"))
-    gap, closed = paired_difference(normal, codes), paired_difference(normal, fitted)
-    if gap is None or closed is None or gap.mean <= 0 or (gap.count > 1 and not gap.resolved):
-        return None
-    return closed.mean / gap.mean
-
-
-def priors_table(cells: Sequence[Cell], name: str) -> Table:
-    """Returns a distance of samples from images by where they come from, one row per cell."""
-    label = _labels(cells)
-    used = [suffix for suffix in SOURCES if any(cell.by_seed(f"{name}{suffix}") for cell in cells)]
-    fitted = [suffix for suffix in used if suffix not in ("", "_codes")]
-    rows = []
-    for cell in cells:
-        shares = [closed_share(cell, name, suffix) for suffix in fitted]
-        rows.append(
-            [label(cell)]
-            + [_text(name, cell.interval(f"{name}{suffix}")) for suffix in used]
-            + ["–" if share is None else f"{share:.0%}" for share in shares]
-        )
-    header = ["", *(SOURCES[s] for s in used), *(f"gap closed by {SOURCES[s]}" for s in fitted)]
-    caption = (
-        f"{FIGURES[name].title}: mean ± standard deviation over seeds [95 % interval]. Gap closed: "
-        "of the way from N(0, I) to decoded codes, 100 % is all of it; – where no gap is resolved."
-    )
-    return Table(header, rows, caption)
-
-
 def _prior_sections(cells: Sequence[Cell], tag: str) -> list[Section]:
-    """Returns the section on fitted priors, where there are figures of any."""
+    """Returns the section on fitted priors; no section without their figures."""
     names = [name for name in DISTANCES if any(cell.by_seed(f"{name}_codes") for cell in cells)]
     if not names:
         return []
     text = (
-        "The same decoders, told points of N(0, I) or of a density fitted to the codes of training "
-        "images; decoded codes are draws of the posteriors of training images, the best that any "
-        "prior can come to but by luck. Where the line of a fitted prior is low at a weight and "
-        "that of N(0, I) is not, the weight is good and only the prior was wrong."
+        "The same decoders, given points of N(0, I) or of a density fitted to the codes of "
+        "training images. Decoded codes are draws of the posteriors of training images, which no "
+        "prior can beat but by luck. Where the line of a fitted prior is low at a weight and that "
+        "of N(0, I) is not, the weight is good and only the prior was wrong."
     )
     pictures = [
         Picture(
@@ -688,7 +396,7 @@ def _prior_sections(cells: Sequence[Cell], tag: str) -> list[Section]:
 def _number_section(cells: Sequence[Cell], result: MeasuredSweep) -> Section:
     spread = (
         "Mean ± standard deviation over seeds [95 % interval of the mean]. "
-        f"{CHOSEN}: best on validation; {UNRESOLVED}: not resolved from it on test."
+        f"{BEST}: best on validation; {UNRESOLVED}: not resolved from it on test."
     )
     objective = (
         "On all test images. KL share: weighted KL over loss. Radius: mean length of posterior "
@@ -712,34 +420,33 @@ def _number_section(cells: Sequence[Cell], result: MeasuredSweep) -> Section:
     return Section("Numbers", tables=tables)
 
 
-# File name of a picture of a member: heading and what to see.
+# By file name of a member's picture: its heading and caption.
 PICTURES = {
     f"samples{suffix}": (
         f"Samples of {source}",
-        f"Decoded points of {source} of the first seed: within one Z the same random numbers for "
-        "every KL weight.",
+        f"Decoded points of {source}, of the first seed: every KL weight of one Z has the same "
+        "random numbers.",
     )
     for suffix, source in SOURCES.items()
     if suffix != "_codes"
 } | {
     "reconstructions": (
         "Reconstructions",
-        "The same test images for every model: a row of originals, below it their reconstructions "
-        "from the posterior mean.",
+        "The same test images for every model: a row of originals, and below it their "
+        "reconstructions from the posterior mean.",
     )
 }
 
 
-def _picture_section(
-    kind: str, cells: Sequence[Cell], label: Callable[[Cell], str], tag: str
-) -> Section:
+def _picture_section(kind: str, cells: Sequence[Cell], tag: str) -> Section:
     pictures, (heading, text) = [], PICTURES[kind]
+    label = cell_label(cells)
     samples = kind.startswith("samples")
     names = (f"sliced_wasserstein{kind[7:]}",) if samples else ("psnr", "kl")
     for cell in cells:
         member = cell.members[0]
         path = member.folder / f"{kind}.png"
-        # A picture may be left of a prior that this was not measured with.
+        # There may be an old picture of a prior that the member was not measured with this time.
         if not path.is_file() or (samples and member.test.get(names[0]) is None):
             continue
         try:

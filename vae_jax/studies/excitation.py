@@ -1,9 +1,9 @@
 """Input patterns that excite a feature map most: gradient ascent on the image.
 
 Erhan et al. 2009, "Visualizing Higher-Layer Features of a Deep Network". Maps converge after very
-different numbers of steps. The program therefore has a fixed number of lanes, each climbing for one
-map at a time: a lane whose map has ended takes the next one, so that none computes in vain, and a
-map's result does not depend on the maps beside it.
+different numbers of steps. The program therefore has a fixed number of lanes, each of which climbs
+for one map at a time: a lane whose map has ended takes the next map, so that no lane computes in
+vain, and the result of a map does not depend on the other maps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Shape = tuple[int, int, int]
 
 @jax.jit
 def standardise(images: jax.Array) -> jax.Array:
-    """Brings to mean 0 and standard deviation 1 over H, W and C of each image `[B, H, W, C]`.
+    """Shifts and scales each image of `[B, H, W, C]` to mean 0 and standard deviation 1.
 
     An image without contrast becomes 0.
     """
@@ -37,8 +37,8 @@ def standardise(images: jax.Array) -> jax.Array:
     return centred / jnp.maximum(deviation, 1e-8)
 
 
-def check_scales(image_shape: Shape, scales: Sequence[int], weights: Sequence[float]) -> None:
-    """Raises UserError unless the scales fit the image and each has its positive weight."""
+def _check_scales(image_shape: Shape, scales: Sequence[int], weights: Sequence[float]) -> None:
+    """Raises a UserError unless the scales fit the image and each has a positive weight."""
     shorter = min(image_shape[:2])
     for scale in scales:
         if not 0 <= scale <= shorter:
@@ -58,11 +58,11 @@ def noise_images(key: jax.Array, count: int, image_shape: Shape, scale: int) -> 
     """Draws noise uniform in [-1, 1] on a coarse grid, resized bicubically and standardised.
 
     Args:
-        key: image i depends on (key, i) alone.
+        key: Typed random key; image i depends on (key, i) alone.
         count: M.
         image_shape: `(H, W, C)`; channels are independent.
-        scale: cells across the shorter side (the longer one gets as many as it needs); 0 for
-            one cell a pixel.
+        scale: Cells across the shorter side (the longer one has proportionally more); 0 for one
+            cell per pixel.
 
     Returns:
         `[M, H, W, C]`.
@@ -89,20 +89,20 @@ def scale_layers(
     """Draws noise at several length scales, to be superposed or added one after the other.
 
     Args:
-        key: image i depends on (key, i) alone.
+        key: Typed random key; image i depends on (key, i) alone.
         count: M.
         image_shape: `(H, W, C)`.
-        scales: K of them, see `noise_images`.
-        weights: of the scales; equal by default.
+        scales: `[K]`, see `noise_images`.
+        weights: `[K]` weights of the scales; equal by default.
 
     Returns:
         `[K, M, H, W, C]`, each image with mean 0 and its scale's weight as standard deviation.
 
     Raises:
-        UserError: scales and weights do not fit.
+        UserError: Scales that do not fit the image, or weights that do not fit the scales.
     """
     weights = [1.0] * len(scales) if weights is None else weights
-    check_scales(image_shape, scales, weights)
+    _check_scales(image_shape, scales, weights)
     layers = [
         weight * noise_images(jax.random.fold_in(key, k), count, image_shape, scale)
         for k, (scale, weight) in enumerate(zip(scales, weights, strict=True))
@@ -117,13 +117,13 @@ def superpose(layers: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnames=("count", "image_shape", "power"))
 def fourier_images(key: jax.Array, count: int, image_shape: Shape, power: float = 1.0) -> jax.Array:
-    """Draws white noise with amplitudes weighted by 1 / frequency^power, standardised.
+    """Draws noise with amplitudes proportional to 1 / frequency^power, standardised.
 
     Args:
-        key: image i depends on (key, i) alone.
+        key: Typed random key; image i depends on (key, i) alone.
         count: M.
         image_shape: `(H, W, C)`.
-        power: 0 leaves the noise white; natural images have about 1.
+        power: 0 for white noise; natural images have about 1.
 
     Returns:
         `[M, H, W, C]`, mean 0 and standard deviation 1 each.
@@ -143,26 +143,26 @@ def fourier_images(key: jax.Array, count: int, image_shape: Shape, power: float 
     return standardise(jax.vmap(image)(jnp.arange(count)))
 
 
-# [B, H, W, C] -> feature maps [B, h, w, F]; a plain function, or a tree of arrays
-# (`jax.tree_util.Partial`), which compiles once for all weights.
+# [B, H, W, C] -> feature maps [B, h, w, F]: a plain function, or a `jax.tree_util.Partial`, a tree
+# of arrays, which is compiled once for all weights.
 LayerFn = Callable[[jax.Array], jax.Array]
 
-# Maps that climb side by side. More cost a CPU as much as they bring.
+# Maps that climb side by side. More lanes gain nothing on a CPU.
 CPU_LANES, DEVICE_LANES = 16, 1024
 
 
 class Projection(NamedTuple):
-    """The images that a pattern may be: fixed mean and contrast, clipped to the model's range.
+    """A projection to the images that a pattern may be: of fixed mean and contrast, and clipped.
 
-    A pattern is standardised, then becomes `clip(mean + std * pattern, low, high)`. The default
-    leaves it standardised. For a model trained on [0, 1], `unit_range` takes mean and contrast
-    from its images, so that a pattern is about as bright and as rich in contrast as they are.
+    A pattern is standardised, and then becomes `clip(mean + std * pattern, low, high)`. By default
+    it stays standardised. For a model trained on [0, 1], `unit_range` takes mean and contrast from
+    its images, so that a pattern is about as bright and as rich in contrast as they are.
 
     Attributes:
-        mean: of every pattern before clipping.
-        std: its standard deviation over H, W and C.
-        low: smallest value that the model was trained on.
-        high: largest such value.
+        mean: Mean of every pattern before clipping.
+        std: Standard deviation of every pattern over H, W and C before clipping.
+        low: Smallest value that the model was trained on.
+        high: Largest value that the model was trained on.
     """
 
     mean: float = 0.0
@@ -176,13 +176,10 @@ class Projection(NamedTuple):
 
 
 def unit_range(images: np.ndarray) -> Projection:
-    """Returns the projection for a model trained on [0, 1].
+    """Returns the projection to the average mean and contrast of images, within [0, 1].
 
     Args:
-        images: `[N, H, W, C]` that the model was made for, uint8 or floats in [0, 1].
-
-    Returns:
-        A projection to their average mean and average contrast, within [0, 1].
+        images: `[N, H, W, C]`, uint8 or floats in [0, 1].
     """
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     flat = images.reshape(len(images), -1).astype(np.float64) / scale
@@ -190,12 +187,12 @@ def unit_range(images: np.ndarray) -> Projection:
 
 
 class Ascent(NamedTuple):
-    """How the image is changed, and when that ends.
+    """Step size and convergence.
 
     Attributes:
-        epsilon: step, as a share of the projection's standard deviation.
-        tolerance: relative change of the response that counts as none.
-        patience: so many such steps in a row end a map.
+        epsilon: Step size, as a share of the projection's standard deviation.
+        tolerance: Relative change of the response that counts as none.
+        patience: Number of steps in a row without change after which a map has converged.
     """
 
     epsilon: float = 0.01
@@ -207,12 +204,12 @@ class Excitation(NamedTuple):
     """What `excite` found for each of M maps.
 
     Attributes:
-        patterns: `[M, H, W, C]`, as the model sees them.
+        patterns: `[M, H, W, C]`, projected to the model's input.
         responses: `[M]`, mean activation of the map.
         converged: `[M]` bool.
         steps: `[M]` int, steps taken.
-        curves: `[T, M]`, the response before each step, T the most steps; NaN after the last.
-        snapshots: `[K, M, H, W, C]`, the patterns after the steps that were asked for.
+        curves: `[T, M]`, the response before each of at most T steps; NaN after the last one.
+        snapshots: `[K, M, H, W, C]`, the patterns after the K steps that were asked for.
     """
 
     patterns: np.ndarray
@@ -245,28 +242,25 @@ def excite(
     ascent: Ascent = DEFAULT_ASCENT,
     snapshot_steps: Sequence[int] = (),
 ) -> Excitation:
-    """Changes images by gradient ascent until one map each responds most, all in one program.
+    """Finds the image that each map responds to most by gradient ascent, all in one program.
 
-    A step adds `epsilon * std * gradient / RMS(gradient)`, per image, and projects. A map ends
+    A step adds `epsilon * std * gradient / RMS(gradient)` to each image and projects it. A map ends
     once the relative change of its response was at most `tolerance` in `patience` successive
-    steps; its pattern then stays as it is.
+    steps.
 
     Args:
-        layer: see `LayerFn`.
-        starts: `[S, M, H, W, C]`: each of S stages begins by adding its images to the
-            standardised patterns of the stage before. One stage is the plain loop; noise from
-            coarse to fine scales (`scale_layers`) is the evolution by scales.
+        layer: The layer, see `LayerFn`.
+        starts: `[S, M, H, W, C]`: each of S stages begins by adding its images to the standardised
+            patterns of the stage before. One stage is the plain loop; noise from coarse to fine
+            scales (`scale_layers`) is the evolution by scales.
         maps: `[M]` indices of feature maps.
-        projection: to the model's input.
-        stage_steps: `[S]`, the most steps of each stage.
-        ascent: step and convergence.
+        projection: Projection to the model's input.
+        stage_steps: `[S]`, most steps of each stage.
+        ascent: Step size and convergence.
         snapshot_steps: `[K]`, steps after which all patterns are kept.
-
-    Returns:
-        The patterns and how they came about.
     """
     lanes = CPU_LANES if jax.default_backend() == "cpu" else DEVICE_LANES
-    results, responses = climb_all(
+    results, responses = _climb_all(
         layer if isinstance(layer, jax.tree_util.Partial) else jax.tree_util.Partial(layer),
         jnp.asarray(starts),
         jnp.asarray(maps, jnp.int32),
@@ -291,16 +285,8 @@ def excite(
     )
 
 
-class Results(NamedTuple):
-    """What is known of M maps, in rows 0 to M - 1; row M is where idle lanes write.
-
-    Attributes:
-        patterns: `[M + 1, H, W, C]`.
-        converged: `[M + 1]` bool.
-        steps: `[M + 1]` int32, changes of the image.
-        curves: `[T, M + 1]`, response before each step; NaN after the last.
-        snapshots: `[K, M + 1, H, W, C]`.
-    """
+class _Results(NamedTuple):
+    """The arrays of `Excitation` with a row for each of M maps, and row M for idle lanes."""
 
     patterns: jax.Array
     converged: jax.Array
@@ -310,7 +296,7 @@ class Results(NamedTuple):
 
 
 class _Lanes(NamedTuple):
-    """`[L, ...]`: the row that each lane works on, its image, and how far it has come."""
+    """The row that each lane works on, its image, and its progress: `[L, ...]`."""
 
     row: jax.Array
     images: jax.Array
@@ -323,7 +309,7 @@ class _Lanes(NamedTuple):
 
 
 class _Climb(NamedTuple):
-    """What stays the same while the lanes climb; see `climb_all`."""
+    """What stays the same while the lanes climb, see `excite`."""
 
     layer: Callable[[jax.Array], jax.Array]
     starts: jax.Array
@@ -349,7 +335,7 @@ class _Climb(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("project", "step_size", "tolerance", "patience", "sizes"))
-def climb_all(
+def _climb_all(
     layer: jax.tree_util.Partial,
     starts: jax.Array,
     maps: jax.Array,
@@ -361,23 +347,20 @@ def climb_all(
     tolerance: float,
     patience: int,
     sizes: tuple[int, int],
-) -> tuple[Results, jax.Array]:
-    """Climbs for every map.
+) -> tuple[_Results, jax.Array]:
+    """Returns the results for every map, and the response `[M]` to every pattern; see `excite`.
 
     Args:
-        layer: `[B, H, W, C]` to feature maps `[B, h, w, F]`.
+        layer: The layer.
         starts: `[S, M, H, W, C]`, what each stage adds.
         maps: `[M]` int32.
         stage_steps: `[S]` int32.
         snapshot_steps: `[K]` int32.
-        project: onto the images that are allowed.
-        step_size: factor of the gradient after its division by its RMS.
-        tolerance: relative change of the response that counts as none.
-        patience: so many steps without change end a stage.
-        sizes: number of lanes L and most steps of a map T.
-
-    Returns:
-        The results, and the response `[M]` to every pattern.
+        project: The projection.
+        step_size: Factor of the gradient after its division by its RMS.
+        tolerance: Relative change of the response that counts as none.
+        patience: Number of steps without change that end a stage.
+        sizes: Number of lanes L, and most steps of a map T.
     """
     climb = _Climb(
         layer, starts, maps, stage_steps, snapshot_steps, project, step_size, tolerance, patience
@@ -397,9 +380,9 @@ def climb_all(
 
 
 def _step(
-    climb: _Climb, loop: tuple[_Lanes, Results, jax.Array]
-) -> tuple[_Lanes, Results, jax.Array]:
-    """One step in every lane; lanes that have finished a map take those from `next_row` on."""
+    climb: _Climb, loop: tuple[_Lanes, _Results, jax.Array]
+) -> tuple[_Lanes, _Results, jax.Array]:
+    """Makes one step in every lane; lanes that have finished a map take the maps from next_row."""
     lanes, results, next_row = loop
     stages, count = climb.starts.shape[:2]
     response, images, quiet = _climbed(climb, lanes)
@@ -410,7 +393,7 @@ def _step(
     stage_over = converged | (stage_step >= climb.stage_steps[lanes.stage])
     done = stage_over & (lanes.stage == stages - 1)
     finished = jnp.where(done, lanes.row, count)
-    results = Results(
+    results = _Results(
         patterns=results.patterns.at[finished].set(images),
         converged=results.converged.at[finished].set(converged),
         steps=results.steps.at[finished].set(moves),
@@ -435,7 +418,7 @@ def _step(
 
 
 def _climbed(climb: _Climb, lanes: _Lanes) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Responses before a step, images after it (as they were, if converged), and quiet steps."""
+    """Returns responses before a step, images after it, and the numbers of steps without change."""
     rows = jnp.minimum(lanes.row, climb.starts.shape[1] - 1)
     # Images are independent, so the gradient of the sum is every image's own gradient.
     response, pull_back = jax.vjp(lambda images: climb.responses(images, rows), lanes.images)
@@ -448,11 +431,11 @@ def _climbed(climb: _Climb, lanes: _Lanes) -> tuple[jax.Array, jax.Array, jax.Ar
     return response, jnp.where(converged, lanes.images, moved), quiet
 
 
-def _no_results(first: jax.Array, total: int, snapshots: int) -> Results:
-    """Returns room for the results of M maps that start from `first` `[M, H, W, C]`."""
+def _no_results(first: jax.Array, total: int, snapshots: int) -> _Results:
+    """Returns empty results of M maps that start from `first` `[M, H, W, C]`."""
     rows = len(first) + 1
     patterns = jnp.pad(first, ((0, 1), (0, 0), (0, 0), (0, 0)))
-    return Results(
+    return _Results(
         patterns=patterns,
         converged=jnp.zeros(rows, bool),
         steps=jnp.zeros(rows, jnp.int32),

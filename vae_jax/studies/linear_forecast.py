@@ -1,28 +1,24 @@
-"""What a linear VAE reaches in closed form, beside what the members of a sweep reached.
+"""What a linear VAE reaches in closed form, beside what the members of a sweep have reached.
 
-The forecast needs the training images, a KL weight and a latent size, and no training: see
-`metrics.linear_vae`. A trained VAE can do all that a linear one can, so its objective should lie
-below the forecast; one that lies above is under-trained.
+The forecast needs training images, a KL weight and a latent size, but no training: see
+`metrics.linear_vae`. A VAE can do all that a linear one can, so that its objective should lie below
+the forecast; one whose objective lies above is under-trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from vae_jax.metrics.linear_vae import FORECAST
 from vae_jax.report.page import Section, Table
-from vae_jax.studies.cells import Cell
+from vae_jax.studies.cells import Cell, cell_label
 
 
-def forecast_section(cells: Sequence[Cell], label: Callable[[Cell], str]) -> Section | None:
-    """Returns the forecast beside what was measured; None if no cell has one.
-
-    Args:
-        cells: Of a sweep.
-        label: Names a cell.
-    """
+def forecast_section(cells: Sequence[Cell]) -> Section | None:
+    """Returns the forecast beside what was measured; None if no cell of a sweep has one."""
+    label = cell_label(cells)
     cells = [cell for cell in cells if cell.by_seed("linear_kl")]
     if not cells:
         return None
@@ -40,7 +36,7 @@ def forecast_section(cells: Sequence[Cell], label: Callable[[Cell], str]) -> Sec
     verdict = "Every cell lies below the linear VAE's objective, as a trained network should."
     if above:
         verdict = (
-            "Above the linear VAE's objective, which a network trained long enough does not stay: "
+            "Above the linear VAE's objective, and so not trained long enough: "
             + ", ".join(above) + "."
         )  # fmt: skip
     text = (
@@ -58,7 +54,7 @@ def forecast_section(cells: Sequence[Cell], label: Callable[[Cell], str]) -> Sec
 
 
 def _collapse_table(cells: Sequence[Cell]) -> Table:
-    """Returns from which beta the first and the last dimension die, forecast and measured."""
+    """Returns the betas from which the first and the last dimension die, forecast and measured."""
     rows = []
     for z_dim in sorted({cell.z_dim for cell in cells}):
         own = sorted((cell for cell in cells if cell.z_dim == z_dim), key=lambda c: c.mean("beta"))
@@ -73,7 +69,7 @@ def _collapse_table(cells: Sequence[Cell]) -> Table:
 
 
 def _between(cells: Sequence[Cell], fewer_than: float) -> str:
-    """Says between which betas of rising cells the active units fall below a number."""
+    """Returns between which betas of cells, rising, the active units fall below a number."""
     betas = [cell.mean("beta") for cell in cells]
     fallen = [cell.mean("active_units") < fewer_than for cell in cells]
     if not any(fallen):

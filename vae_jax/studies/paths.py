@@ -1,8 +1,8 @@
 """Paths through latent space: between points, along components, along attributes.
 
-How evenly does the picture change on the way, how much does one component change, and do labels
-have directions? Codes are those of a trained model's images; everything follows from (checkpoint,
-seed).
+How evenly does the image change on the way, how much does it change with one component, and do
+labels have directions? The codes are those of images of a trained model; everything follows from
+(checkpoint, seed).
 """
 
 from __future__ import annotations
@@ -28,24 +28,23 @@ from vae_jax.types import UserError
 
 SHOWN_PATHS, SHOWN_ATTRIBUTES, TRAVERSALS = 4, 6, 8
 MOVED_IMAGES, STRENGTHS = 64, 9
-# Directions of float32 codes are known to this: ends closer to opposite leave the circle open.
-OPPOSITE = 1e-6
+OPPOSITE = 1e-6  # the precision of float32 directions: nearer to opposite, no circle is defined
 Decode = Callable[[np.ndarray], np.ndarray]
 Strips = list[tuple[str, np.ndarray]]  # names and pictures `[T, H, W, C]` in [0, 1]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is looked at.
+    """What is measured and shown.
 
     Attributes:
-        split: Images whose codes are taken: 'test' or 'train'.
-        count: How many, at most; 0 for all.
-        seed: Of choices and places.
+        split: Images that are encoded: 'test' or 'train'.
+        count: Number of images, at most; 0 for all.
+        seed: Seed of choices and places.
         pairs: Pairs of points to interpolate.
         steps: Points of a path.
-        attributes: Names to show; the clearest by default.
-        joint: Separate attributes that occur together, see `attribute_vectors`.
+        attributes: Names of attributes to show; empty for those that are separated best.
+        joint: Whether to separate attributes that occur together, see `attribute_vectors`.
         strength: Largest multiple of an attribute's vector.
     """
 
@@ -67,7 +66,8 @@ class Result:
         facts: Checkpoint, split and seed.
         numbers: `between_images` and `between_prior_points`, see `interpolate`; `change_by_block`,
             see `change_by_block`; `deviation`, the root of the mean variance of q(z); `attributes`,
-            the `share` of codes on the right side of each one's plane and its `standard_error`.
+            by attribute the `share` of codes on the right side of its plane and its
+            `standard_error`.
         between_images: Paths between encoded images.
         between_prior_points: Paths between points of N(0, I).
         components: One code with single components moved, then with blocks of components.
@@ -112,9 +112,10 @@ def spherical(starts: np.ndarray, ends: np.ndarray, steps: int) -> np.ndarray:
     """Returns great circles between two directions at a radius that changes evenly.
 
     For ends of equal norm this is slerp (White, "Sampling generative networks", 2016): the path
-    stays at the radius where a Gaussian in many dimensions has its mass, which a straight line
-    leaves. Opposite ends, between which every great circle is as good, turn through the coordinate
-    axis that is most nearly perpendicular to the start. An end at the origin gives a straight line.
+    stays at the radius where a Gaussian in many dimensions has its mass, which a straight line does
+    not. Between opposite ends every great circle is as good as any other; the path then leads
+    through the coordinate axis that is most nearly perpendicular to the start. If an end is the
+    origin, the path is a straight line.
 
     Args:
         starts: `[..., Z]`.
@@ -164,18 +165,18 @@ def _ends(
 
 def _perpendicular(vectors: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Returns what is left of vectors without their part along unit vectors."""
-    # Twice: rounding of a first difference that nearly vanishes is not perpendicular by itself.
+    # Twice, since the rounding error of a difference that nearly vanishes is not perpendicular.
     for _ in range(2):
         vectors = vectors - np.sum(vectors * units, axis=-1, keepdims=True) * units
     return vectors
 
 
 def moved_blocks(z: np.ndarray, values: np.ndarray, block: int) -> np.ndarray:
-    """Returns one path for each block of neighbouring components, to which the values are added.
+    """Returns one path per block of neighbouring components, along which these are moved.
 
     Args:
         z: `[Z]`, the point to start from.
-        values: `[T]`.
+        values: `[T]`, what is added to every component of the block.
         block: Components per block; the last block may be smaller.
 
     Returns:
@@ -195,7 +196,7 @@ def attribute_vectors(z: np.ndarray, labels: np.ndarray, joint: bool = False) ->
     Args:
         z: `[N, Z]` codes, as a rule posterior means.
         labels: `[N, A]`, 0 or 1.
-        joint: Separate attributes that occur together.
+        joint: Whether to separate attributes that occur together.
 
     Returns:
         `[A, Z]` float64.
@@ -230,11 +231,11 @@ def _varies(labels: np.ndarray) -> np.ndarray:
 
 
 class Separation(NamedTuple):
-    """How well labels can be told from codes that no plane was fitted to.
+    """How well planes separate codes by labels, judged by codes that they were not fitted to.
 
     Attributes:
         shares: `[A]` in [0, 1], the mean of the shares of codes with and without the attribute that
-            lie on the right side of its plane: 0.5 is chance. NaN where it cannot be judged.
+            lie on the right side of its plane: 0.5 is chance. NaN if there are too few codes.
         errors: `[A]`, their standard errors.
     """
 
@@ -247,11 +248,11 @@ def separation(
 ) -> Separation:
     """Fits a plane halfway along each attribute's vector, and judges it by other codes.
 
-    Judged by the codes that it was fitted to, 800 codes of N(0, I) in 200 dimensions show shares
-    of 0.7 for random labels.
+    Planes judged by the same codes that they were fitted to, 800 codes of N(0, I) in 200
+    dimensions, have shares of 0.7 for random labels.
 
     Args:
-        fit: Codes `[N, Z]` and labels `[N, A]` that decide where the planes lie.
+        fit: Codes `[N, Z]` and labels `[N, A]` that the planes are fitted to.
         judge: Codes `[M, Z]` and labels `[M, A]` of other images.
         joint: As for `attribute_vectors`.
     """
@@ -271,7 +272,7 @@ def separation(
 
 
 def halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns positions of a random half of `count` things, and those of the rest."""
+    """Returns the positions of a random half of `count` images, and those of the rest."""
     order = np.random.default_rng(seed).permutation(count)
     return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
 
@@ -302,11 +303,11 @@ def smoothness(images: np.ndarray) -> dict[str, np.ndarray]:
         images: `[P, T, H, W, C]` in [0, 1], T at least 3.
 
     Returns:
-        `[P]` each: `mean_step`, mean root-mean-square difference of neighbouring images; `jump`,
-        the largest step over the mean one; `path_length`, sum of the steps over the distance of the
-        ends, 1 for a cross-fade; `second_difference`, root-mean-square second over first
-        difference: 0 for an even cross-fade, about sqrt(3) for unrelated images, 2 for a path that
-        jumps to and fro. Ratios are NaN for equal images.
+        `[P]` each: `mean_step`, the mean of the steps, which are root-mean-square differences of
+        neighbouring images; `jump`, the largest step over the mean one; `path_length`, the sum of
+        the steps over the distance of the ends, 1 for a cross-fade; `second_difference`, the
+        root-mean-square second difference over the first: 0 for an even cross-fade, about sqrt(3)
+        for unrelated images, 2 for a path that jumps to and fro. Ratios are NaN for equal images.
 
     Raises:
         UserError: Fewer than 3 images.
@@ -333,7 +334,7 @@ def interpolate(
     """Decodes linear and spherical paths and measures how evenly images change.
 
     Args:
-        decode: `[N, Z]` to images `[N, H, W, C]` in [0, 1].
+        decode: Function of points `[N, Z]` that returns images `[N, H, W, C]` in [0, 1].
         starts: `[P, Z]`.
         ends: `[P, Z]`.
         steps: T, at least 3.
@@ -377,11 +378,11 @@ def change_by_block(
     """Measures how much an image changes when some components of its code move together.
 
     Args:
-        decode: `[N, Z]` to images `[N, H, W, C]` in [0, 1].
+        decode: Function of points `[N, Z]` that returns images `[N, H, W, C]` in [0, 1].
         z: `[N, Z]` codes.
-        sizes: Numbers of components, at most Z; a random block of neighbours for each code.
-        amount: Added to every component of the block.
-        key: Typed random key of the blocks' places.
+        sizes: Sizes of blocks, at most Z components; each code has a random block of neighbours.
+        amount: What is added to every component of the block.
+        key: Typed random key of the places of the blocks.
 
     Returns:
         By size, the `change`: mean over images of the root-mean-square change of pixels in [0, 1],
@@ -403,8 +404,8 @@ def measure(run: Run[VAE], options: Options) -> Result:
     """Decodes paths of every kind and measures them.
 
     Args:
-        run: That was trained.
-        options: What to look at.
+        run: A run opened by `open_run`.
+        options: What to measure and show.
 
     Raises:
         UserError: Fewer than four images, or an attribute that they do not differ in.
@@ -453,7 +454,7 @@ def measure(run: Run[VAE], options: Options) -> Result:
 
 
 def _strips(images: dict[str, np.ndarray]) -> Strips:
-    """Draws the first paths of every kind, those of one pair below each other."""
+    """Returns the first paths of every kind, those of one pair below each other."""
     pairs = min(SHOWN_PATHS, len(images["linear"]))
     return [
         (f"{kind} {pair + 1}", some[pair]) for pair in range(pairs) for kind, some in images.items()
@@ -463,7 +464,7 @@ def _strips(images: dict[str, np.ndarray]) -> Strips:
 def _components(
     decode: Decode, start: np.ndarray, order: np.ndarray, deviation: float, steps: int
 ) -> Strips:
-    """One code with the components of largest KL moved one by one, then blocks of components."""
+    """Moves the components of largest KL of a code one by one, then blocks of components."""
     values = np.linspace(-3, 3, steps) * deviation
     strongest = order[:TRAVERSALS]
     single = moved_blocks(start, values, 1)[strongest]
@@ -487,13 +488,13 @@ def _check_attributes(subject: Subject, wanted: Sequence[str]) -> None:
 def _attributes(
     subject: Subject, mean: np.ndarray, image: int, options: Options
 ) -> tuple[Strips, dict[str, dict[str, float]]]:
-    """Attribute vectors added to one code; how well each tells images apart that it never saw."""
+    """Adds attribute vectors to one code; also returns how well they separate held-out images."""
     table, names = label_table(subject.split.labels, subject.split.label_names)
     if not names:
         return [], {}
     fit, judge = halves(len(mean), options.seed)
     found = separation((mean[fit], table[fit]), (mean[judge], table[judge]), options.joint)
-    # Which are shown is decided within the half that planes are fitted to: the other only judges.
+    # Those that are shown are chosen within the half that planes are fitted to; the other judges.
     inner, outer = (fit[part] for part in halves(len(fit), options.seed))
     ranked = separation((mean[inner], table[inner]), (mean[outer], table[outer]), options.joint)
     clearest = np.argsort(-np.nan_to_num(ranked.shares))[:SHOWN_ATTRIBUTES]
@@ -522,13 +523,13 @@ SMOOTHNESS = {
 
 
 def page(result: Result) -> Page:
-    """Returns the page: interpolations, moved components, and attributes where there are labels."""
+    """Returns the page: interpolations, moved components, and attributes if there are labels."""
     numbers, between = result.numbers, result.numbers["between_images"]
     changes = numbers["change_by_block"]
     least, most = changes[min(changes)]["change"], changes[max(changes)]["change"]
     lead = (
         f"Codes of {result.facts['images']} images of the {result.facts['split']} split were "
-        "joined by paths, moved and decoded. A straight path between two images is "
+        "connected by paths, moved and decoded. A straight path between two images is "
         f"{between['linear']['path_length']:.2f} times as long, in pixels, as a cross-fade of its "
         f"ends, a spherical one {between['spherical']['path_length']:.2f} times. Two deviations "
         f"added to one component change pixels by {least:.3f}, to all of them by {most:.3f} (root "
@@ -591,7 +592,7 @@ def _component_section(result: Result) -> Section:
         Picture(
             "components",
             labelled_sheet(strips, len(strips[0][1])),
-            "The image itself lies in the middle of each row. Which rows change it at all?",
+            "The image itself is in the middle of each row. Which rows change it at all?",
         ),
         Picture(
             "change-by-block",
@@ -626,8 +627,8 @@ def _attribute_section(result: Result) -> Section:
     caption = (
         f"Image {result.facts['shown image']} plus -{strength} to {strength} times the vector of "
         "each attribute, the mean code with it minus the mean code without it. The middle column "
-        "is the image itself: does the attribute come to the right and leave to the left, and what "
-        "else changes?"
+        "is the image itself: does the attribute appear on the right and disappear on the left? "
+        "What else changes?"
     )
     rows = [
         [name, f"{found['share']:.3f} ± {found['standard_error']:.3f}"]
@@ -637,8 +638,8 @@ def _attribute_section(result: Result) -> Section:
     ]
     text = (
         "A plane halfway along each vector was fitted to one half of the images and judged by the "
-        "other: the share of those on the right side of it, averaged over images with and without "
-        "the attribute. 0.5 is chance, 1 tells all apart; nan where too few images differ."
+        "other: the share of images on the right side of it, averaged over those with and without "
+        "the attribute. 0.5 is chance, 1 separates all; nan where too few images differ."
     )
     sheet = labelled_sheet(result.attributes, STRENGTHS)
     table = Table(("attribute", "share on the right side"), rows, "± is the standard error.")

@@ -1,9 +1,9 @@
-"""The plane of a told model: every KL weight and latent size of it, from one training.
+"""The plane of a told model: all its KL weights and latent sizes, from one training.
 
-A model that is told KL weight and latent size stands for a whole sweep. Its cells are measured as
-the members of a sweep are, with the same draws, and carry the same figures, so that both stand in
-one report. Where a sweep is given, the gap to each of its members is told: in the objective
-R + beta K, in R at equal K, and in the quality of samples.
+A model that is told KL weight and latent size takes the place of a whole sweep. Its cells are
+measured as the members of a sweep are, with the same draws, and have the same figures, so that both
+can be shown in one report. If a sweep is given, the page also shows the gap to each of its cells:
+in the objective R + beta K, in R at equal K, and in the quality of samples.
 """
 
 from __future__ import annotations
@@ -37,20 +37,32 @@ from vae_jax.run import Run, run_at, run_splits
 from vae_jax.run_folder import read_rows
 from vae_jax.streams import make_key, stream_key
 from vae_jax.studies import ablation
-from vae_jax.studies.ablation import FIGURES, Cell, figures_table, make_cells, verdict_table
-from vae_jax.studies.sweep_results import (
-    Figures,
-    MeasuredMember,
-    MeasuredSweep,
-    compared_images,
+from vae_jax.studies.cells import (
+    FIGURES,
+    NO_BREAK,
+    OBJECTIVE,
+    QUALITY,
+    Cell,
+    choose,
+    figures_table,
+    make_cells,
+    verdict_table,
+)
+from vae_jax.studies.sweep_measurement import (
     floor_figures,
+    held_out_figures,
     image_counts,
     origin,
     posterior_figures,
     prior_samples,
-    read_results,
     set_figures,
-    split_figures,
+)
+from vae_jax.studies.sweep_results import (
+    Figures,
+    MeasuredMember,
+    MeasuredSweep,
+    in_order,
+    read_results,
 )
 from vae_jax.train.engine import pad_latent
 from vae_jax.train.epoch import EpochMeans, Pace, compiled_steps, run_epoch
@@ -71,11 +83,11 @@ SIZE = (5.2, 3.6)  # inches
 
 @dataclass(frozen=True)
 class Options:
-    """What is looked at.
+    """What is shown.
 
     Attributes:
-        kl_weights: Rising; empty for five from end to end of the range, or those of the sweep.
-        sizes: Latent sizes, rising; empty for all that the model is told, or those of the sweep.
+        kl_weights: KL weights; empty for five over the whole range, or those of the sweep.
+        sizes: Latent sizes; empty for all that the model was trained for, or those of the sweep.
         against: Folder of a sweep to compare with; empty for none.
     """
 
@@ -89,7 +101,7 @@ class Bench:
     """What all pairs of a run are judged by.
 
     Attributes:
-        splits: Of its data.
+        splits: Splits of its data.
         feeds: Batches of the held-out splits.
         floor: Figures of training images in place of samples.
     """
@@ -104,10 +116,10 @@ class Compared:
     """A figure of the plane beside that of members that were trained for one cell alone.
 
     Attributes:
-        ours: Of the plane, the mean over its seeds.
-        alone: Of the members, the mean over their seeds.
-        spread: Standard deviation over the members' seeds; NaN for one.
-        seeds: Of the members.
+        ours: Mean over the seeds of the plane.
+        alone: Mean over the seeds of the members.
+        spread: Standard deviation over the members' seeds; NaN for one seed.
+        seeds: Number of the members' seeds.
     """
 
     ours: float
@@ -117,21 +129,21 @@ class Compared:
 
     @property
     def share(self) -> float:
-        """How much the plane's figure is larger, as a share of the members'."""
+        """By how much the figure of the plane is larger, as a share of that of the members."""
         return self.ours / self.alone - 1
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A cell of a sweep and the told model's answer.
+    """A cell of a sweep beside the told model at the same latent size and KL weight.
 
     Attributes:
         z_dim: Latent size.
-        kl_weight: That the members were trained with.
-        asked: That the told model was asked for: the nearest one of its range.
+        kl_weight: KL weight that the members were trained with.
+        asked: KL weight that the told model was given: the nearest one of its range.
         objective: R + beta K in nats per image, with the members' beta.
-        recon: R in nats per image where the told model has the members' K; None where it never has.
-        sliced_wasserstein: Of samples.
+        recon: R in nats per image where the told model has the members' K; None if it never has.
+        sliced_wasserstein: Sliced Wasserstein distance of samples.
     """
 
     z_dim: int
@@ -152,10 +164,10 @@ class Result:
     """What was found.
 
     Attributes:
-        cells: One member per pair and seed, as of a sweep.
-        gaps: To the members of a sweep; empty without one.
-        samples: By pair, decoded points of one seed: `[N, H, W, C]` in [0, 1].
-        reconstructions: By pair, of the first test images.
+        cells: Results with one member per pair and seed, as those of a sweep.
+        gaps: Gaps to the cells of a sweep; empty without one.
+        samples: By pair, decoded points of one seed, `[N, H, W, C]` in [0, 1].
+        reconstructions: By pair, reconstructions of the first test images.
         originals: These images.
     """
 
@@ -167,7 +179,7 @@ class Result:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """What results.json holds."""
+        """The numbers of results.json."""
         return {"cells": self.cells.numbers, "gaps": [asdict(gap) for gap in self.gaps]}
 
 
@@ -178,11 +190,8 @@ def measure(planes: Sequence[Run[VAE]], options: Options) -> Result:
     """Measures every pair of one or several told models that differ in their seed alone.
 
     Args:
-        planes: Opened by `open_plane`.
-        options: Which pairs, and what to compare them with.
-
-    Returns:
-        The cells, in order of latent size and KL weight.
+        planes: Runs opened by `open_plane`.
+        options: Which pairs to measure, and what to compare them with.
 
     Raises:
         UserError: A model that is told nothing, models of different configs, a pair outside of
@@ -208,7 +217,6 @@ def measure(planes: Sequence[Run[VAE]], options: Options) -> Result:
             cells.append(replace(cell, seconds=_training_seconds(plane) / len(pairs)))
             if show:
                 samples[pair], (originals, back[pair]) = shown_samples, pictures
-    cells.sort(key=lambda cell: (cell.z_dim, cell.kl_weight, cell.seed))
     measured = MeasuredSweep(
         workdirs=tuple(str(plane.workdir) for plane in planes),
         config=first.config,
@@ -219,7 +227,7 @@ def measure(planes: Sequence[Run[VAE]], options: Options) -> Result:
             "measuring": time.monotonic() - began,
         },
         differences={},
-        members=tuple(cells),
+        members=in_order(cells),
     )
     gaps = () if sweep is None else tuple(find_gaps(measured, sweep))
     return Result(measured, gaps, samples, back, originals)
@@ -302,30 +310,24 @@ def measure_cell(
     """Measures a told model at one pair, as a member of a sweep is measured.
 
     Args:
-        plane: Opened by `open_plane`.
+        plane: A run opened by `open_plane`.
         pair: KL weight and latent size.
-        bench: What it is judged by.
+        bench: What the pair is judged by.
 
     Returns:
         The cell; decoded points of N(0, I); the first test images and their reconstructions.
     """
     run, seed, size = _widened(plane, pair), plane.config.seed, int(pair.z_dim)
-    rows, splits = objective_rows(run, bench.feeds, size), bench.splits
-    test, (mean, log_var), pictures = split_figures(run, splits.test, rows["test"])
+    rows = objective_rows(run, bench.feeds, size)
+    figures, real, (mean, log_var), pictures = held_out_figures(run, bench.splits, rows)
     mean, log_var = mean[:, :size], log_var[:, :size]
-    test |= posterior_figures(mean, log_var, seed) | bench.floor
-    figures: dict[str, Figures] = {"test": test, "validation": {}}
-    judged = {"test": splits.test}
-    if splits.validation is not None:
-        row, judged["validation"] = rows["validation"], splits.validation
-        figures["validation"] = split_figures(run, splits.validation, row)[0]
-    real = {name: compared_images(run, split, splits.train) for name, split in judged.items()}
+    figures["test"] |= posterior_figures(mean, log_var, seed) | bench.floor
     prior = normal_prior(run.model.z_dim, len(run.label_names))
     fake = prior_samples(run, prior, real)
     shown = fake.pop("shown")
-    with ThreadPoolExecutor() as pool:  # Sorting, which takes most of the time, is done in NumPy.
+    with ThreadPoolExecutor() as pool:  # Most of the time is spent on sorting in NumPy.
         found = {
-            name: pool.submit(set_figures, real[name][0], samples, seed, SPACES)
+            name: pool.submit(set_figures, real[name].images, samples, seed, SPACES)
             for name, samples in fake.items()
         }
     for name, done in found.items():
@@ -352,8 +354,8 @@ def measure_cell(
 def _widened(plane: Run[VAE], pair: Pair) -> Run[VAE]:
     """Returns the run at a pair with the plane's own latent size, the additional weights zero.
 
-    Dimensions that the pair leaves out have then no KL and reach no image, and one program serves
-    all pairs.
+    Dimensions that the pair leaves out then have no KL and no effect on images, and all pairs share
+    one program.
     """
     told = plane.model.told
     assert told is not None
@@ -369,9 +371,9 @@ def objective_rows(
     """Returns what validation would log of a model: R, K and the loss of every held-out split.
 
     Args:
-        run: Of one pair, perhaps with more latent dimensions than it uses.
-        feeds: Of the held-out splits.
-        size: Latent dimensions that it uses.
+        run: A run at one pair, perhaps with more latent dimensions than it uses.
+        feeds: Batches of the held-out splits.
+        size: Latent dimensions that the run uses.
     """
     config, model = run.config, run.model
     loss, stage = config.loss, make_input_stage(config.data)
@@ -400,11 +402,11 @@ def _training_seconds(plane: Run[VAE]) -> float:
 
 
 def find_gaps(plane: MeasuredSweep, sweep: MeasuredSweep) -> list[Gap]:
-    """Compares a plane with every cell of a sweep that has its latent size.
+    """Compares a plane with every cell of a sweep that has one of its latent sizes.
 
     Args:
-        plane: Of `measure`.
-        sweep: The members that were trained alone.
+        plane: Results of the plane.
+        sweep: Results of members that were trained for one pair alone.
     """
     ours = {(cell.z_dim, cell.kl_weight): cell for cell in make_cells(plane.members)}
     weights = sorted({weight for _, weight in ours})
@@ -416,22 +418,19 @@ def find_gaps(plane: MeasuredSweep, sweep: MeasuredSweep) -> list[Gap]:
             continue
         beta = alone.members[0].test["beta"]
         assert beta is not None
-        rate = np.mean([*alone.by_seed("kl").values()])
         same_size = [other for other in ours.values() if other.z_dim == alone.z_dim]
-        at_rate = recon_at_rate(same_size, float(rate))
-        gaps.append(
-            Gap(
-                alone.z_dim, alone.kl_weight, asked,
-                objective=_compared(_objective(cell, beta), _objective(alone, beta)),
-                recon=None if at_rate is None
-                else _compared([at_rate], [*alone.by_seed("recon").values()]),
-                sliced_wasserstein=_compared(
-                    [*cell.by_seed("sliced_wasserstein").values()],
-                    [*alone.by_seed("sliced_wasserstein").values()],
-                ) if alone.by_seed("sliced_wasserstein") else None,
-            )
-        )  # fmt: skip
+        at_rate = recon_at_rate(same_size, alone.mean("kl"))
+        recon = None if at_rate is None else _compared([at_rate], _values(alone, "recon"))
+        objective = _compared(_objective(cell, beta), _objective(alone, beta))
+        distance = None
+        if alone.by_seed("sliced_wasserstein"):
+            distance = _compared(*(_values(c, "sliced_wasserstein") for c in (cell, alone)))
+        gaps.append(Gap(alone.z_dim, alone.kl_weight, asked, objective, recon, distance))
     return gaps
+
+
+def _values(cell: Cell, name: str) -> list[float]:
+    return list(cell.by_seed(name).values())
 
 
 def _objective(cell: Cell, beta: float) -> list[float]:
@@ -445,20 +444,16 @@ def _compared(ours: Sequence[float], alone: Sequence[float]) -> Compared:
 
 
 def recon_at_rate(cells: Sequence[Cell], rate: float) -> float | None:
-    """Returns R where the curve of one latent size has a given K, between its cells linear in K.
+    """Returns R at a given K, by linear interpolation between cells.
 
     Args:
-        cells: Of one latent size.
-        rate: K, nats per image.
+        cells: Cells of one latent size.
+        rate: K in nats per image.
 
     Returns:
-        None beyond the ends of the curve.
+        R in nats per image; None beyond the smallest and the largest K.
     """
-    points = sorted(
-        (float(np.mean([*cell.by_seed("kl").values()])),
-         float(np.mean([*cell.by_seed("recon").values()])))
-        for cell in cells
-    )  # fmt: skip
+    points = sorted((cell.mean("kl"), cell.mean("recon")) for cell in cells)
     rates, recons = zip(*points, strict=True)
     return float(np.interp(rate, rates, recons)) if rates[0] <= rate <= rates[-1] else None
 
@@ -477,27 +472,27 @@ def page(result: Result) -> Page:
         f"{ablation.title_of(measured)}: one model for {len(cells)} pairs of KL weight and latent "
         f"size, trained for {counted(measured.config.train.epochs, 'epoch')} on "
         f"{measured.images['train']:,} images, with {counted(seeds, 'seed')}. "
-        f"It answers for {_range_text(told)}. {_best_sentence(cells)}{gap_sentence(result.gaps)}"
+        f"It covers {_range_text(told)}. {_best_sentence(cells)}{gap_sentence(result.gaps)}"
     )
     columns = "KL weights from the left: " + ", ".join(f"{w:g}" for w in weights) + "."
     sections = [
         Section("Verdicts", tables=[verdict_table(cells)]),
         Section(
             "Rate and distortion",
-            "Each line is one latent size over the KL weights w. Down and to the left is better.",
+            "Each line is one latent size over the KL weights w. Lower and further left is better.",
             [Picture("rate-distortion", ablation.rate_distortion(cells), "R against KL.")],
         ),
         _heat_section(cells),
         *_gap_sections(result.gaps),
         Section(
             "Samples",
-            "Decoded points of N(0, I) of one seed: the same points everywhere, of which a smaller "
-            f"latent size sees the first components. {columns}",
+            "Decoded points of N(0, I) of one seed: the same points in every cell, of which a "
+            f"smaller latent size has the first components. {columns}",
             [Picture("samples", _sheet(result.samples), "KL weight to the right, Z downwards.")],
         ),
         Section(
             "Reconstructions",
-            f"The same test images everywhere, from the means of their posteriors. {columns}",
+            f"The same test images in every cell, from the means of their posteriors. {columns}",
             [
                 Picture(
                     "reconstructions",
@@ -523,7 +518,7 @@ def _range_text(told: Any) -> str:
 
 
 def _best_sentence(cells: Sequence[Cell]) -> str:
-    choice = ablation.choose(cells, "sliced_wasserstein")
+    choice = choose(cells, "sliced_wasserstein")
     if choice is None:
         return ""
     best = choice.best
@@ -535,7 +530,7 @@ def _best_sentence(cells: Sequence[Cell]) -> str:
 
 
 def gap_sentence(gaps: Sequence[Gap]) -> str:
-    """Returns how far the plane is from members that were trained alone, in a sentence."""
+    """Returns a sentence on how far the plane is from members that were trained alone."""
     inside = [gap for gap in gaps if gap.inside]
     if not inside:
         return ""
@@ -556,12 +551,12 @@ def heat_map(
     """Draws a figure over the plane, its values written into the cells.
 
     Args:
-        cells: The plane.
-        values: By latent size and KL weight.
-        title: Of the chart.
-        form: How values are written.
-        best: The cell that gets a star.
-        centred: Colours of both signs around zero.
+        cells: Cells of the plane.
+        values: Values by latent size and KL weight.
+        title: Title of the chart.
+        form: Format of the values.
+        best: Latent size and KL weight of the cell that gets a star.
+        centred: Whether the colours show both signs around zero.
     """
     sizes = sorted({cell.z_dim for cell in cells})
     weights = sorted({cell.kl_weight for cell in cells})
@@ -593,7 +588,7 @@ def _heat_section(cells: Sequence[Cell]) -> Section:
         if not values:
             continue
         figure = FIGURES[name]
-        choice = ablation.choose(cells, name) if figure.better else None
+        choice = choose(cells, name) if figure.better else None
         best = None if choice is None else (choice.best.z_dim, choice.best.kl_weight)
         caption = f"{figure.title}."
         if best is not None:
@@ -614,17 +609,17 @@ def _gap_sections(gaps: Sequence[Gap]) -> list[Section]:
         where = f"Z = {gap.z_dim}, w = {gap.kl_weight:g}"
         if not gap.inside:
             where += f" (asked for {gap.asked:g})"
-        row = [where.replace(" ", ablation.NO_BREAK), *_compared_texts(gap.objective, 1)]
+        row = [where.replace(" ", NO_BREAK), *_compared_texts(gap.objective, 1)]
         row += [*_compared_texts(gap.recon, 1), *_compared_texts(gap.sliced_wasserstein, 4)]
         rows.append(row)
     header = ["", "R + beta K", "alone", "gap", "R at equal K", "alone", "gap",
               "sliced Wasserstein", "alone", "gap"]  # fmt: skip
     caption = (
         "The told model beside members that were trained for one cell alone: mean ± standard "
-        "deviation over their seeds, on test images, in nats per image where it is not a distance. "
-        "R at equal K: on the line of the told model at this latent size, where it has the "
+        "deviation over their seeds, on test images, in nats per image except for the distance. "
+        "R at equal K: R on the line of the told model at this latent size, where it has the "
         "members' K. Members whose KL weight lies outside of what the model was trained for are "
-        "set against the nearest one, and count in no summary."
+        "compared with the nearest one, and enter no summary."
     )
     inside = [gap for gap in gaps if gap.inside]
     pictures = []
@@ -632,7 +627,7 @@ def _gap_sections(gaps: Sequence[Gap]) -> list[Section]:
         shares = {(gap.z_dim, gap.kl_weight): 100 * gap.objective.share for gap in inside}
         cells = [Cell(gap.z_dim, gap.kl_weight, 0.0, ()) for gap in inside]
         chart = heat_map(cells, shares, "Gap in R + beta K [%]", "{:+.1f}", centred=True)
-        text = "Gap to the members in R + beta K: below zero, one model is better than its members."
+        text = "Gap to the members in R + beta K: below zero the told model is better."
         pictures.append(Picture("gap", chart, text))
     return [Section("Gap to a sweep", "", pictures, [Table(header, rows, caption)])]
 
@@ -643,11 +638,11 @@ def _compared_texts(compared: Compared | None, digits: int) -> list[str]:
     ours, alone = f"{compared.ours:,.{digits}f}", f"{compared.alone:,.{digits}f}"
     if compared.seeds > 1:
         alone += f" ± {compared.spread:,.{digits}f}"
-    return [ours, alone.replace(" ", ablation.NO_BREAK), f"{compared.share:+.1%}"]
+    return [ours, alone.replace(" ", NO_BREAK), f"{compared.share:+.1%}"]
 
 
 def _sheet(images: Mapping[Pair, np.ndarray], originals: np.ndarray | None = None) -> Image.Image:
-    """A block of images per pair: KL weight to the right, latent size downwards."""
+    """Returns a block of images per pair: KL weight to the right, latent size downwards."""
     rows: dict[str, list[np.ndarray]] = {}
     for pair, some in images.items():
         rows.setdefault(f"Z = {pair.z_dim}", []).append(_block(some))
@@ -659,7 +654,7 @@ def _sheet(images: Mapping[Pair, np.ndarray], originals: np.ndarray | None = Non
 
 
 def _block(images: np.ndarray) -> np.ndarray:
-    """`[N, H, W, C]` to one picture of the first four, small ones enlarged."""
+    """Returns one picture of the first four of `[N, H, W, C]` images, small ones enlarged."""
     enlarge = max(1, SHOWN_HEIGHT // images.shape[1])
     images = images.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     lines = [np.concatenate(list(images[i : i + BLOCK]), axis=1) for i in (0, BLOCK)]
@@ -672,7 +667,7 @@ def _number_section(cells: Sequence[Cell], measured: MeasuredSweep) -> Section:
     ) else "Of one seed."  # fmt: skip
     count = f"{measured.images['compared']:,} prior samples against as many test images."
     tables = [
-        figures_table(cells, ablation.OBJECTIVE, f"On all test images. {spread}"),
-        figures_table(cells, ablation.QUALITY, f"{count} {spread}"),
+        figures_table(cells, OBJECTIVE, f"On all test images. {spread}"),
+        figures_table(cells, QUALITY, f"{count} {spread}"),
     ]
     return Section("Numbers", tables=tables)

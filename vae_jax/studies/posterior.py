@@ -1,7 +1,7 @@
-"""The aggregate posterior of a trained model: its figures, its shape, and the plane of its images.
+"""The aggregate posterior of a trained model: its figures, its shape, and its principal plane.
 
-q(z), the mean over images of q(z|x), is where a decoder has been trained; N(0, I) is where samples
-are drawn. The page shows how far the two are apart, and in which directions.
+A decoder is trained on points of q(z), the mean over images of q(z|x), but samples are drawn from
+N(0, I). The page shows how far the two are apart, and in which directions.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from vae_jax.studies.paths import halves, label_table, separation
 from vae_jax.subject import decode_points, encode_subject, open_subject
 from vae_jax.types import ImageSet
 
-EXTENT = 2.5  # standard deviations that even steps of the manifold chart reach
-NEAR_BOUND = 0.1  # nats below which an estimate is said to sit at its bound
+EXTENT = 2.5  # standard deviations on either side in the plane of even steps
+NEAR_BOUND = 0.1  # nats; an estimate that is nearer to its bound is said to be at it
 BINS = 40
 BLUE, RED, GREEN = COLOURS[:3]
 GREY = "#bbbbbb"
@@ -36,13 +36,13 @@ GREY = "#bbbbbb"
 
 @dataclass(frozen=True)
 class Options:
-    """What is looked at.
+    """What is measured and shown.
 
     Attributes:
-        split: Images whose codes are taken: 'test' or 'train'.
-        count: How many, at most; 0 for all.
-        seed: Of draws and choices.
-        grid: Images per side of the manifold charts.
+        split: Images that are encoded: 'test' or 'train'.
+        count: Number of images, at most; 0 for all.
+        seed: Seed of draws and choices.
+        grid: Images along each side of the decoded plane.
     """
 
     split: str = "test"
@@ -59,14 +59,14 @@ class Result:
         facts: Checkpoint, split and seed.
         numbers: See `vae_jax.metrics.posterior.summary`.
         radii: `[N]`, |z| of draws of q(z).
-        radii_of_means: `[N]`.
+        radii_of_means: `[N]`, |z| of the posterior means.
         plane: `[N, 2]`, posterior means in the plane in which q(z) varies most, in deviations.
-        axes: Names of its axes.
-        groups: `[N]`, the group of each image, or None where there are no labels.
+        axes: Names of the axes of the plane.
+        groups: `[N]`, the group of each image; None without labels.
         group_names: Names of the groups.
         chosen_by: How the groups were chosen, for the caption.
-        even: Images at even steps of the plane, `[grid^2, H, W, C]` in [0, 1].
-        quantile: Images at normal quantiles of the plane.
+        even: Decoded points at even steps in the plane, `[grid^2, H, W, C]` in [0, 1].
+        quantile: Decoded points at normal quantiles in the plane.
     """
 
     facts: dict[str, str]
@@ -89,8 +89,8 @@ def measure(run: Run[VAE], options: Options) -> Result:
     """Encodes images, summarises their codes, and decodes the plane in which these vary most.
 
     Args:
-        run: That was trained.
-        options: What to look at.
+        run: A run opened by `open_run`.
+        options: What to measure and show.
 
     Raises:
         UserError: Fewer than two images, or codes that are not finite.
@@ -139,7 +139,7 @@ def principal_plane(
 
     Returns:
         Origin `[Z]`, two axes `[2, Z]` of one deviation each, and their names; for Z = 2 the latent
-        space itself, for Z = 1 its line and an axis that leads nowhere.
+        space itself, for Z = 1 its line and an axis of length 0.
     """
     z_dim = mean.shape[1]
     if z_dim <= 2:
@@ -151,7 +151,7 @@ def principal_plane(
 
 
 def square_grid(ticks: np.ndarray) -> np.ndarray:
-    """Returns `[n^2, 2]` points row by row, the largest second coordinate on top as in a plot."""
+    """Returns `[n^2, 2]` points row by row, the largest second coordinate first, as in a plot."""
     rows, columns = np.meshgrid(ticks[::-1], ticks, indexing="ij")
     return np.stack([columns.reshape(-1), rows.reshape(-1)], axis=1)
 
@@ -159,7 +159,7 @@ def square_grid(ticks: np.ndarray) -> np.ndarray:
 def _groups(
     split: ImageSet, plane: np.ndarray, seed: int
 ) -> tuple[np.ndarray | None, tuple[str, ...], str]:
-    """Classes, or the attribute that is told apart best by the plane, by images kept for that."""
+    """Returns the classes, or the attribute that the plane separates best on held-out images."""
     if split.labels is not None and split.labels.ndim == 1:
         return split.labels, split.label_names, "A colour per class."
     table, names = label_table(split.labels, split.label_names)
@@ -173,7 +173,7 @@ def _groups(
         table[:, clearest].astype(int),
         (f"not {name}", name),
         (
-            f"Of {len(names)} attributes {name} is told apart best in this plane: a line fitted to "
+            f"Of {len(names)} attributes {name} is separated best in this plane: a line fitted to "
             f"one half of the images has {found.shares[clearest]:.0%} of the other half on the "
             "right side (50 % is chance)."
         ),
@@ -190,9 +190,9 @@ def page(result: Result) -> Page:
     lead = (
         f"{numbers['images']:,} images of the {result.facts['split']} split were encoded. A code "
         f"carries {numbers['kl']:.1f} nats in {numbers['active_units']} of {numbers['z_dim']} "
-        f"latent dimensions. Draws of q(z) lie at radius {radius['mean']:.2f} ± "
-        f"{radius['std']:.2f}, points of the prior at {prior['mean']:.2f} ± {prior['std']:.2f}; "
-        f"the mean code lies {numbers['offset_norm']:.2f} from the origin."
+        f"latent dimensions. Draws of q(z) have the radius {radius['mean']:.2f} ± "
+        f"{radius['std']:.2f}, points of the prior {prior['mean']:.2f} ± {prior['std']:.2f}; "
+        f"the distance of the mean code from the origin is {numbers['offset_norm']:.2f}."
     )
     grid = round(len(result.even) ** 0.5)
     first, second = result.axes
@@ -217,14 +217,14 @@ def page(result: Result) -> Page:
                 Picture(
                     "manifold-even",
                     image_grid(result.even, grid),
-                    f"Even steps from -{EXTENT} to {EXTENT} deviations; {across}. Beyond the codes "
-                    "the decoder was never trained: where do images fall apart?",
+                    f"Even steps from -{EXTENT} to {EXTENT} deviations; {across}. The decoder was "
+                    "never trained outside the codes: where do images fall apart?",
                 ),
                 Picture(
                     "manifold-quantile",
                     image_grid(result.quantile, grid),
                     f"Steps of equal probability, normal quantiles of (i + 1/2) / {grid}; "
-                    f"{across}. Each image stands for as many codes as any other.",
+                    f"{across}. All images stand for equally many codes of a Gaussian.",
                 ),
             ],
         ),
@@ -238,9 +238,9 @@ def _bound_note(numbers: dict[str, Any]) -> str:
     if bound - found > NEAR_BOUND:
         return ""
     return (
-        f"The mutual information {found:.2f} sits at its bound, the logarithm of "
-        f"{numbers['images']:,} images ({bound:.2f}): every image can be told from every other by "
-        "its code, and the estimate would rise with more images, at most to the KL of "
+        f"The mutual information {found:.2f} is at its bound, the logarithm of "
+        f"{numbers['images']:,} images ({bound:.2f}): the code of an image distinguishes it from "
+        "all others, and the estimate would rise with more images, at most to the KL of "
         f"{numbers['kl']:.2f}. The total correlation measures these separate codes, too."
     )
 
@@ -278,7 +278,7 @@ def _summary_table(numbers: dict[str, Any]) -> Table:
         ]
     caption = (
         "The last column is what codes that follow N(0, I) would give. ± is the standard error "
-        "over images unless something else is said."
+        "over images unless another meaning is stated."
     )
     return Table(("", "found", "under N(0, I)"), rows, caption)
 
@@ -345,7 +345,7 @@ def _shape_pictures(result: Result) -> list[Picture]:
         ("radius", radius, "Do draws of q(z) have the radii of the prior?"),
         ("spectrum", spectrum, "A flat line at 1 would be the prior: how round is q(z)?"),
         ("kl-by-dimension", kl, "How many dimensions carry the information, and how evenly?"),
-        ("marginals", marginals, "A point per dimension; far from the cross it is not Gaussian."),
+        ("marginals", marginals, "One point per dimension; far from the cross it is not Gaussian."),
         (
             "mahalanobis",
             quantiles,
@@ -354,7 +354,7 @@ def _shape_pictures(result: Result) -> list[Picture]:
         (
             "variance-by-dimension",
             variance,
-            "In a dimension that is used the means vary; in one that is not q(z|x) is the prior.",
+            "In a dimension that is in use the means vary; in another one q(z|x) is the prior.",
         ),
     ]
     pictures = []
@@ -367,7 +367,7 @@ def _shape_pictures(result: Result) -> list[Picture]:
 
 
 def _scatter(result: Result) -> Image.Image:
-    """Draws posterior means in two dimensions, a colour for each group."""
+    """Draws posterior means in the plane, one colour per group."""
     figure, axes = new_chart(6.5, 6)
     axis, points = axes[0, 0], result.plane
     if result.groups is None:

@@ -1,9 +1,9 @@
 """What a decoder makes of random latent points: the reference test and fairer ones.
 
 The reference draws components uniform in (0, b), which is one orthant at a radius of about
-`b sqrt(Z / 3)`; encoded images live elsewhere. The other rows ask the same of the whole cube, of
-the prior, of spheres, and of densities fitted to the aggregate posterior. Several runs can stand on
-one page, such as an autoencoder and a VAE.
+`b sqrt(Z / 3)`; encoded images lie elsewhere. Other rows draw points of the whole cube, of the
+prior, of spheres, and of densities fitted to the aggregate posterior. One page can show several
+runs, such as an autoencoder and a VAE.
 """
 
 from __future__ import annotations
@@ -39,10 +39,6 @@ CUBE = (0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0)
 SPHERE = (0.25, 0.5, 1.0, 1.5, 2.0, 4.0)  # radius in units of sqrt(Z)
 MIXTURES = (1, 2, 5, 10)
 FEWEST = 8  # points per row
-METRICS = (
-    "radius", "sliced_wasserstein", "sliced_wasserstein_contrast", "frechet_pixels", "re_encoded",
-    "re_encoded_relative",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,15 +46,16 @@ class Options:
     """What is decoded and compared.
 
     Attributes:
-        points: Per row, at most; at most half as many as there are real images. Covariances of
-            8 x 8 pixels are regular from about 200 points on, and well known from 1,000.
-        seeds: How many seeds points, real images and distances are drawn with.
-        seed: The first of them.
+        points: Points per row, at most; and at most half as many as there are real images.
+            Covariances of 8 x 8 pixels are regular from about 200 points on, and well known from
+            1,000 on.
+        seeds: Number of seeds that points, real images and distances are drawn with.
+        seed: First of the seeds.
         columns: Images of a row that are shown.
         split: Real images to compare with: 'test' or 'train'.
         fit_split: Images that densities are fitted to.
-        fit_count: How many of them, at most.
-        priors: Names of priors that the run keeps, each a row of its own.
+        fit_count: Number of these images, at most.
+        priors: Names of priors kept in the run folder; each gets a row.
     """
 
     points: int = 1000
@@ -75,7 +72,7 @@ class Row(NamedTuple):
     """Latent points of one kind.
 
     Attributes:
-        name: What they are.
+        name: Name of the row.
         kind: `codes`, `orthant`, `cube`, `normal`, `sphere` or `fitted`.
         z: `[N, Z]`.
     """
@@ -87,14 +84,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """What was found of one run.
+    """What was found in one run.
 
     Attributes:
         facts: Checkpoint, counts and seeds.
         numbers: `points` per row, `seeds`, `z_dim`, `kl_weight`; `rows`, each with `name`, `kind`
-            and the mean over seeds and `_std` of `METRICS`, see `measure_points`; `floor`, the
-            same distances of real images to real images; `held_out`, the log-likelihood in nats
-            per point of mixtures by number of components, and the number `chosen`, by seed.
+            and the figures of `measure_points`, means over seeds and `_std`; `floor`, the same
+            distances of real images to real images; `held_out`, by seed, the log-likelihood in
+            nats per point of mixtures by number of components, and the number `chosen`.
         shown: Name of each row and its first images `[N, H, W, C]` in [0, 1], of the first seed.
     """
 
@@ -110,7 +107,7 @@ def reference_rows(key: jax.Array, count: int, z_dim: int) -> list[Row]:
     """Draws points that do not depend on the model: orthant, cube, prior and spheres.
 
     Args:
-        key: Typed random key; a row's first points do not depend on `count`.
+        key: Typed random key; the first points of a row do not depend on `count`.
         count: Points per row.
         z_dim: Z.
     """
@@ -142,8 +139,7 @@ def fitted_rows(
         log_var: `[N, Z]` posterior log variances.
 
     Returns:
-        Points of a full-covariance Gaussian and of a Gaussian mixture, and how many components
-        that has.
+        Points of a full-covariance Gaussian and of a Gaussian mixture; the choice of the mixture.
     """
     draw_key, fit_key, gaussian_key, mixture_key = jax.random.split(key, 4)
     points = np.asarray(posterior.sample(jnp.asarray(mean), jnp.asarray(log_var), draw_key))
@@ -159,10 +155,10 @@ def fitted_rows(
 
 
 def measure(run: Run[VAE], options: Options) -> Result:
-    """Decodes all rows of points of a run with every seed, and judges the images.
+    """Decodes all rows of points with every seed, and judges the images.
 
     Args:
-        run: That was trained.
+        run: A run opened by `open_run`.
         options: What to decode.
 
     Raises:
@@ -238,7 +234,7 @@ def split_images(images: int, count: int, seed: int) -> tuple[np.ndarray, np.nda
 
 
 def distances(real: np.ndarray, images: np.ndarray, key: jax.Array) -> dict[str, float]:
-    """Returns how far two sets of images are apart, as far as no network has to judge.
+    """Returns distances of two sets of images that need no trained network.
 
     Args:
         real: `[N, H, W, C]` uint8.
@@ -246,10 +242,10 @@ def distances(real: np.ndarray, images: np.ndarray, key: jax.Array) -> dict[str,
         key: Typed random key of patches and directions.
 
     Returns:
-        `sliced_wasserstein`, mean over pyramid levels, which judges texture whatever the contrast,
-        `sliced_wasserstein_contrast`, which judges contrast too, and `frechet_pixels`, the squared
-        Frechet distance of images averaged to 8 x 8 pixels: colour, contrast and layout. All are
-        biased upwards for few images.
+        `sliced_wasserstein`, the mean over pyramid levels, which judges texture whatever the
+        contrast; `sliced_wasserstein_contrast`, which judges contrast too; `frechet_pixels`, the
+        squared Frechet distance of images averaged to 8 x 8 pixels: colour, contrast and layout.
+        All are biased upwards for few images.
     """
     found = sliced_wasserstein(real, images, key, **FEWER)
     return {
@@ -265,16 +261,16 @@ def measure_points(
     """Decodes points, judges the images, and encodes them again.
 
     Args:
-        subject: The model.
+        subject: The model and its images.
         z: `[N, Z]`.
         real: `[N, H, W, C]` uint8, real images to compare with.
-        own: `[N]`, positions of other real images, whose conditions are told to the model.
+        own: `[N]`, positions of other real images, whose labels a conditional model is told.
         key: Typed random key of distances, the same for all rows.
 
     Returns:
-        `radius`, mean of |z|; `distances`; `re_encoded`, root-mean-square distance of E(D(z)) from
-        z, and `re_encoded_relative`, in units of the points' own root-mean-square radius. And the
-        images.
+        `radius`, the mean of |z|; `distances`; `re_encoded`, the root-mean-square distance of
+        E(D(z)) from z; `re_encoded_relative`, the same in units of the root-mean-square |z|. Also
+        the images.
     """
     labels = None if subject.labels is None else subject.labels[own]
     images = decode(subject.model, subject.variables, z, labels)
@@ -327,8 +323,8 @@ PANELS = {
     ),
     "re_encoded_relative": (
         "|E(D(z)) - z| / |z|",
-        "Does the encoder find the point again that was decoded? 0 is the same point, 1 as far off "
-        "as the origin.",
+        "Does the encoder return to the point that was decoded? 0 is the same point, 1 is as far "
+        "off as the origin.",
     ),
 }
 COLUMNS = {
@@ -345,7 +341,7 @@ def page(results: Mapping[str, Result]) -> Page:
     """Returns the page of one or several runs: charts of all, then pictures and table of each.
 
     Args:
-        results: By name of the run.
+        results: Results by name of the run.
     """
     first = next(iter(results.values())).numbers
     lead = (
@@ -387,9 +383,9 @@ def _finding(name: str, numbers: Mapping[str, Any]) -> str:
     }
     return (
         f"In {name}, decoded points of N(0, I) lie {times['N(0, I)']} times as far from real "
-        "images as these from each other (sliced Wasserstein distance, contrast kept), points of a "
-        f"Gaussian fitted to its codes {times['fitted Gaussian']} times, reconstructions "
-        f"{times['encoded images']} times."
+        "images as real images from each other (sliced Wasserstein distance, contrast kept), "
+        f"points of a Gaussian fitted to its codes {times['fitted Gaussian']} times, "
+        f"reconstructions {times['encoded images']} times."
     )
 
 
@@ -424,7 +420,7 @@ def _run_section(name: str, result: Result) -> Section:
 
 
 def cell(row: Mapping[str, Any], key: str, form: str) -> str:
-    """Returns a figure of `over_seeds` as text, with its spread; empty where there is none."""
+    """Returns a figure of `over_seeds` and its spread as text; empty without the figure."""
     if key not in row:
         return ""
     spread = row[f"{key}_std"]
