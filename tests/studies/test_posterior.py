@@ -62,7 +62,7 @@ def result(information):
 
 def test_an_estimate_at_its_bound_is_said_to_be_there():
     at_bound = posterior.page(result(6.68)).sections[0]
-    assert "6.68 sits at its bound" in at_bound.text and "800 images (6.68)" in at_bound.text
+    assert "6.68 is at its bound" in at_bound.text and "800 images (6.68)" in at_bound.text
     assert posterior.page(result(3.0)).sections[0].text == ""
 
 

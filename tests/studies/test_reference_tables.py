@@ -39,4 +39,4 @@ def test_every_seed_stands_beside_its_median_range_and_the_published_row(tmp_pat
     kl = {line[0]: line for line in comparison_table(compared, "kl_weighted").rows}
     assert kl["2"][4] == "outside"
     write_study(tmp_path, page({"keras_example": compared}), compared)
-    assert "Seeds scatter" in (tmp_path / "index.html").read_text()
+    assert "Results depend on the seed" in (tmp_path / "index.html").read_text()

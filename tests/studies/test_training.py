@@ -89,7 +89,7 @@ def test_a_training_leaves_a_page_of_its_pictures(workdir):
     (workdir / "metrics.jsonl").unlink()  # as after a stop within the first epoch
     draw_run(workdir, "python -m <this>")
     html = (workdir / "index.html").read_text()
-    assert "within its first epoch" in html and "python -m &lt;this&gt;" in html
+    assert "in its first epoch" in html and "python -m &lt;this&gt;" in html
 
 
 def test_curves_show_every_split_and_leave_out_what_is_missing():

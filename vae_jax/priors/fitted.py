@@ -1,9 +1,9 @@
 """Densities fitted to the codes of a trained model, and points drawn from them.
 
-The aggregate posterior of a trained VAE is not N(0, I); points that follow it decode to better
-images, without touching the training (Dai & Wipf 2019; Ghosh et al., ICLR 2020; Chadebec &
-Allassonniere 2022). A density is fitted to draws of the posteriors of training images, not to
-their means, and chosen by validation images.
+The aggregate posterior of a trained VAE is not N(0, I); points drawn from it decode to better
+images than points of N(0, I), without further training of the VAE (Dai & Wipf 2019; Ghosh et al.,
+ICLR 2020; Chadebec & Allassonniere 2022). A density is fitted to draws of the posteriors of
+training images, not to their means, and chosen by validation images.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NORMAL = "normal"  # N(0, I), which every model was trained with
 TITLES = {"gaussian": "Gaussian", "mixture": "mixture", "two_stage": "second VAE", "flow": "flow"}
 MIXTURES = (1, 2, 5, 10)  # numbers of components to choose from
 CODES_PER_COMPONENT = 10  # at least
-HELD_OUT = 0.1  # of the training codes, where the data have no validation images
+HELD_OUT = 0.1  # share of the training codes that is held out if there are no validation images
 PIECE = 1024  # images encoded at a time; a multiple of the batch that encoding is compiled for
 
 
@@ -41,7 +41,7 @@ class Codes(NamedTuple):
 
     Attributes:
         z: `[N, Z]`, one draw of the posterior of each image.
-        labels: `[N, L]`, what the model was told about it, or None.
+        labels: `[N, L]`, what the model was told about the image, or None.
     """
 
     z: np.ndarray
@@ -52,14 +52,14 @@ class Codes(NamedTuple):
 class Prior:
     """A density of latent points: z = mean(label) + temperature r, where r follows `density`.
 
-    The mean depends on the label by least squares, what lies around it does not: for a class, its
-    own mean and a shape that all classes share.
+    The mean is a linear function of the label, the density around it is independent of the label:
+    every class has its own mean, and all classes share one shape.
 
     Attributes:
         kind: `NORMAL` or one of `KINDS`.
-        name: In the run folder.
+        name: Name in the run folder.
         location: `[1 + L, Z]`, the mean of all codes and what each entry of the label adds to it.
-        density: A tree of arrays, as `KINDS` makes it.
+        density: A tree of arrays, made by its kind.
         facts: How it was fitted and chosen, as plain data.
         temperature: Factor of the spread about the mean.
     """
@@ -78,7 +78,7 @@ class Prior:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Returns what a picture of its samples says of it."""
+        """Returns facts for the pictures of its samples."""
         kind = {} if self.kind == NORMAL else {"prior_kind": self.kind}
         return {"prior": self.name} | kind | {"temperature": f"{self.temperature:g}"}
 
@@ -88,12 +88,12 @@ class Prior:
 
 
 def normal_prior(z_dim: int, label_dim: int = 0) -> Prior:
-    """Returns N(0, I), whatever the label; point i is that of `run.prior_latents`."""
+    """Returns N(0, I) for every label; its points are those of `run.prior_latents`."""
     location = np.zeros((1 + label_dim, z_dim), np.float32)
     return Prior(NORMAL, NORMAL, location, _gaussian_of(z_dim, {}))
 
 
-# Fitting: (points around their means, others that judge, key) -> density and how it was chosen.
+# Fitting: (points about their means, held-out points, key) -> (density, how it was chosen).
 
 Fitted = tuple[Any, dict[str, Any]]
 
@@ -119,18 +119,16 @@ def _learned_of(start: Any, z_dim: int, facts: dict[str, Any]) -> learned.Learne
 
 
 class Kind(NamedTuple):
-    """What one kind of density can do.
+    """The functions of one kind of density.
 
     Attributes:
-        fit: Fits it and chooses by other points.
+        fit: Fits a density to points and chooses by held-out points.
         draw: Draws one point `[Z]` of a density with a key.
-        log_prob: Log density of points `[N, Z]` in nats, `[N]`; None where there is none.
-        empty: One of its densities, for Z and what `fit` said: structure and shapes.
+        empty: Makes a density of the structure and shapes that belong to Z and the facts of `fit`.
     """
 
     fit: Callable[[np.ndarray, np.ndarray, jax.Array], Fitted]
     draw: Callable[[Any, jax.Array], jax.Array]
-    log_prob: Callable[[Any, jax.Array], jax.Array] | None
     empty: Callable[[int, dict[str, Any]], Any]
 
 
@@ -145,35 +143,31 @@ def _mixture_of(z_dim: int, facts: dict[str, Any]) -> densities.Mixture:
 
 
 KINDS = {
-    "gaussian": Kind(
-        _fit_gaussian, densities.gaussian_draw, densities.gaussian_log_prob, _gaussian_of
-    ),
-    "mixture": Kind(_fit_mixture, densities.mixture_draw, densities.mixture_log_prob, _mixture_of),
+    "gaussian": Kind(_fit_gaussian, densities.gaussian_draw, _gaussian_of),
+    "mixture": Kind(_fit_mixture, densities.mixture_draw, _mixture_of),
     "two_stage": Kind(
         partial(learned.fit_learned, learned.start_second_vae, learned.elbo_loss, "Second VAE"),
         learned.second_vae_draw,
-        None,
         partial(_learned_of, learned.start_second_vae),
     ),
     "flow": Kind(
         partial(learned.fit_learned, learned.start_flow, learned.flow_loss, "Flow"),
         learned.flow_draw,
-        None,
         partial(_learned_of, learned.start_flow),
     ),
 }
 
 
 def fit_prior(kind: str, codes: Codes, judging: Codes | None, seed: int, name: str = "") -> Prior:
-    """Fits a density to codes and chooses by others.
+    """Fits a density to codes and chooses by held-out codes.
 
     Args:
         kind: One of `KINDS`.
-        codes: To fit to.
-        judging: Of other images, by which components or steps are chosen; None takes a tenth of
-            `codes` for that.
-        seed: Of everything that is drawn by chance; the same one gives the same prior.
-        name: Of the prior; its kind by default.
+        codes: Codes that the density is fitted to.
+        judging: Codes of other images, by which components or steps are chosen; None holds out a
+            tenth of `codes`.
+        seed: Seed of everything that is drawn by chance; the same seed gives the same prior.
+        name: Name of the prior; its kind by default.
 
     Raises:
         UserError: Too few codes, codes that are all equal, or NaN or infinite values.
@@ -207,24 +201,24 @@ def _design(labels: np.ndarray) -> np.ndarray:
 
 
 def mean_of(location: Any, labels: Any) -> Any:
-    """Returns the mean of the codes given labels `[N, L]`: `[N, Z]`; of all, `[1, Z]`, for None."""
+    """Returns the means `[N, Z]` of codes with labels `[N, L]`, or the mean `[1, Z]` of all."""
     return location[:1] if labels is None else location[:1] + labels @ location[1:]
 
 
 def codes_of(run: Run[VAE], split: ImageSet, seed: int) -> Codes:
-    """Encodes images and draws one point of each posterior; means, if the model draws none.
+    """Encodes images and draws one point of each posterior; an autoencoder gives the means.
 
     Args:
         run: The model.
         split: The images.
-        seed: Of the draws; that of image i depends on (seed, i) alone.
+        seed: Seed of the draws; the draw for image i depends on (seed, i) alone.
     """
     found = []
     for start in range(0, len(split), PIECE):
         seen = encode_subject(make_subject(run, piece_of(split, start, PIECE)), first=start)
         found.append((seen.mean, seen.log_var))
     mean, log_var = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    key = stream_key(make_key(seed), "latent")  # apart from that of points drawn with this seed
+    key = stream_key(make_key(seed), "latent")  # not the key of points drawn with this seed
     z = np.asarray(posterior.sample(mean, log_var, key)) if run.model.sample else mean
     return Codes(z, condition_labels(run.config.data, split))
 
@@ -233,14 +227,14 @@ def fit_to_run(run: Run[VAE], kind: str, seed: int = 0, count: int = 0, name: st
     """Fits a density to the training codes of a run and chooses by its validation images.
 
     Args:
-        run: That was trained; its test images are not looked at.
+        run: A run opened by `open_run`; its test images are not used.
         kind: One of `KINDS`.
-        seed: See `fit_prior`.
+        seed: Seed, see `fit_prior`.
         count: Training images, at most; 0 for all.
-        name: Of the prior; its kind by default.
+        name: Name of the prior; its kind by default.
 
     Raises:
-        UserError: Data that cannot be opened, or codes that carry no density.
+        UserError: Data that cannot be opened, or codes that no density fits.
     """
     splits = run_splits(run)
     train = first_images(splits.train, min(count, len(splits.train)), "--count")
@@ -265,7 +259,7 @@ def draw(prior: Prior, seed: int, count: int, labels: np.ndarray | None = None) 
         `[N, Z]` float32.
 
     Raises:
-        UserError: The machine cannot hold them.
+        UserError: The points do not fit into memory.
     """
     what = f"{count:,} latent points of {prior.z_dim} dimensions"
     require_memory(2 * 4 * count * prior.z_dim, what, "ask for fewer")
@@ -288,8 +282,8 @@ def draw_at(
     """Returns the points at `positions` `[B]` of a key: the pure function behind `draw`.
 
     Args:
-        kind: Of the prior.
-        arrays: Its density, location and temperature.
+        kind: Kind of the prior.
+        arrays: Density, location and temperature of the prior.
         key: Typed random key.
         positions: `[B]`, each at least 0.
         labels: `[B, L]`, or None.
@@ -302,24 +296,3 @@ def draw_at(
     # N(0, I) is a Gaussian.
     one = KINDS["gaussian" if kind == NORMAL else kind].draw
     return mean_of(location, labels) + temperature * jax.vmap(partial(one, density))(keys)
-
-
-def log_prob(prior: Prior, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Returns the log density of points at temperature 1.
-
-    Args:
-        prior: Normal, Gaussian or mixture.
-        z: `[N, Z]`.
-        labels: `[N, L]`, as for `draw`.
-
-    Returns:
-        `[N]` float64 in nats.
-
-    Raises:
-        UserError: This kind of prior has no density in closed form.
-    """
-    function = KINDS["gaussian" if prior.kind == NORMAL else prior.kind].log_prob
-    if function is None:
-        raise UserError(f"a prior of kind {prior.kind!r} has no density in closed form")
-    around = jnp.asarray(z - mean_of(prior.location, labels), jnp.float32)
-    return np.asarray(function(prior.density, around), np.float64)

@@ -1,7 +1,7 @@
-"""Priors as files of a run folder, WORKDIR/priors/NAME.npz: verified, whole or not at all.
+"""Priors as files of a run folder, WORKDIR/priors/NAME.npz, written all or nothing and verified.
 
-A file holds the arrays of the density and a sealed record: kind, checkpoint, and every array's
-SHA-256. A prior belongs to one checkpoint: the codes of another have another density.
+A file holds the arrays of the density and a sealed record: kind, checkpoint, and the SHA-256 of
+every array. A prior belongs to one checkpoint, since the codes of another have another density.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LARGEST_FILE = 2**30  # bytes; a mixture of ten in 1,000 dimensions takes 40 MB
 
 
 def check_name(name: str) -> None:
-    """Raises a UserError unless a prior can be kept under this name."""
+    """Raises a UserError unless this is a valid name of a prior in a run folder."""
     if not re.fullmatch(r"[\w+-][\w.+-]*", name) or name == NORMAL:
         raise UserError(
             f"--name is {name!r}, but the name of a prior has letters, digits, '_', '-', '+' and "
@@ -38,17 +38,17 @@ def check_name(name: str) -> None:
 
 
 def keep_prior(run: Run[VAE], prior: Prior) -> Path:
-    """Writes a prior into the run folder; one of the same name is replaced, others stay.
+    """Writes a prior into the run folder, synced to the disk; replaces one of the same name.
 
     Args:
-        run: Whose codes it was fitted to.
-        prior: See `fitted.fit_to_run`.
+        run: The run that the prior was fitted to.
+        prior: The prior, see `fitted.fit_to_run`.
 
     Returns:
-        The file, which is on the disk.
+        The path of the file.
 
     Raises:
-        UserError: It cannot be written, or the name is none.
+        UserError: The file cannot be written, or the name is not valid.
     """
     check_name(prior.name)
     arrays = digests.host_copies({"location": prior.location, "density": prior.density})
@@ -68,7 +68,7 @@ def keep_prior(run: Run[VAE], prior: Prior) -> Path:
 
 
 def _belongs(run: Run[VAE]) -> dict[str, Any]:
-    """What a prior is tied to: checkpoint, latent size, and the pair of a told model."""
+    """Returns what a prior belongs to: checkpoint, latent size, and the pair of a told model."""
     return {
         "z_dim": run.model.z_dim,
         "pair": None if run.pair is None else [float(value) for value in run.pair],
@@ -86,11 +86,11 @@ def open_prior(run: Run[VAE], name: str) -> Prior:
     """Reads a prior of a run and verifies it.
 
     Args:
-        run: Opened at the checkpoint that it was fitted to.
-        name: Of the prior; `normal` for N(0, I), which needs no file.
+        run: A run opened at the checkpoint that the prior was fitted to.
+        name: Name of the prior; `normal` for N(0, I), which needs no file.
 
     Raises:
-        UserError: There is none, it is damaged, or it belongs to another checkpoint.
+        UserError: There is no such prior, it is damaged, or it belongs to another checkpoint.
     """
     if name == NORMAL:
         return normal_prior(run.model.z_dim, len(run.label_names))
@@ -116,14 +116,14 @@ def open_prior(run: Run[VAE], name: str) -> Prior:
 
 
 def kept_or_fitted(run: Run[VAE], name: str) -> Prior:
-    """Returns a prior of the run; a kind of which it keeps none is fitted and kept first."""
+    """Returns a prior of the run; a kind that has no file yet is fitted and kept first."""
     if name in KINDS and not (run.workdir / FOLDER / f"{name}.npz").is_file():
         keep_prior(run, fit_to_run(run, name))
     return open_prior(run, name)
 
 
 def _read(path: Path, again: str) -> tuple[dict[str, Any], digests.Leaves]:
-    """The record and the arrays of a file, which fit together."""
+    """Returns the record and the arrays of a file, verified against each other."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it has more than {LARGEST_FILE:,} bytes")
@@ -141,7 +141,7 @@ def _read(path: Path, again: str) -> tuple[dict[str, Any], digests.Leaves]:
 def _built(
     path: Path, again: str, name: str, record: Any, arrays: digests.Leaves, label_dim: int
 ) -> Prior:
-    """A prior of arrays that fit its kind; a record that somebody sealed anew may lie."""
+    """Returns the prior if the arrays fit its kind, which a seal alone does not prove."""
     try:
         kind, z_dim, facts = record["kind"], record["z_dim"], record["facts"]
         location = np.zeros((1 + label_dim, z_dim), np.float32)

@@ -1,9 +1,9 @@
 """Small networks as densities of latent points: a second VAE, and a flow.
 
-Both see points whitened by the Gaussian that was fitted to them, so that one size and one learning
-rate serve every latent space. They are trained by the same step as the models
-(`train.step.make_update_step`), and the weights with the lowest loss on points that were held out
-are kept: that is early stopping.
+Both are trained on points whitened by the Gaussian that was fitted to them, so that one size and
+one learning rate suit every latent space. They are trained by the same step as the models
+(`train.step.make_update_step`) with early stopping: the weights with the lowest loss on held-out
+points are kept.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ from vae_jax.train.step import Examples, make_update_step
 from vae_jax.types import Batch, UserError
 
 WIDTH, BLOCKS = 256, 2  # of hidden layers
-BATCH, STEPS, EVERY = 256, 2000, 100  # points a step, steps, and steps between two looks
+BATCH, STEPS, EVERY = (
+    256,
+    2000,
+    100,
+)  # points per step, steps, steps per held-out loss
 LEARNING_RATE = 1e-3
 JUDGED = 4096  # held-out points, each with its own noise
-FREQUENCIES = 8  # of time
-ODE_STEPS = 16  # of Runge and Kutta's rule of fourth order
+FREQUENCIES = 8  # of the features of time
+ODE_STEPS = 16  # of the Runge-Kutta method of fourth order
 
 # (params, points [N, Z], key) -> loss of each point [N], in nats or squared units of whitened z.
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]
@@ -42,8 +46,8 @@ class Learned(NamedTuple):
     """A network that makes points, and the Gaussian that whitens them.
 
     Attributes:
-        white: z = mean + cholesky x, for whitened points x.
-        params: Of `SecondVAE` or `Velocity`.
+        white: The Gaussian: z = mean + cholesky x for whitened points x.
+        params: Parameters of `SecondVAE` or `Velocity`.
     """
 
     white: Gaussian
@@ -64,8 +68,8 @@ class Body(nn.Module):
 class SecondVAE(nn.Module):
     """A VAE of the codes of another VAE (Dai & Wipf, "Diagnosing and enhancing VAE models", 2019).
 
-    It has as many latent dimensions as its points; the decoder is Gaussian, with one variance that
-    is learned.
+    It has as many latent dimensions as its points have; its decoder is Gaussian, with one variance
+    that is learned.
     """
 
     z_dim: int
@@ -110,10 +114,10 @@ def second_vae_draw(density: Learned, key: jax.Array) -> jax.Array:
 
 
 class Velocity(nn.Module):
-    """Of a flow from N(0, I) at time 0 to whitened points at time 1.
+    """The velocity of a flow from N(0, I) at time 0 to whitened points at time 1.
 
-    What the flow of one Gaussian to itself has is added to what is learned, which is 0 at first: an
-    untrained flow is the fitted Gaussian.
+    It is the sum of a learned velocity, which is 0 at first, and the velocity that takes N(0, I) to
+    itself: an untrained flow therefore draws from the fitted Gaussian.
     """
 
     @nn.compact
@@ -131,7 +135,7 @@ def flow_loss(params: Any, x: jax.Array, key: jax.Array) -> jax.Array:
     """Returns the flow-matching loss of points `[N, Z]`: `[N]`, squared distances.
 
     Lipman et al., "Flow matching for generative modeling", ICLR 2023, with straight paths: the
-    velocity at (1 - t) x0 + t x is to be x - x0.
+    target of the velocity at (1 - t) x0 + t x is x - x0.
     """
     time_key, noise_key = jax.random.split(key)
     # Times of a batch are spread evenly, which takes most of the noise out of the loss.
@@ -144,7 +148,7 @@ def flow_loss(params: Any, x: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def flow_draw(density: Learned, key: jax.Array) -> jax.Array:
-    """Draws one point `[Z]`: follows the flow from a point of N(0, I) in `ODE_STEPS` steps."""
+    """Draws one point `[Z]` by following the flow from a point of N(0, I) in `ODE_STEPS` steps."""
     start = jax.random.normal(key, density.white.mean.shape, jnp.float32)
     velocity = partial(_applied, Velocity(), density.params)
     step = 1 / ODE_STEPS
@@ -186,15 +190,15 @@ def fit_learned(
     judging: np.ndarray,
     key: jax.Array,
 ) -> tuple[Learned, dict[str, Any]]:
-    """Trains a network on points, and keeps the weights that are best on others.
+    """Trains a network on points, and keeps the weights that are best on held-out points.
 
     Args:
-        start: `(z_dim, key) -> params`.
-        loss: Of the network.
-        label: What is trained, for the progress.
+        start: Function `(z_dim, key) -> params` that initialises the network.
+        loss: Loss of the network.
+        label: Label of the progress bar.
         points: `[N, Z]`.
-        judging: `[M, Z]` that were held out.
-        key: Of initialisation, batches and noise.
+        judging: `[M, Z]` held-out points.
+        key: Typed random key of initialisation, batches and noise.
 
     Returns:
         The density, and `steps`, `held_out_loss` and `held_out_loss_at_first`.
@@ -238,7 +242,7 @@ def _optimizer() -> Any:
 
 @lru_cache(maxsize=8)
 def _programs(loss: Loss) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The compiled training of `EVERY` steps, and the mean loss of points."""
+    """Returns the compiled functions that train for `EVERY` steps and compute the mean loss."""
 
     def loss_fn(params: Any, stats: Any, examples: Examples, key: jax.Array, *rest: Any):
         mean = weighted_mean(loss(params, examples.inputs, key), examples.weights)

@@ -1,4 +1,4 @@
-"""What every chart shares: one look, no display, PNG bytes out."""
+"""The style that all charts share, and charts as pictures, drawn without a display."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _PlainNumbers(LogFormatter):
     """Labels a logarithmic axis with 20 where Matplotlib writes 2 x 10^1."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        """Returns the label of a tick; empty where there is no room for one."""
+        """Returns the label of a tick; empty if there is no room for it."""
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 

@@ -1,4 +1,4 @@
-"""The one page that every study writes: index.html, the pictures beside it, and its numbers."""
+"""The page that every study writes: index.html, the pictures beside it, and its numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE, RESULTS = "index.html", "results.json"
 
 
 def templates(package: str) -> Environment:
-    """Returns the templates that lie in a package; all text is escaped, and none may be missing."""
+    """Returns the templates in a package; they escape all text, and refuse missing values."""
     return Environment(
         loader=PackageLoader(package, "."),
         autoescape=True,
@@ -31,11 +31,11 @@ def templates(package: str) -> Environment:
 
 _TEMPLATES = templates("vae_jax.report")
 RUN_PICTURES = {
-    "curves": "The loss and its parts R and K after each epoch. Where the loss of images that were "
-    "never trained on rises, while that of training falls, the model learns by heart.",
-    "samples": "Decoded points of N(0, I): are they images of the data, sharp and various?",
-    "reconstructions": "Test images, each above what comes back of its posterior mean (and of the "
-    "corrupted input between them, where there is one). Fine texture is lost first.",
+    "curves": "The loss and its parts R and K after each epoch. Where the loss on held-out images "
+    "rises while that on training images falls, the model overfits.",
+    "samples": "Decoded points of N(0, I): are they sharp, varied, and images of the data?",
+    "reconstructions": "Test images, each above the decoded mean of its posterior; a corrupted "
+    "input is shown between them. Fine texture is lost first.",
 }
 
 
@@ -45,9 +45,9 @@ class Picture:
 
     Attributes:
         name: File name beside the page, without its suffix.
-        image: What to show; None where the PNG lies beside the page already.
+        image: The picture; None if the PNG is beside the page already.
         caption: What to look at.
-        alt: What a reader who sees no pictures should know; the caption by default.
+        alt: Text for readers who cannot see the picture; the caption by default.
     """
 
     name: str
@@ -65,8 +65,8 @@ class Table:
     """A table of a page.
 
     Attributes:
-        header: Names of the columns; the first column names its row.
-        rows: Cells, as text.
+        header: Names of the columns; the cells of the first column name the rows.
+        rows: Cells as text.
         caption: Units and uncertainty of the numbers.
     """
 
@@ -87,14 +87,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What a study shows.
+    """The page of a study.
 
     Attributes:
-        title: What was looked at.
-        lead: One paragraph: what was done, and what it shows.
-        sections: In order.
+        title: The subject of the study.
+        lead: One paragraph: what was done, and what was found.
+        sections: The sections, in order.
         facts: Where the numbers come from, such as checkpoint step and seed.
-        command: That makes this page again.
+        command: The command that makes this page again.
     """
 
     title: str
@@ -107,7 +107,8 @@ class Page:
 def write_study(folder: str | Path, page: Page, numbers: Mapping[str, Any]) -> list[Path]:
     """Writes index.html, the PNGs beside it and results.json, all or nothing.
 
-    A run folder whose child `folder` is gets its own index.html made anew, see `write_run_index`.
+    If the parent of `folder` is a run folder, its index.html is written anew, see
+    `write_run_index`.
 
     Args:
         folder: Where to write.
@@ -135,7 +136,7 @@ def write_study(folder: str | Path, page: Page, numbers: Mapping[str, Any]) -> l
 
 
 def results_bytes(page: Page, numbers: Mapping[str, Any]) -> bytes:
-    """Returns the contents of results.json: what a page says of itself, and its numbers."""
+    """Returns the contents of results.json: what its page says about itself, and the numbers."""
     about = {"title": page.title, "lead": page.lead, "command": page.command}
     return json_bytes(about | {"facts": dict(page.facts), "results": dict(numbers)})
 
@@ -154,8 +155,8 @@ def write_run_index(workdir: str | Path) -> Path:
     """Writes WORKDIR/index.html, which shows a run's pictures and links every page made for it.
 
     Args:
-        workdir: A run folder; its own results.json, if it has one, says what the page tells first
-            and where it comes from.
+        workdir: A run folder; lead, facts and command of the page are those of its own
+            results.json, if it has one.
 
     Returns:
         The page.
@@ -171,7 +172,7 @@ def write_run_index(workdir: str | Path) -> Path:
         if (results.parent / PAGE).is_file():
             about = json.loads(results.read_text(encoding="utf-8"))
             links.append((f"{results.parent.name}/{PAGE}", about["title"], about["lead"]))
-    about: dict[str, Any] = {"lead": "What was made of this run.", "facts": {}, "command": ""}
+    about: dict[str, Any] = {"lead": "All pages about this run.", "facts": {}, "command": ""}
     if (workdir / RESULTS).is_file():
         about |= json.loads((workdir / RESULTS).read_text(encoding="utf-8"))
     title = f"Run {workdir.resolve().name}"

@@ -126,7 +126,7 @@ def labelled_sheet(rows: Sequence[tuple[str, np.ndarray]], columns: int) -> Imag
 
 
 def sharpened(picture: Image.Image) -> Image.Image:
-    """Returns the picture after an unsharp mask: for the eye only, never for a measurement."""
+    """Returns the picture after an unsharp mask, which is for viewing, not for measuring."""
     return picture.filter(ImageFilter.UnsharpMask(radius=2, percent=120, threshold=0))
 
 

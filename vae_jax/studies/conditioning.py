@@ -1,8 +1,9 @@
-"""What a conditional model makes of a condition: pictures, and asked against recognised.
+"""What a conditional model makes of a condition: pictures, and what a classifier recognises.
 
-A row for each class, the same z in every column; or, for attributes, a row as told and then for
-each attribute a row without and one with it, once from N(0, I) and once from encoded test images.
-A classifier says how often a decoded image shows what was asked for.
+For classes, the picture has one row per class and the same z in every column. For attributes, the
+first row has the attributes of test images, and each attribute then has a row without and a row
+with it; one picture decodes points of N(0, I), another encoded test images. A classifier counts how
+often a decoded image shows the condition.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from vae_jax.types import ImageSet, UserError
 
 @dataclass(frozen=True)
 class Options:
-    """How to look.
+    """What is shown and judged.
 
     Attributes:
-        seed: Of the latent points.
+        seed: Seed of the latent points.
         columns: Points in the pictures.
-        count: Points judged for each class, or test images whose other attributes are taken.
-        classifier: Run folder of the judge; None for pictures alone.
+        count: Points that are judged for each class; or test images whose other attributes are
+            used.
+        classifier: Run folder of the classifier that judges; None for pictures alone.
     """
 
     seed: int = 0
@@ -47,11 +49,11 @@ class AttributeRates:
     """Shares of images in which a classifier sees an attribute.
 
     Attributes:
-        asked: Of decoded images, the attribute asked for.
-        refused: Of the same z and other attributes, this one not asked for.
-        real_with: Of test images that have it: what the classifier finds at best; NaN for none.
-        real_without: Of test images that do not; NaN for none.
-        counts: How many images each share is of.
+        asked: Share of images decoded with the attribute.
+        refused: Share of images decoded without it, from the same z and other attributes.
+        real_with: Share of test images that have it, the best to be expected; NaN without any.
+        real_without: Share of test images that do not have it; NaN without any.
+        counts: Number of images of each share.
     """
 
     asked: float
@@ -67,13 +69,13 @@ class Result:
 
     Attributes:
         facts: Checkpoint and seed.
-        options: As asked.
-        names: Of the classes or attributes.
-        images: By name of the picture `[R K, H, W, C]`, row by row.
-        rows: By name of the picture what each of its rows is.
-        confusion: `[L, L]` counts, asked by recognised; None unless classes were judged.
-        rates: By attribute; empty unless attributes were judged.
-        accuracy: Of the classifier on its own test images; None without one.
+        options: The options.
+        names: Names of the classes or attributes.
+        images: By name of the picture, its images `[R K, H, W, C]`, row by row.
+        rows: By name of the picture, the names of its rows.
+        confusion: `[L, L]` counts, condition by recognised class; None unless classes were judged.
+        rates: Rates by attribute; None unless attributes were judged.
+        accuracy: Accuracy of the classifier on its own test images; None without a classifier.
     """
 
     facts: dict[str, str]
@@ -87,7 +89,7 @@ class Result:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """What results.json holds."""
+        """The numbers of results.json."""
         numbers: dict[str, Any] = {"options": asdict(self.options), "names": self.names}
         if self.confusion is not None:
             low, high = share_interval(int(np.trace(self.confusion)), int(self.confusion.sum()))
@@ -99,14 +101,14 @@ class Result:
 
 
 def measure(run: Run[VAE], options: Options) -> Result:
-    """Draws what the condition does, and judges it where there is a classifier.
+    """Decodes points with various conditions, and judges the images if there is a classifier.
 
     Args:
-        run: A conditional model.
-        options: How to look.
+        run: A run of a conditional model.
+        options: What to show and judge.
 
     Raises:
-        UserError: A model without condition, or a judge that knows none of what it was told.
+        UserError: A model without condition, or a classifier of other classes or attributes.
     """
     if not run.label_names:
         raise UserError(f"{str(run.workdir)!r} was trained without condition")
@@ -134,10 +136,10 @@ def measure(run: Run[VAE], options: Options) -> Result:
 def condition_images(
     run: Run[VAE], test: ImageSet, options: Options
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
-    """Returns the images of every picture `[R K, H, W, C]`, and what each of its rows is.
+    """Returns the images of every picture `[R K, H, W, C]`, and the names of its rows.
 
     Args:
-        run: A conditional model.
+        run: A run of a conditional model.
         test: Its test split.
         options: Seed and columns.
     """
@@ -161,7 +163,7 @@ def condition_images(
 
 
 def class_grid(z: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one row for each class, the same z in every column.
+    """Returns points and labels of a grid with one row per class, the same z in every column.
 
     Args:
         z: `[K, Z]`.
@@ -175,11 +177,13 @@ def class_grid(z: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def attribute_grid(z: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a row as it is, then for each attribute a row without and one with it.
+    """Returns points and labels of a grid whose rows change one attribute at a time.
+
+    The first row has the labels `base`; each attribute then has a row without and a row with it.
 
     Args:
         z: `[K, Z]`.
-        base: `[K, A]` conditions of the columns.
+        base: `[K, A]` labels of the columns.
 
     Returns:
         z `[(1 + 2 A) K, Z]` and labels `[(1 + 2 A) K, A]`, row by row.
@@ -191,22 +195,23 @@ def attribute_grid(z: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def with_attribute(labels: np.ndarray, attribute: int, value: float) -> np.ndarray:
-    """Returns conditions `[N, A]` with one attribute set to `value`."""
+    """Returns labels `[N, A]` with one attribute set to `value`."""
     changed = labels.copy()
     changed[:, attribute] = value
     return changed
 
 
 def class_confusion(run: Run[VAE], judge: Run[Classifier], z: np.ndarray) -> np.ndarray:
-    """Decodes every point as every class and counts what is recognised.
+    """Decodes every point as every class and counts the recognised classes.
 
     Args:
-        run: A model of classes.
+        run: A run of a model that is told the class.
         judge: A classifier of the same classes.
         z: `[K, Z]`.
 
     Returns:
-        `[L, L]` int64; row: asked, column: recognised; rows sum to K.
+        `[L, L]` int64, one row per class that was asked for and one column per recognised class;
+        rows sum to K.
 
     Raises:
         UserError: The classifier was trained on other classes.
@@ -231,20 +236,20 @@ def attribute_rates(
     base: np.ndarray,
     real: tuple[np.ndarray, np.ndarray],
 ) -> dict[str, AttributeRates]:
-    """Decodes points with each attribute set and unset, all other attributes as in `base`.
+    """Decodes points with and without each attribute, all other attributes as in `base`.
 
     Args:
-        run: A model of attributes.
+        run: A run of a model that is told attributes.
         judge: A classifier of attributes.
         z: `[N, Z]`.
-        base: `[N, A]` conditions.
-        real: Test images `[M, H, W, C]` and their conditions `[M, A]`.
+        base: `[N, A]` labels.
+        real: Test images `[M, H, W, C]` and their labels `[M, A]`.
 
     Returns:
-        By attribute that both know.
+        Rates by attribute that both the model and the classifier know.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such attribute.
     """
     common = [name for name in run.label_names if name in judge.label_names]
     if not common:
@@ -280,11 +285,11 @@ def share_interval(hits: int, count: int) -> tuple[float, float]:
 
 
 def page(result: Result) -> Page:
-    """Returns the pictures, and the table of what was recognised."""
+    """Returns the page: pictures, and the table of what was recognised."""
     options, sections = result.options, []
     what = {
-        "classes": "The same z in every column, decoded as every class: style should stay, and "
-        "the class change from row to row.",
+        "classes": "The same z in every column, decoded as every class: the class should change "
+        "from row to row, and the style should stay.",
         "attributes": "Points of N(0, I), one attribute changed at a time: all else should stay.",
         "edited": "Encoded test images with one attribute changed at a time.",
     }
@@ -293,7 +298,7 @@ def page(result: Result) -> Page:
         caption = f"{what[name]} Rows: {', '.join(rows)}."
         picture = Picture(name, image_grid(images, len(images) // len(rows)), caption)
         sections.append(Section(name.capitalize(), pictures=[picture]))
-    lead = f"The model was told {', '.join(result.names)}, and is asked for them here."
+    lead = f"The model was trained with the labels {', '.join(result.names)}; here it decodes them."
     own = ""
     if result.accuracy is not None:
         own = f" The classifier itself is right on {result.accuracy:.2%} of its test images."
@@ -302,7 +307,7 @@ def page(result: Result) -> Page:
         low, high = share_interval(hits, total)
         told = (
             f" {hits / total:.2%} [{low:.2%}, {high:.2%}] of {total:,} decoded points of N(0, I), "
-            f"{options.count:,} for each of {len(result.names)} classes, show the asked class."
+            f"{options.count:,} for each of {len(result.names)} classes, show the class asked for."
         )
         lead += told + own
         sections.append(Section("Asked against recognised", tables=[confusion_table(result)]))
@@ -313,7 +318,7 @@ def page(result: Result) -> Page:
 
 
 def confusion_table(result: Result) -> Table:
-    """Returns the confusion in percent of what was asked, and the share of hits."""
+    """Returns the confusion in percent of the points of each class, with intervals."""
     assert result.confusion is not None
     rows = []
     for i, (name, row) in enumerate(zip(result.names, result.confusion, strict=True)):
@@ -321,8 +326,9 @@ def confusion_table(result: Result) -> Table:
         cells = [f"{share:.1%}" if share else "" for share in row / count]
         rows.append([name, *cells, _share(int(row[i]), count)])
     caption = (
-        f"Row: asked, {result.options.count:,} points each; column: recognised. Right: share of "
-        "the row with its 95 % interval (Wilson), for this model and the draw of points."
+        f"Row: the class asked for, {result.options.count:,} points each; column: the class "
+        "recognised. Right: the share of the row with its 95 % interval (Wilson), for this model "
+        "and the draw of points."
     )
     return Table(["asked \\ recognised", *result.names, "right"], rows, caption)
 

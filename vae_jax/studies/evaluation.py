@@ -1,6 +1,6 @@
 """How good a trained model is: likelihood, reconstructions, and prior samples against real images.
 
-`measure` gives every figure, `page` shows them. All follows from (checkpoint, seed, counts).
+Every figure follows from (checkpoint, seed, counts).
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ class Options:
     """What is measured and shown.
 
     Attributes:
-        split: Images to judge by: 'test', 'train' or 'validation'.
-        count: How many of them, at most; 0 for all.
-        seed: Of samples and choices.
+        split: Images that the model is judged by: 'test', 'train' or 'validation'.
+        count: Number of images, at most; 0 for all.
+        seed: Seed of samples and choices.
         importance_samples: k of the importance-weighted bound.
-        generated: Prior samples, at most; at most half as many as there are images.
-        features: Spaces in which samples are compared with images, of `SPACES`.
-        classifier: Run folder of the classifier for the space of that name.
+        generated: Prior samples, at most; and at most half as many as there are images.
+        features: Names of `SPACES` in which samples are compared with images.
+        classifier: Run folder of the classifier of the space 'classifier'; empty for none.
         inception: File with Inception activations; empty for none.
         decoded: What reconstructions decode, 'mean' or 'sample'.
         shown: Images in each picture.
-        reference_choice: Choose them as the reference code does.
+        reference_choice: Whether to choose them as the reference code does.
     """
 
     split: str = "test"
@@ -89,8 +89,8 @@ class Result:
         facts: Checkpoint, split and seed.
         numbers: Figures by name, see `likelihood`, `reconstruction_quality` and `sample_quality`;
             `spaces` has a dictionary for each feature space, `published_nll` bounds of others.
-        chosen: `[S]`, positions of the images shown.
-        pairs: Original and reconstruction of each, `[S, H, W, C]` in [0, 1].
+        chosen: `[S]`, positions of the images that are shown.
+        pairs: Their originals and reconstructions, `[S, H, W, C]` in [0, 1] each.
         samples: `[M, H, W, C]` in [0, 1], decoded points of the prior.
     """
 
@@ -108,9 +108,9 @@ def measure(run: Run[VAE], options: Options, prior: Prior) -> Result:
     """Measures likelihood, reconstructions and samples of a model.
 
     Args:
-        run: That was trained.
+        run: A run opened by `open_run`.
         options: What to measure.
-        prior: That samples are drawn from.
+        prior: The prior that samples are drawn from.
 
     Raises:
         UserError: Too few images, an unknown space, or a file or classifier that does not fit.
@@ -145,18 +145,19 @@ def measure(run: Run[VAE], options: Options, prior: Prior) -> Result:
 
 
 def likelihood(subject: Subject, seen: Seen, samples: int, seed: int) -> dict[str, Any]:
-    """Returns ELBO and importance-weighted bound, where the objective defines a likelihood.
+    """Returns ELBO and importance-weighted bound, if the objective defines a likelihood.
+
+    A decoder with optimal sigma gets the sigma of its mean error on these images.
 
     Args:
         subject: Model and images.
-        seen: Of `encode_subject`; a decoder with optimal sigma gets that of its mean error here.
+        seen: The encoded images, see `encode_subject`.
         samples: k.
-        seed: Of the samples.
+        seed: Seed of the samples.
 
     Returns:
-        See `bounds.summary`; also `kl`, `active_units`, and the data's own `entropy_floor` for
-        Bernoulli. Without a likelihood, or trained without sampling, only what concerns the
-        posterior.
+        `kl`, `active_units`, `z_dim`; for a model with a likelihood that was trained by sampling,
+        also the figures of `bounds.summary`, and for Bernoulli the `entropy_floor` of the data.
     """
     result: dict[str, Any] = {
         "kl": float(kl_per_dimension(seen.mean, seen.log_var).sum()),
@@ -184,12 +185,13 @@ def likelihood(subject: Subject, seen: Seen, samples: int, seed: int) -> dict[st
 def image_bounds(subject: Subject, samples: int, seed: int = 0) -> bounds.ImageBounds:
     """Returns ELBO terms and importance-weighted bound of every image.
 
-    Sample j of image i depends on (seed, i, j) alone. Memory does not grow with the images.
+    Sample j of image i depends on (seed, i, j) alone. Memory does not grow with the number of
+    images.
 
     Args:
-        subject: Model and images; its objective must define a likelihood.
+        subject: Model and images; the objective must define a likelihood.
         samples: k, posterior samples per image.
-        seed: Of the samples.
+        seed: Seed of the samples.
 
     Raises:
         UserError: No samples, or an objective without likelihood.
@@ -238,7 +240,7 @@ def reconstruction_quality(targets: np.ndarray, images: np.ndarray) -> dict[str,
         images: `[N, H, W, C]` float in [0, 1].
 
     Returns:
-        `mse`, `psnr`, and `ssim` for images that its window fits into.
+        `mse`, `psnr`, and `ssim` for images at least as large as its window.
     """
     functions = {"mse": mse, "psnr": psnr}
     if min(targets.shape[1:3]) >= WINDOW:
@@ -256,13 +258,14 @@ Space = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
 def feature_spaces(run: Run[VAE], options: Options) -> dict[str, Space]:
-    """Returns the spaces asked for: functions of images `[N, H, W, C]` and labels.
+    """Returns feature spaces by name: functions of images `[N, H, W, C]` and labels.
 
-    `encoder_mean` is the judged model's own: directions that its encoder ignores do not count, so
-    models cannot be ranked by it. The others are the same for every model of the same data.
+    `encoder_mean` belongs to the model that is judged: directions that its encoder ignores do not
+    count, so that models cannot be ranked by it. The others are the same for every model of the
+    same data.
 
     Raises:
-        UserError: An unknown space, or 'classifier' without the run folder of one.
+        UserError: An unknown space, or 'classifier' without the run folder of a classifier.
     """
     names = options.features + (("classifier",) if options.classifier else ())
     unknown = [name for name in names if name not in SPACES]
@@ -291,14 +294,14 @@ def sample_quality(
     Args:
         subject: Model and real images; M is at most half of them, because floors compare one half
             of the real images with the other.
-        prior: That samples are drawn from.
-        seed: Of samples, subsets and directions.
+        prior: The prior that samples are drawn from.
+        seed: Seed of samples, subsets and directions.
         count: M.
-        spaces: Where precision, recall, density, coverage and Frechet distance are taken.
+        spaces: Feature spaces for precision, recall, density, coverage and Frechet distance.
 
     Returns:
         `sliced_wasserstein`, its `_floor` and `_levels`, the same with `_contrast`, and for each of
-        `spaces` the figures of `compare_features` and their `floor`; and the samples
+        `spaces` the figures of `compare_features` and their `floor`. Also the samples
         `[M, H, W, C]`.
 
     Raises:
@@ -340,19 +343,19 @@ def sample_quality(
 
 
 def fid_of_file(path: str | Path) -> dict[str, Any]:
-    """Returns the FID of Inception activations that a user computed.
+    """Returns the FID of Inception activations that were computed elsewhere.
 
     Args:
-        path: .npz with `real` `[N, 2048]` and `fake` `[M, 2048]`, the pool3 features of the
+        path: A .npz file with `real` `[N, 2048]` and `fake` `[M, 2048]`, the pool3 features of the
             network that FID is defined by (Heusel et al. 2017).
 
     Returns:
         `fid` and `fid_images`.
 
     Raises:
-        UserError: It is no such file.
+        UserError: The file is missing, broken or of other arrays.
     """
-    if not Path(path).is_file():  # A pipe would be waited for.
+    if not Path(path).is_file():  # Reading a pipe would wait.
         raise UserError(f"--inception={path} must be a .npz with the arrays real and fake")
     try:
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
@@ -373,7 +376,7 @@ def fid_of_file(path: str | Path) -> dict[str, Any]:
 
 # Showing.
 
-# Key of the numbers, what it is, and its format; shown where the numbers have it.
+# Names of numbers, what they mean, and their formats.
 LIKELIHOOD = (
     ("elbo", "ELBO, nats per image", "{:.2f}"),
     ("iw_bound", "importance-weighted bound, nats per image", "{:.2f}"),
@@ -381,8 +384,8 @@ LIKELIHOOD = (
     ("log_density_bound_bits_per_dim", "the same in bits per pixel and channel", "{:.4f}"),
     ("iw_log_density_bound", "importance-weighted bound on it, nats per image", "{:.2f}"),
     ("iw_samples", "importance samples per image", "{:,}"),
-    ("iw_effective_samples", "of which carry the weight, on average", "{:.1f}"),
-    ("iw_sampling_error", "error that more of them would remove, nats", "{:.3f}"),
+    ("iw_effective_samples", "effective importance samples, mean over images", "{:.1f}"),
+    ("iw_sampling_error", "error that more samples would remove, nats", "{:.3f}"),
     ("recon_nats", "reconstruction term R, nats per image", "{:.2f}"),
     ("entropy_floor", "R of a perfect grey-level reconstruction", "{:.2f}"),
     ("kl", "KL term K, nats per image", "{:.2f}"),
@@ -456,7 +459,7 @@ def _lead(numbers: dict[str, Any], facts: dict[str, str]) -> str:
 
 
 def _rows(numbers: dict[str, Any], table: Sequence[tuple[str, str, str]]) -> list[list[str]]:
-    """Returns rows `[meaning, value]` of the numbers that are there, with their standard error."""
+    """Returns rows `[meaning, value ± standard error]` of the numbers that were measured."""
     rows = []
     for key, meaning, form in table:
         if numbers.get(key) is not None:
@@ -475,8 +478,8 @@ def _likelihood_section(numbers: dict[str, Any]) -> Section:
     effective = numbers.get("iw_effective_samples")
     if effective is not None and numbers["iw_samples"] > 1 and effective < 2:
         notes.append(
-            f"The importance-weighted bound sits at its limit: of {numbers['iw_samples']:,} "
-            f"samples {effective:.1f} carry the weight, so that it still rises with more samples."
+            f"The importance-weighted bound is not exhausted: of {numbers['iw_samples']:,} samples "
+            f"{effective:.1f} carry the weight, so that more samples would still raise it."
         )
     caption = "± is the standard error over images, which includes that of sampling."
     table = Table(("", "value"), _rows(numbers, LIKELIHOOD), caption)
@@ -488,8 +491,7 @@ def _sample_sections(result: Result) -> list[Section]:
     last = len(result.samples) - 1
     caption = (
         f"Points 0 to {last} of seed {result.facts['seed']} and prior {result.facts['prior']}, as "
-        "experiments.sample draws them: "
-        "are they images of the data, sharp and various?"
+        "experiments.sample draws them: are they sharp, varied, and images of the data?"
     )
     sections = [
         Section(
@@ -510,8 +512,8 @@ def _sample_sections(result: Result) -> list[Section]:
                 for level, value in found.items()
             ]
     text = (
-        f"{count} prior samples against as many images. The floor is the distance of real images "
-        "to other real images at the same count: what a perfect model would reach."
+        f"{count} prior samples against as many images. The floor is the distance between as many "
+        "real images and other real images: what a perfect model would reach."
     )
     table = Table(("sliced Wasserstein distance", "samples", "floor"), rows)
     sections.append(Section("Distance of samples and images", text, tables=[table]))
@@ -523,8 +525,9 @@ def _sample_sections(result: Result) -> list[Section]:
         for key, meaning, form in SHARES
     ]
     note = (
-        "Values of different spaces cannot be compared. Models can be compared in the same space "
-        "alone, which this model's own encoder is not; the floor is real images against others."
+        "Values of different spaces cannot be compared, and models can be compared only in a space "
+        "that is the same for both, unlike that of this model's own encoder. The floor is real "
+        "images against others."
     )
     if "fid" in numbers:
         note += f" FID of the Inception activations given: {numbers['fid']:.2f}."

@@ -1,8 +1,7 @@
 """Priors of one model, side by side: N(0, I) and densities that were fitted to its codes.
 
-Every prior draws with the same seeds and is judged by the same images. Two rows say how far a prior
-can come: decoded codes of training images, which only their own posteriors could beat, and real
-images against real ones.
+All priors are drawn from with the same seeds and judged by the same images. Two more rows show what
+a prior can reach: decoded codes of training images, and real images against other real images.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ class Options:
     """What is compared.
 
     Attributes:
-        points: Images per row, at most; at most half as many as there are test images.
-        seeds: How many seeds points, real images and directions are drawn with.
-        seed: The first of them.
+        points: Images per row, at most; and at most half as many as there are test images.
+        seeds: Number of seeds that points, real images and directions are drawn with.
+        seed: First of the seeds.
         columns: Images of a row that are shown.
         classifier: Run folder of a classifier of the same images, for its features; empty for none.
     """
@@ -61,8 +60,8 @@ class Result:
     Attributes:
         facts: Checkpoint, counts and seeds.
         numbers: `points` per row, `seeds`, `kl_weight`, `z_dim`, `levels` of the pyramid, `spaces`
-            of features; `priors`, how each was fitted; and `rows`, for every prior, `CODES` and
-            `REAL`, with `name` and mean over seeds and `_std` of the figures of `compared`.
+            of features; `priors`, how each was fitted; and `rows`, one for every prior, for `CODES`
+            and for `REAL`, with `name` and the figures of `compared`, means over seeds and `_std`.
         shown: Name of each row and its first images `[N, H, W, C]` in [0, 1], of the first seed.
     """
 
@@ -78,8 +77,8 @@ def measure(run: Run[VAE], priors: Sequence[Prior], options: Options) -> Result:
     """Draws from every prior with every seed, decodes, and judges the images.
 
     Args:
-        run: That was trained.
-        priors: Of the run, N(0, I) first.
+        run: A run opened by `open_run`.
+        priors: Priors of the run, N(0, I) first.
         options: What to compare.
 
     Raises:
@@ -172,14 +171,14 @@ def replayed(images: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> dic
     """Returns how much nearer images are to training images than to as many held-out ones.
 
     Args:
-        images: `[N, H, W, C]` that a model made.
-        train: `[M, H, W, C]` that it was trained on.
-        held_out: `[M, H, W, C]` that it was not.
+        images: `[N, H, W, C]`, images that a model made.
+        train: `[M, H, W, C]`, images that it was trained on.
+        held_out: `[M, H, W, C]`, images that it was not trained on.
 
     Returns:
         `nearest_image`, the mean distance to the nearest training image over that to the nearest
-        held-out image, in 8 x 8 pixels: 1 where neither is nearer, 0 where training images are
-        replayed.
+        held-out image, in 8 x 8 pixels: 1 if neither are nearer, 0 if training images are
+        repeated.
     """
     features = small_pixels(images)
     ours, theirs = (nearest(features, small_pixels(part)) for part in (train, held_out))
@@ -207,8 +206,8 @@ def page(result: Result) -> Page:
         f"{space}_frechet_distance": f"Frechet, {SPACE_NAMES[space]}" for space in numbers["spaces"]
     }
     look = (
-        "Column i of every prior begins with the same noise, as far as its kind allows. Decoded "
-        "codes are draws of the posteriors of training images."
+        "Column i of every prior is drawn with the same key. Decoded codes are draws of the "
+        "posteriors of training images."
     )
     sheet = labelled_sheet(result.shown, len(result.shown[0][1]))
     chart = "Distance from test images; bars are the deviation over seeds, dashed: real to real."
@@ -225,8 +224,8 @@ def page(result: Result) -> Page:
         titles = {f"{space}_{name}": name.replace("_", " ") for name in IN_SPACE}
         text = (
             "Frechet distance: lower is better. Precision: share of samples near real images; "
-            "recall: of real images near samples; density and coverage: the same with balls around "
-            "real images alone. Real images against others are the floor."
+            "recall: share of real images near samples; density and coverage: the same, but with "
+            "balls around real images alone. The floor is real images against others."
         )
         if space == "encoder_mean":
             text += " This is the model's own encoder: models cannot be ranked by it."
@@ -237,13 +236,15 @@ def page(result: Result) -> Page:
                 tables=[_table(rows, titles, "{:.3f}")],
             )
         )
-    titles = {"nearest_image": "nearest image: training over held-out", "nearest_code":
-              "nearest training code, in units of unseen images'"}  # fmt: skip
+    titles = {
+        "nearest_image": "nearest image: training over held-out",
+        "nearest_code": "nearest training code: points over codes of test images",
+    }
     memory = (
-        "Is anything replayed? Distance to the nearest training image over that to the nearest of "
-        "as many held-out images, in 8 x 8 pixels: 1 is as it should be. And distance of points to "
-        "the nearest training code, over that of the codes of unseen images: 1 is as it should be, "
-        "and 0, as for decoded codes, is replay."
+        "Are training images repeated? The distance to the nearest training image over that to the "
+        "nearest of as many held-out images, in 8 x 8 pixels, should be 1. The distance of points "
+        "to the nearest training code over that of the codes of test images should be 1, too; it "
+        "is 0 for points that are training codes."
     )
     sections.append(Section("Memorisation", memory, tables=[_table(rows, titles, "{:.3f}")]))
     sections.append(Section("How they were fitted", tables=[_fitting_table(numbers, rows)]))
@@ -294,9 +295,7 @@ def _gap_table(rows: Mapping[str, Any], distances: Mapping[str, str]) -> Table:
     for name in _fitted(rows):
         shares = [closed(rows, name, figure) for figure in distances]
         body.append([name, *("–" if share is None else f"{share:.0%}" for share in shares)])
-    caption = (
-        "Share of the gap from N(0, I) to decoded codes that is closed; – where there is none."
-    )
+    caption = "Share of the gap from N(0, I) to decoded codes that is closed; – if there is no gap."
     return Table(["gap closed", *distances.values()], body, caption)
 
 
@@ -318,7 +317,7 @@ def _fitting_table(numbers: Mapping[str, Any], rows: Mapping[str, Any]) -> Table
 
 
 def _chart(rows: Mapping[str, Any], distances: Mapping[str, str]) -> Image.Image:
-    """One panel per distance, a bar per row."""
+    """Draws one panel per distance with one bar per row."""
     names = [name for name in rows if name != REAL]
     figure, panels = new_chart(3.2 * len(distances), 3.4, columns=len(distances))
     colours = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(names)}

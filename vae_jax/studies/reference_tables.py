@@ -1,8 +1,8 @@
 """The published training results of the reference models for MNIST, and ours beside them.
 
-One row is one draw of a seed, of theirs as of ours: `keras_example` stays on a plateau with one
-active dimension for some seeds and leaves it early for others. So distributions over seeds are
-compared: each seed, the median and the range, and whether the published value lies within it.
+A published row is the result of one seed, and results depend on the seed: `keras_example` stays on
+a plateau with one active dimension for some seeds and leaves it early for others. Each published
+value is therefore compared with our values for several seeds, their median and their range.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Publication(NamedTuple):
     """A published training.
 
     Attributes:
-        rows: by epoch, counted from 1, the means of `METRICS` over the training batches.
-        open_choices: what the publication does not state, and what we took.
+        rows: By epoch, counted from 1, the means of `METRICS` over the training batches.
+        open_choices: What the publication does not state, and what we chose.
     """
 
     rows: dict[int, tuple[float, float, float]]
@@ -37,7 +37,7 @@ PUBLISHED = {
             4: (177.5216, 3.9433, 181.4649),
             5: (163.7209, 5.5816, 169.3026),
         },
-        "469 steps an epoch are stated, and so 60,000 images are taken",
+        "469 steps per epoch are stated, which makes 60,000 images",
     ),
     "mnist_z12": Publication(
         {
@@ -56,11 +56,11 @@ def comparison(name: str, runs: Mapping[int, Sequence[Mapping[str, Any]]]) -> di
 
     Args:
         name: A key of `PUBLISHED`.
-        runs: By seed the rows of a run's metrics.jsonl.
+        runs: By seed, the rows of a run's metrics.jsonl.
 
     Returns:
-        `published`, `{epoch: {metric: value}}`; by seed `train` and `test`, the same of ours with
-        `kl` in nats per image; the number of `train_images`; and `open_choices`.
+        `published`, `{epoch: {metric: value}}`; `train` and `test`, the same of our runs by seed,
+        with `kl` in nats per image; the number of `train_images`; and `open_choices`.
     """
     publication = PUBLISHED[name]
     published = {
@@ -87,11 +87,11 @@ def comparison_table(compared: Mapping[str, Any], metric: str) -> Table:
     """Returns a metric by epoch: published, median and range over seeds, and every seed.
 
     Args:
-        compared: Of `comparison`.
+        compared: The result of `comparison`.
         metric: One of `METRICS`.
 
     Returns:
-        The published epochs and our last one; a cell is empty where a side has no value.
+        One row for each published epoch and for our last one; a cell without a value is empty.
     """
     published, ours = compared["published"], compared["train"]
     epochs = set(published) | {max(rows) for rows in ours.values() if rows}
@@ -115,10 +115,10 @@ def comparison_table(compared: Mapping[str, Any], metric: str) -> Table:
 
 
 def page(compared: Mapping[str, Mapping[str, Any]]) -> Page:
-    """Returns the comparison of every reference model that was trained.
+    """Returns the page that compares every reference model that was trained.
 
     Args:
-        compared: `comparison` by the name of the model.
+        compared: The results of `comparison` by name of the model.
     """
     sections = []
     for name, one in compared.items():
@@ -127,9 +127,9 @@ def page(compared: Mapping[str, Mapping[str, Any]]) -> Page:
         sections.append(Section(name, text, tables=tables))
     lead = (
         "The reference models for MNIST, trained as published, each published row beside ours. "
-        "Seeds scatter: a model with two latent dimensions stays on a plateau with one active "
-        "dimension, or leaves it early, by its seed alone. One published row is one such draw, so "
-        "the range over seeds is what it can be held against."
+        "Results depend on the seed: by its seed alone, a model with two latent dimensions stays "
+        "on a plateau with one active dimension or leaves it early. A published row is the result "
+        "of one seed, and is compared with the range over our seeds."
     )
     return Page("Published training results and ours", lead, sections)
 

@@ -1,8 +1,9 @@
-"""How well corrupted images are restored, like for like beside what needs no training.
+"""How well corrupted images are restored, compared with methods that need no training.
 
-Where pixels are erased, what the input still tells may be kept: then it is kept for the model and
-for every other method alike. Total variation and non-local means (scikit-image, if it is installed)
-get the strength that is best on training images corrupted in the same way.
+Where pixels are erased, the pixels that were kept may be copied from the input: they are then
+copied for the model and for every other method alike. Total variation and non-local means
+(scikit-image, if it is installed) get the strength that is best on training images corrupted in the
+same way.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from vae_jax.run import Run, in_batches, open_judge, predict
 from vae_jax.subject import Subject, encode_subject, open_subject, reconstructions
 from vae_jax.types import UserError
 
-# An error below half a grey level is none: keeps the PSNR of equal images finite, at 54.2 dB.
+# Half a grey level: a smaller error counts as this one, so that PSNR is at most 54.2 dB.
 MIN_MSE = (0.5 / 255.0) ** 2
 MEAN_OF = 10_000  # training images that the mean image is taken over
 TUNED_ON = 64  # training images that the strength of a filter is chosen on
@@ -46,12 +47,12 @@ Filter = Callable[[np.ndarray, float], np.ndarray]
 
 @dataclass(frozen=True)
 class Options:
-    """What to restore.
+    """What is restored and judged.
 
     Attributes:
-        count: Test images; 0 for all.
+        count: Test images, at most; 0 for all.
         shown: Images in the picture.
-        classifier: Run folder of a classifier of classes that looks at the results; None for none.
+        classifier: Run folder of a classifier of classes that judges the results; None for none.
     """
 
     count: int = 1000
@@ -61,14 +62,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Score:
-    """How near restored images are to the clean ones; NaN where there is no such figure.
+    """How near restored images are to the clean ones; NaN if a figure does not apply.
 
     Attributes:
-        psnr: Mean over images in dB; at most 54.2.
+        psnr: Mean PSNR over images in dB; at most 54.2.
         psnr_reach: Half of the 95 % interval of that mean, over images.
-        ssim: Mean over images; NaN for images smaller than its window.
-        psnr_erased: dB, of the erased pixels alone.
-        recognised: Share of images in which the judge sees the true class.
+        ssim: Mean SSIM over images; NaN for images smaller than its window.
+        psnr_erased: Mean PSNR of the erased pixels alone, in dB.
+        recognised: Share of images in which the classifier recognises the true class.
     """
 
     psnr: float
@@ -84,11 +85,11 @@ class Result:
 
     Attributes:
         facts: Checkpoint, corruption and count.
-        options: As asked.
-        shown: `[M, H, W, C]` by name, one under the other in the picture.
-        scores: By what was kept of the input (`AS_MADE`, `KEPT`, `LUMINANCE`), by method.
-        strengths: Of the filters, as chosen on training images.
-        without: What is missing since scikit-image is not installed; empty otherwise.
+        options: The options.
+        shown: Images `[M, H, W, C]` by name, one row of the picture each.
+        scores: By what was kept of the input (`AS_MADE`, `KEPT`, `LUMINANCE`), scores by method.
+        strengths: Strengths of the filters, chosen on training images.
+        without: Which methods are missing because scikit-image is not installed; empty otherwise.
     """
 
     facts: dict[str, str]
@@ -100,7 +101,7 @@ class Result:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """What results.json holds."""
+        """The numbers of results.json."""
         scores = {
             kept: {method: asdict(score) for method, score in methods.items()}
             for kept, methods in self.scores.items()
@@ -109,10 +110,10 @@ class Result:
 
 
 def measure(run: Run[VAE], options: Options) -> Result:
-    """Restores test images, corrupted as in every evaluation of the run, in all ways there are.
+    """Restores test images, corrupted as in every evaluation of the run, by every method.
 
     Args:
-        run: A model of corrupted inputs.
+        run: A run of a model that was trained on corrupted inputs.
         options: What to restore.
 
     Raises:
@@ -176,7 +177,7 @@ def _judge(run: Run[VAE], workdir: str, subject: Subject) -> Run[Classifier]:
 
 
 def _erased(subject: Subject) -> np.ndarray:
-    """Returns `[N, H, W, 1]` bool: pixels that lost all that they held."""
+    """Returns `[N, H, W, 1]` bool: pixels that were erased."""
     if not subject.stage.corruption.erases:
         return np.zeros((*subject.images.shape[:3], 1), bool)
     program = partial(_erased_program, subject.stage.corruption, subject.key)
@@ -196,21 +197,21 @@ def _with_luminance(restored: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     return np.clip(restored - grey + inputs, 0, 1)
 
 
-# What needs no training.
+# Methods without training.
 
 
 def untrained(
     inputs: np.ndarray, erased: np.ndarray, mean_image: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Returns what can be had of corrupted images without a model and without a strength.
+    """Restores images by the methods that have no strength to choose.
 
     Args:
         inputs: `[N, H, W, C]`, corrupted.
         erased: `[N, H, W, 1]` bool.
-        mean_image: `[H, W, C]`, of the training images.
+        mean_image: `[H, W, C]`, mean of the training images.
 
     Returns:
-        `[N, H, W, C]` by name.
+        `[N, H, W, C]` by name of the method.
     """
     results = {INPUT: inputs, "mean image": np.broadcast_to(mean_image, inputs.shape)}
     for size in MEDIAN_SIZES:
@@ -224,10 +225,10 @@ def untrained(
 
 
 def fill_erased(inputs: np.ndarray, erased: np.ndarray, mean_image: np.ndarray) -> np.ndarray:
-    """Returns images with erased pixels as Gaussian-weighted means of the kept ones around them.
+    """Replaces erased pixels by Gaussian-weighted means of the kept ones around them.
 
-    Normalised convolution (Knutsson & Westin 1993), sigma one pixel, window of 7 x 7 pixels; where
-    the window holds no kept pixel, the mean image.
+    This is normalised convolution (Knutsson & Westin 1993) with a sigma of one pixel and a window
+    of 7 x 7 pixels; a window without any kept pixel gets the mean image.
 
     Args:
         inputs: `[N, H, W, C]`.
@@ -235,7 +236,7 @@ def fill_erased(inputs: np.ndarray, erased: np.ndarray, mean_image: np.ndarray) 
         mean_image: `[H, W, C]`.
 
     Returns:
-        `[N, H, W, C]`; kept pixels stay.
+        `[N, H, W, C]`; kept pixels do not change.
     """
     blur = partial(
         ndimage.gaussian_filter,
@@ -257,7 +258,7 @@ def _is_noisy(corruption: Corruption) -> bool:
 
 
 def _tuned_filters(tuning: Subject, mean_image: np.ndarray) -> dict[str, tuple[Filter, float]]:
-    """Filters of scikit-image with their best strength on a few corrupted training images."""
+    """Returns filters of scikit-image and their best strengths on corrupted training images."""
     if importlib.util.find_spec("skimage") is None or not _is_noisy(tuning.stage.corruption):
         return {}
     seen, erased = encode_subject(tuning), _erased(tuning)
@@ -297,7 +298,7 @@ def non_local_means(images: np.ndarray, strength: float) -> np.ndarray:
         denoise_nl_means(image, patch_size=5, patch_distance=6, h=strength, channel_axis=-1)
         for image in images
     ]
-    return np.asarray(done, np.float32).reshape(images.shape)  # Drops an axis of one channel.
+    return np.asarray(done, np.float32).reshape(images.shape)  # scikit-image drops C = 1.
 
 
 # Scores.
@@ -317,10 +318,7 @@ def score(
         clean: The same.
         erased: `[N, H, W, 1]` bool.
         judge: A classifier, or None.
-        classes: `[N]` true classes, for the judge.
-
-    Returns:
-        Means over images, as usual, of -10 log10 of the mean squared error, and of SSIM.
+        classes: `[N]` true classes, for the classifier.
     """
     decibels, structure = _decibels(images, clean), math.nan
     if min(clean.shape[1:3]) >= WINDOW:
@@ -352,17 +350,17 @@ def _decibels(images: np.ndarray, clean: np.ndarray) -> np.ndarray:
 
 
 def page(result: Result) -> Page:
-    """Returns the picture of restored images and the table of all methods, like beside like."""
+    """Returns the page: a picture of restored images, and the scores of all methods."""
     images = list(result.shown.values())
     caption = (
         "From top to bottom: " + "; ".join(result.shown) + ". Look for strokes or features that "
-        "the input has lost, and for what the model makes up."
+        "the input has lost, and for what the model invents."
     )
     picture = Picture("restoration", image_grid(paired_rows(images, COLUMNS), COLUMNS), caption)
     sections = [Section("Test images", pictures=[picture])]
     for kept in sorted(result.scores, key=lambda name: name == AS_MADE):
         caption = (
-            f"Results {kept}, for the model and for everything beside it. Means over "
+            f"Results {kept}, for the model and for all other methods. Means over "
             f"{result.facts['test images']} test images; PSNR with the 95 % interval over images. "
         )
         if result.strengths:
@@ -382,9 +380,9 @@ def _lead(result: Result) -> str:
     both = "Its" if kept == AS_MADE else f"With {kept} on both sides its"
     return (
         f"The inputs are test images with {result.facts['corruption']}; the model returns what "
-        f"they were. {both} images reach {_psnr(model)} dB, and the best of what "
-        f"needs no training, {best}, {_psnr(others[best])} dB; the input itself has "
-        f"{_psnr(others[INPUT])} dB. One trained model: its training seed is not varied here."
+        f"they were. {both} images reach {_psnr(model)} dB, and those of the best method without "
+        f"training, {best}, {_psnr(others[best])} dB; the input itself has {_psnr(others[INPUT])} "
+        "dB. This is one trained model: the seed of its training is not varied here."
     )
 
 
@@ -395,7 +393,7 @@ def _psnr(score: Score) -> str:
 
 
 def score_table(scores: dict[str, Score], caption: str) -> Table:
-    """Returns one row per method, best PSNR first; columns that no method has are left out."""
+    """Returns one row per method, best PSNR first, and a column per figure that some have."""
     cells: dict[str, Callable[[Score], str]] = {
         "PSNR [dB]": _psnr,
         "SSIM": lambda s: "" if math.isnan(s.ssim) else f"{s.ssim:.3f}",

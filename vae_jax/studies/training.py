@@ -1,4 +1,4 @@
-"""What every training leaves to look at: samples, reconstructions, loss curves, and their page."""
+"""The pictures that every training leaves: samples, reconstructions and loss curves."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ CURVES = {
 def draw_run(workdir: str | Path, command: str = "") -> list[Path]:
     """Draws samples, reconstructions and loss curves of a run, and writes the page that shows them.
 
-    Samples are decoded N(0, I) points, by the newest checkpoint. Originals and what is encoded are
-    what validation shows the model: binarised where the run was trained on binarised images,
-    corrupted where its inputs are. Corrupted inputs stand between original and reconstruction.
+    Samples are points of N(0, I), decoded by the newest checkpoint. Images are prepared as for
+    validation: binarised if the run was trained on binarised images, and corrupted if its inputs
+    were. Corrupted inputs are shown between original and reconstruction.
 
     Args:
-        workdir: Run folder; samples.png, reconstructions.png, curves.png, results.json and
-            index.html go there.
-        command: That trains the run.
+        workdir: Run folder, where samples.png, reconstructions.png, curves.png, results.json and
+            index.html are written.
+        command: The command that trains the run.
 
     Returns:
-        Their paths.
+        The paths of these files.
     """
     run, workdir = open_run(workdir), Path(workdir)
     subject = open_subject(run, "test", run.config.eval.pictures)
@@ -53,6 +53,7 @@ def draw_run(workdir: str | Path, command: str = "") -> list[Path]:
     if not subject.stage.corruption.is_off:
         shown = {"original": seen.targets, "input": seen.inputs, "reconstruction of the mean": back}
     pairs, rows = paired_rows(list(shown.values()), COLUMNS), read_rows(workdir)
+    newest = {row["split"]: row for row in rows}
     pictures = {
         "samples.png": (image_grid(samples, COLUMNS), {"seed": str(SEED)}),
         "reconstructions.png": (image_grid(pairs, COLUMNS), {"rows": ", ".join(shown)}),
@@ -62,26 +63,20 @@ def draw_run(workdir: str | Path, command: str = "") -> list[Path]:
         save_png(workdir / name, picture, run.provenance | facts)
         for name, (picture, facts) in pictures.items()
     ]
-    newest = newest_rows(rows)
     page = Page("Training", lead(run, newest), [], run.provenance, command)
     written.append(write_file(workdir / RESULTS, results_bytes(page, newest)))
     return [*written, write_run_index(workdir)]
 
 
-def newest_rows(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns the newest row of every split."""
-    return {row["split"]: row for row in rows}
-
-
 def lead(run: Run[VAE], newest: dict[str, dict[str, Any]]) -> str:
-    """Returns what was trained, and how far it is."""
+    """Returns what was trained, and its results in the newest row of a split."""
     config = run.config
     what = (
         f"{'A variational autoencoder' if config.model.sample else 'An autoencoder'} with "
         f"{run.model.z_dim} latent dimensions, trained on {config.data.name}"
     )
     if not newest:
-        return f"{what}. It stands at step {run.step}, within its first epoch."
+        return f"{what}. It has reached step {run.step}, in its first epoch."
     split = next(name for name in ("test", "validation", "train") if name in newest)
     row = newest[split]
     parts = [
@@ -101,7 +96,7 @@ def loss_curves(rows: Sequence[dict[str, Any]]) -> Figure:
     """Charts the loss, R and KL of every split over epochs.
 
     Args:
-        rows: Of metrics.jsonl; what is missing or null leaves a gap.
+        rows: The rows of metrics.jsonl; values that are missing or null leave a gap.
     """
     figure, axes = new_chart(11, 3.2, columns=len(CURVES))
     splits = dict.fromkeys(row["split"] for row in rows)
@@ -117,6 +112,6 @@ def loss_curves(rows: Sequence[dict[str, Any]]) -> Figure:
             )
         axis.set(title=title, xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if splits:  # There is none before the end of the first epoch.
+    if splits:  # There are no rows before the end of the first epoch.
         axes[0][0].legend()
     return figure
