@@ -1,8 +1,8 @@
-"""A latent space to move in: one HTML file that holds a decoder and runs it in the browser.
+"""An explorer of a latent space: one HTML file that contains a decoder and runs it in the browser.
 
-The file opens from disk and loads nothing. What it is built from lies beside this module:
-`explorer.html` and `explorer.css`, and in the order in which they are read `draws.js` (JAX's random
-points), `product.js` (matrix products), `decoder.js`, `priors.js`, `geometry.js` and `page.js`.
+The file is opened from disk and loads nothing. Its parts are beside this module: `explorer.html`,
+`explorer.css`, and, in the order in which they are read, `draws.js` (JAX's random points),
+`product.js` (matrix products), `decoder.js`, `priors.js`, `geometry.js` and `page.js`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vae_jax.types import UserError
 
 PRINCIPAL = 16  # directions with a slider
 CODES = 8  # encoded images on the shelf
-CHECKED = 64  # points whose images are compared
+CHECKED = 64  # points whose images before and after rounding are compared
 PRIOR_BYTES = 1_100_000  # of all kept priors together
 SCRIPTS = ("draws", "product", "decoder", "priors", "geometry", "page")
 DIGITS = 6  # of the numbers beside the weights
@@ -43,12 +43,12 @@ _TEMPLATES = templates("vae_jax.studies.explorer")
 
 @dataclass(frozen=True)
 class Options:
-    """Which images say where codes lie.
+    """Which images are encoded to find the directions of the codes.
 
     Attributes:
         split: 'test' or 'train'.
-        count: How many, at most; 0 for all.
-        seed: Of the choice of the images on the shelf, and of what is compared.
+        count: Number of images, at most; 0 for all.
+        seed: Seed of the images on the shelf, and of the points that check the rounding.
     """
 
     split: str = "test"
@@ -58,20 +58,20 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What the page needs.
+    """The contents of the page.
 
     Attributes:
-        title: Name of the run.
+        title: Title of the page, with the name of the run.
         facts: Checkpoint, split and seed.
         network: The decoder.
-        space: Where codes lie and which ways lead through them, as plain data: `z_dim`,
-            `image_shape`; `offset` and `deviations` `[Z]` of the aggregate posterior;
-            `principal` and `attributes`, each a list of `name`, `hint` and `direction` `[Z]`, one
-            deviation long; `components` with `kl` in nats and `active`; `codes` of images;
-            `laws` to draw from besides N(0, I), see `law`; `condition`, what a conditional model
-            is told; and of a told model `told`, see `told_by_slider`.
-        rounding: Largest change of a pixel, in steps of 1/255, that float16 weights make in
-            images of `CHECKED` points of N(0, I).
+        space: The codes and their directions, as plain data: `z_dim`, `image_shape`; `offset` and
+            `deviations` `[Z]` of the aggregate posterior; `principal` and `attributes`, each a list
+            of `name`, `hint` and `direction` `[Z]`, one deviation long; `components` with `kl` in
+            nats and `active`; `codes` of images; `laws` to draw from besides N(0, I), see `law`;
+            `condition`, the labels of a conditional model; and for a told model `told`, see
+            `told_by_slider`.
+        rounding: Largest change of a pixel, in steps of 1/255, due to float16 weights, in images of
+            `CHECKED` points of N(0, I).
     """
 
     title: str
@@ -85,10 +85,10 @@ def measure(run: Run[VAE], options: Options, plane: Run[VAE] | None = None) -> R
     """Collects the decoder and the directions of the codes of a run's images.
 
     Args:
-        run: With encoder and decoder.
+        run: A run with encoder and decoder.
         options: Which images to encode.
-        plane: What `run` is one pair of, if its model is told KL weight or latent size: the page
-            then holds the decoder for all pairs, and directions of the one pair.
+        plane: If the model is told KL weight or latent size, the run for all pairs, of which `run`
+            is one: the page then contains the decoder for all pairs, and directions of one pair.
 
     Raises:
         UserError: A decoder that does not fit a page, fewer than two images, or codes that are not
@@ -114,7 +114,7 @@ def measure(run: Run[VAE], options: Options, plane: Run[VAE] | None = None) -> R
             {
                 "name": f"{options.split.capitalize()} image {i}",
                 "z": seen.mean[i],
-                "labels": _told(subject, i),
+                "labels": _labels(subject, i),
             }
             for i in chosen.tolist()
         ],
@@ -135,7 +135,7 @@ def measure(run: Run[VAE], options: Options, plane: Run[VAE] | None = None) -> R
 
 
 def _principal(moments: posterior.Moments) -> list[dict[str, Any]]:
-    """The axes of the aggregate posterior's covariance, longest first."""
+    """Returns the principal directions of the aggregate posterior, longest first."""
     values, vectors = np.linalg.eigh(moments.covariance)
     return [
         {
@@ -152,7 +152,7 @@ def _principal(moments: posterior.Moments) -> list[dict[str, Any]]:
 def _attributes(
     subject: Subject, mean: np.ndarray, covariance: np.ndarray, seed: int
 ) -> list[dict[str, Any]]:
-    """The ways from codes without an attribute to codes with it, those told apart best first."""
+    """Returns the directions of attributes, those that separate images best first."""
     table, names = label_table(subject.split.labels, subject.split.label_names)
     if not names or len(mean) < 4:
         return []
@@ -179,7 +179,7 @@ def _attributes(
 
 
 def _laws(run: Run[VAE], count: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """The run's priors, and a new Gaussian if it keeps none; and what is left out."""
+    """Returns the priors of the run, with a new Gaussian if it has none; and which are left out."""
     laws, left_out, room = [], [], PRIOR_BYTES
     for name in kept_names(run):
         try:
@@ -205,8 +205,8 @@ def _laws(run: Run[VAE], count: int) -> tuple[list[dict[str, Any]], list[str]]:
 def law(prior: Prior, title: str) -> dict[str, Any]:
     """Returns a prior as plain data.
 
-    `location` is the mean of codes `[1 + L, Z]` by label; each of `components` has a `log_weight`,
-    a `mean` `[Z]` around it, and the rows of a lower triangle, `cholesky`. A learned prior has one
+    `location` is that of the prior, `[1 + L, Z]`; each of `components` has a `log_weight`, a `mean`
+    `[Z]` about the location, and the rows of a lower triangle, `cholesky`. A learned prior has one
     component, by which its points were whitened, and a `network`.
     """
     density, more = prior.density, {}
@@ -231,7 +231,7 @@ def law(prior: Prior, title: str) -> dict[str, Any]:
 
 
 def _network(kind: str, density: Learned) -> dict[str, Any]:
-    """The network that draws: its arrays in the order of its layers, as float16 in base64."""
+    """Returns the network of a learned prior, its arrays in order of layers, float16 in base64."""
     params, z_dim = density.params, len(density.white.mean)
     if kind == "flow":
         body, last, inputs = params["Body_0"], params["Dense_0"], z_dim + 2 * FREQUENCIES
@@ -259,7 +259,7 @@ def _network(kind: str, density: Learned) -> dict[str, Any]:
 
 
 def _padded(space: dict[str, Any], z_dim: int) -> dict[str, Any]:
-    """Adds the dimensions that a pair leaves out: no code varies in them; random points do."""
+    """Adds the dimensions that a pair leaves out: codes do not vary in them, random points do."""
     more = z_dim - space["z_dim"]
 
     def longer(vector: Any) -> np.ndarray:
@@ -283,10 +283,10 @@ def _padded(space: dict[str, Any], z_dim: int) -> dict[str, Any]:
 
 
 def told_by_slider(model: VAE, pair: Pair) -> dict[str, Any]:
-    """Returns the pair, its ranges, and the code of any pair.
+    """Returns the pair, the ranges of the sliders, and the code that tells the model a pair.
 
-    `code` holds for each latent size, and each of the T numbers, the coefficients of a parabola in
-    log w: for one size, the numbers are polynomials of log beta of degree 2 at most.
+    `code` has, for each latent size and each of the T numbers of the code, the coefficients of a
+    parabola in log w: for one size, the numbers are polynomials of log beta of degree 2 at most.
     """
     told = model.told
     assert told is not None
@@ -298,7 +298,7 @@ def told_by_slider(model: VAE, pair: Pair) -> dict[str, Any]:
     return {"kl_weight": told.kl_weight, "z_dim": told.z_dim, "pair": pair, "code": code}
 
 
-def _told(subject: Subject, image: int) -> list[float]:
+def _labels(subject: Subject, image: int) -> list[float]:
     return [] if subject.labels is None else subject.labels[image].tolist()
 
 
@@ -316,15 +316,15 @@ def _rounding(run: Run[VAE], network: Network, subject: Subject, seed: int) -> f
 
 
 def lead(result: Result) -> str:
-    """Returns what was done and what the page shows, in plain sentences."""
+    """Returns a paragraph on what the page contains and shows."""
     space = result.space
     active = int(np.sum(space["components"]["active"]))
     height, width, _ = space["image_shape"]
     return (
-        f"This page holds the decoder of a variational autoencoder: it draws a {width}x{height} "
-        f"image from {space['z_dim']} numbers, here and now in your browser. Drag across the image "
-        f"or move a slider to see what the numbers mean. {result.facts['images']} images of the "
-        f"{result.facts['split']} split were encoded to find the directions: {active} of the "
+        f"This page contains the decoder of a variational autoencoder, which draws a "
+        f"{width}x{height} image from {space['z_dim']} numbers in your browser. Drag across the "
+        f"image or move a slider to see what the numbers mean. {result.facts['images']} images of "
+        f"the {result.facts['split']} split were encoded to find the directions: {active} of the "
         f"{space['z_dim']} numbers are in use, and carry "
         f"{float(np.sum(space['components']['kl'])):.1f} nats per image."
     )
@@ -334,9 +334,9 @@ def write_explorer(path: str | Path, result: Result, command: str = "") -> Path:
     """Writes the page, all or nothing.
 
     Args:
-        path: The file.
-        result: What `measure` returned.
-        command: That makes the page again.
+        path: Path of the file.
+        result: The result of `measure`.
+        command: The command that makes the page again.
 
     Raises:
         UserError: The file cannot be written.
@@ -363,7 +363,7 @@ def _source(name: str) -> str:
 
 
 def inside_html(value: Any) -> str:
-    """Returns JSON that cannot end the HTML element it stands in, its numbers rounded."""
+    """Returns JSON with rounded numbers that cannot end the HTML element around it."""
     plain = json.loads(
         json_bytes(value), parse_float=lambda text: float(f"{float(text):.{DIGITS}g}")
     )

@@ -1,7 +1,7 @@
 """A trained decoder as plain numbers: norms folded into the weights, which are float16.
 
-In evaluation a batch norm is a factor and an offset for each channel, so that the decoder is one of
-the same layers without norms. That decoder is a model of its own: it can be run and compared.
+In evaluation a batch norm is a factor and an offset for each channel, so that the decoder equals
+one of the same layers without norms. This is a model, too, that can be run and compared.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Network(NamedTuple):
     Attributes:
         model: The module, with `norm='none'`, in float32.
         variables: Its parameters, rounded to float16.
-        layers: What each layer does, as plain data: the first is dense, the others are transposed
+        layers: Plain data on each layer: the first is dense, the others are transposed
             convolutions, see `_layers`.
-        weights: Kernel and bias of every layer in their order, little-endian float16; if the model
-            is told anything, kernel and bias of its gate and the kernel of its shift after them. A
-            kernel is `[inputs, outputs]` or `[channels, taps x filters]`, those of gates and shifts
-            are `[T, outputs or filters]`.
+        weights: Kernel and bias of every layer in order, little-endian float16; for a told model
+            followed by kernel and bias of its gate and the kernel of its shift. A kernel is
+            `[inputs, outputs]` or `[channels, taps x filters]`, those of gates and shifts are
+            `[T, outputs or filters]`.
     """
 
     model: VAE
@@ -44,19 +44,16 @@ class Network(NamedTuple):
 def plain_network(model: VAE, variables: Mapping[str, Any], label_dim: int) -> Network:
     """Folds the norms of a decoder into its weights, and rounds these to float16.
 
-    Gates and shifts of a model that is told KL weight or latent size stay as they are: they differ
-    from pair to pair.
+    Gates and shifts of a model that is told KL weight or latent size are left as they are, since
+    they differ from pair to pair.
 
     Args:
         model: The module.
-        variables: With the decoder's parameters and statistics.
-        label_dim: L, number of labels that the decoder is told.
-
-    Returns:
-        The decoder.
+        variables: Variables that contain the parameters and statistics of the decoder.
+        label_dim: L, the number of labels that the decoder is told.
 
     Raises:
-        UserError: Too many weights for a page, or some that no float16 can hold.
+        UserError: Too many weights for a page, or weights outside the range of float16.
     """
     params = variables["params"]["decoder"]
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -80,7 +77,7 @@ def plain_network(model: VAE, variables: Mapping[str, Any], label_dim: int) -> N
 def _folded(
     layer: Mapping[str, Any], statistics: Mapping[str, Any] | None, epsilon: float
 ) -> dict[str, Any]:
-    """Returns the arrays of a layer in float64, its norm in kernel and bias if it has one."""
+    """Returns the arrays of a layer in float64, with its norm folded into kernel and bias."""
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(layer))
     norm, bias = exact.pop("norm", None), exact.get("bias", 0.0)
     if norm is None or statistics is None:
@@ -105,8 +102,8 @@ def _rounded(name: str, layer: dict[str, Any]) -> dict[str, Any]:
 def _layers(model: VAE, label_dim: int) -> list[dict[str, Any]]:
     """Returns the layers of a decoder, first to last.
 
-    `top` and `left` are the rows and columns of a transposed convolution's result that are cut off,
-    as `conv_axis` places them. `told` is T where a gate and a shift follow, else 0.
+    `top` and `left` are the numbers of rows and columns that are cut off the result of a transposed
+    convolution, see `conv_axis`. `told` is T if a gate and a shift follow, else 0.
     """
     stack, style = model.decoder_stack, model.style
     told = 0 if model.told is None else model.told.width
