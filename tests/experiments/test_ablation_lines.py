@@ -1,9 +1,8 @@
 """experiments.ablation and experiments.report as a user runs them."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+
+import forks
 
 SWEEP = """
 from ml_collections import ConfigDict
@@ -60,11 +59,9 @@ app.run(ablation.main)
 
 
 def test_a_sweep_whose_members_all_failed_ends_with_an_error(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", ALL_FAILED, "--config=configs/ablation_faces.py",
-         f"--workdir={tmp_path}"],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = forks.run(
+        "-c", ALL_FAILED, "--config=configs/ablation_faces.py", f"--workdir={tmp_path}"
+    )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "error: no run of the sweep was trained; " in done.stderr
     assert ": not enough memory" in done.stderr

@@ -2,18 +2,14 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from PIL import Image
 
 from vae_jax.run import open_run
 from vae_jax.subject import open_subject
-
-ROOT = Path(__file__).parents[2]
 
 
 def picture(path):
@@ -148,13 +144,9 @@ runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
 
 def test_debug_nans_names_the_operation(tiny_store, tmp_path):
     """The logarithm of a negative number, in a step, in a compiled loop over steps."""
-    done = subprocess.run(
-        [
-            sys.executable, "-c", NAN, "--debug_nans", "--config=configs/tiny.py",
-            f"--workdir={tmp_path}", "--config.data.name=celeba",
-            f"--config.data.path={tiny_store}",
-        ],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    done = forks.run(
+        "-c", NAN, "--debug_nans", "--config=configs/tiny.py", f"--workdir={tmp_path}",
+        "--config.data.name=celeba", f"--config.data.path={tiny_store}",
     )  # fmt: skip
     assert done.returncode == 1
     assert "FloatingPointError: invalid value (nan) encountered in log\n" in done.stderr

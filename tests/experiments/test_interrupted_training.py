@@ -8,15 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
+import forks
 import pytest
 
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.train.interruption import StopSignals
 from vae_jax.train.trainer import fit
 
-ROOT = Path(__file__).parents[2]
 TRAIN = "import runpy; runpy.run_module('experiments.train', run_name='__main__', alter_sys=True)"
 # The same without runpy, so that the time is that from the end of the imports to the exit.
 TIMED = """
@@ -41,32 +40,27 @@ trainer.Checkpoints._write = slow
 
 
 def start(script, workdir, store, epochs=10**6):
-    command = [
-        sys.executable, "-u", "-c", script,
+    return forks.Fork(
+        "-c", script,
         "--config=configs/tiny.py", f"--workdir={workdir}", "--config.data.name=celeba",
         f"--config.data.path={store}", f"--config.train.epochs={epochs}",
-    ]  # fmt: skip
-    return subprocess.Popen(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    )  # fmt: skip
 
 
 def wait_for(process, text):
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if text in line:
-            return
-    pytest.fail(f"{text!r} never came: {''.join(lines)}")
+    """Waits until a process has printed a text, here or there."""
+    while not any(text in printed for printed in process.printed()):
+        assert process.poll() is None, f"{text!r} never came: {process.printed()}"
+        time.sleep(0.01)
 
 
 def end(process, number, within):
-    """Sends a signal and returns the output; the process must be gone `within` seconds."""
+    """Sends a signal; the process must be gone `within` seconds. Returns its code and output."""
     began = time.monotonic()
     process.send_signal(number)
-    output = process.communicate(timeout=60)[0]
+    done = process.wait(timeout=60)
     assert time.monotonic() - began < within
-    return output
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +79,7 @@ def processes():
     yield started
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def test_interrupted_trainings_save_at_once_and_resume_bit_for_bit(
@@ -98,8 +92,8 @@ def test_interrupted_trainings_save_at_once_and_resume_bit_for_bit(
         wait_for(process, "epoch ")
         if number == signal.SIGTERM:
             refused_by(process, workdir, tiny_store)
-        output = end(process, number, within=30)
-        assert process.returncode == code
+        ended, output = end(process, number, within=30)
+        assert ended == code
         assert f"{number.name}: saving a checkpoint" in output
         with Checkpoints(workdir / "checkpoints") as checkpoints:
             step = checkpoints.latest_step()
@@ -116,11 +110,11 @@ def test_interrupted_trainings_save_at_once_and_resume_bit_for_bit(
 def refused_by(holder, workdir, store):
     """A second training on the folder of `holder` is refused within 2 s of its imports."""
     second = start(TIMED, workdir, store)
-    output = second.communicate(timeout=60)[0]
-    assert second.returncode == 2
-    refusal, seconds = output.strip().splitlines()
-    assert refusal.startswith(f"error: Run folder {workdir} is in use by process {holder.pid} on ")
-    assert float(seconds.removeprefix("seconds ")) < 2
+    done = second.wait(timeout=60)
+    assert done.returncode == 2
+    refusal = f"error: Run folder {workdir} is in use by process {holder.pid} on "
+    assert done.stderr.startswith(refusal) and done.stderr.count("\n") == 1
+    assert float(done.stdout.removeprefix("seconds ")) < 2
 
 
 def leaves_at_the_second(number, process, once_it_says):
@@ -128,8 +122,7 @@ def leaves_at_the_second(number, process, once_it_says):
     wait_for(process, once_it_says)
     process.send_signal(number)
     wait_for(process, f"{number.name}: saving a checkpoint")
-    end(process, number, within=2)
-    assert process.returncode == 128 + number
+    assert end(process, number, within=2)[0] == 128 + number
 
 
 def test_a_second_signal_leaves_a_slow_save_at_once(tiny_store, tmp_path, processes):
@@ -153,19 +146,18 @@ def test_a_killed_trainer_leaves_no_stale_lock(tiny_store, tiny_config, tmp_path
 
 def test_an_interrupt_while_data_are_prepared_ends_it(tmp_path, processes):
     faces = tmp_path / "faces"
-    command = [
-        sys.executable, "-m", "experiments.train", "--config=configs/tiny.py",
-        f"--workdir={tmp_path / 'run'}", f"--config.data.path={faces}",
-        "--config.data.generate_count=20000",
-    ]  # fmt: skip
     process = subprocess.Popen(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+        [sys.executable, "-m", "experiments.train", "--config=configs/tiny.py",
+         f"--workdir={tmp_path / 'run'}", f"--config.data.path={faces}",
+         "--config.data.generate_count=20000"],
+        cwd=forks.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     processes.append(process)
     while not list(faces.rglob("*.jpg*")):
         assert process.poll() is None
         time.sleep(0.02)
-    output = end(process, signal.SIGINT, within=10)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=10)[0]
     assert process.returncode == 130 and "Traceback" not in output
     assert output.endswith("interrupted\n") and "checkpoint" not in output
 
@@ -182,10 +174,7 @@ with StopSignals():
 
 
 def test_a_second_signal_does_not_wait_for_the_device(processes):
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-c", BUSY],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    process = forks.Fork("-c", BUSY)
     processes.append(process)
     leaves_at_the_second(signal.SIGINT, process, "busy")
 

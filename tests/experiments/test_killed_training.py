@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
+import forks
 import jax
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from vae_jax.train.persistence import _training_item
 from vae_jax.train.setup import make_experiment
 from vae_jax.train.trainer import fit
 
-ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 8, 5  # of a run, of an epoch
 
 
@@ -68,21 +65,12 @@ def uninterrupted(tiny_store, tmp_path_factory):
 
 def live(workdir, config, phase, event, seconds):
     """One process from start to death (or the end): the steps it acknowledged, where it died."""
-    command = [
-        sys.executable, str(Path(__file__).with_name("train_and_die.py")),
-        phase, str(event), str(seconds),
+    done = forks.run(
+        Path(__file__).with_name("train_and_die.py"), phase, event, seconds,
         "--config=configs/tiny.py", f"--workdir={workdir}",
         f"--config.data.name={config.data.name}", f"--config.data.path={config.data.path}",
         f"--config.train.epochs={EPOCHS}", "--config.checkpoint.keep_latest=1",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    )  # fmt: skip
     said = [line.split() for line in done.stdout.splitlines()]
     died = [words[1] for words in said if words[:1] == ["dies"]]
     assert done.returncode == (-signal.SIGKILL if died else 0), done.stdout + done.stderr

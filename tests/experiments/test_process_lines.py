@@ -1,13 +1,10 @@
 """The command lines as two processes on one machine, against one process."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import forks
 import pytest
 
 from configs import tiny
@@ -15,7 +12,6 @@ from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.run_folder import read_rows
 from vae_jax.train.trainer import fit
 
-ROOT = Path(__file__).parents[2]
 SPEED = ("images_per_second", "share_waiting")
 
 
@@ -26,23 +22,16 @@ def start(module, *arguments, count=2):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     together = [f"--coordinator={address}", f"--processes={count}"]
     return [
-        subprocess.Popen(
-            [sys.executable, "-m", f"experiments.{module}", *arguments, *together,
-             f"--process_id={number}"],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        forks.Fork("-m", f"experiments.{module}", *arguments, *together, f"--process_id={number}")
         for number in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def finish(running, expect=0):
     """Wait for all; their outputs."""
-    outputs = [process.communicate(timeout=240)[0] for process in running]
-    assert {process.returncode for process in running} == {expect}, "\n".join(outputs)
+    done = [process.wait(timeout=240) for process in running]
+    outputs = [process.stdout + process.stderr for process in done]
+    assert {process.returncode for process in done} == {expect}, "\n".join(outputs)
     return outputs
 
 
@@ -115,15 +104,16 @@ def test_where_one_is_killed_the_other_leaves_with_a_sentence(arguments, tmp_pat
     wait_for_rows(tmp_path / "run", running)
     running[number].kill()
     other, began = running[1 - number], time.monotonic()
-    output, _ = other.communicate(timeout=60)
+    done = other.wait(timeout=60)
+    output = done.stdout + done.stderr
     assert time.monotonic() - began < 60, output
-    if other.returncode == -signal.SIGABRT:  # The runtime may be first to miss its coordinator.
+    if done.returncode == -signal.SIGABRT:  # The runtime may be first to miss its coordinator.
         assert number == 0 and "This most likely indicates that another task died" in output
     else:
-        assert other.returncode == 3, output
+        assert done.returncode == 3, output
         assert f"error: process {1 - number} of 2 stops, since another process" in output
         assert "Traceback" not in output
-    running[number].communicate()
+    running[number].wait()
     rows = read_rows(tmp_path / "run")
     epochs = rows[-1]["epoch"] + 1
     finish(start("train", *arguments, f"--config.train.epochs={epochs}", count=1))

@@ -1,24 +1,22 @@
 """Every wrong use of a command line ends with exit code 2 and one sentence on standard error."""
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+import forks
 import pytest
 from told_models import told_config
 
 from configs import ablation_faces, classifier_mnist, tiny
 from vae_jax.config import to_json
 
-ROOT = Path(__file__).parents[2]
+ROOT = forks.ROOT
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT / "experiments").with_suffix("").parts)
     for path in (ROOT / "experiments").rglob("*.py")
     if "app.run(main)" in path.read_text("utf-8")
 )
-MANY = Path(__file__).with_name("many_commands.py")
 
 TINY = "--config=configs/tiny.py"
 WORKDIR = "--workdir={home}/run"
@@ -182,17 +180,13 @@ def outcomes(tmp_path_factory):
     (home / "broken" / "config.json").write_text("{")
     cases = [(name, arguments) for name, arguments, _ in WRONG_USES]
     cases += [(name, [flag]) for name in COMMANDS for flag in ("--help", *EVERYWHERE)]
-    lines = [[name, [text.format(home=home) for text in rest]] for name, rest in cases]
-    done = subprocess.run(
-        [sys.executable, MANY, json.dumps(lines)],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    found = [[text.replace(str(home), "{home}") if isinstance(text, str) else text for text in some]
-             for some in found]  # fmt: skip
-    return {(name, *rest): outcome for (name, rest), outcome in zip(cases, found, strict=True)}
+    outcomes = {}
+    for name, arguments in cases:
+        given = [text.format(home=home) for text in arguments]
+        done = forks.run("-m", f"experiments.{name}", *given)
+        printed = (text.replace(str(home), "{home}") for text in (done.stdout, done.stderr))
+        outcomes[name, *arguments] = done.returncode, *printed
+    return outcomes
 
 
 @pytest.mark.parametrize(("name", "arguments", "text"), WRONG_USES)
@@ -303,10 +297,7 @@ app.run(evaluate.main)
 
 
 def test_pages_of_a_run_that_one_may_only_read_go_elsewhere(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", READ_ONLY, f"--workdir={tmp_path}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = forks.run("-c", READ_ONLY, f"--workdir={tmp_path}")
     assert done.returncode == 2 and not done.stdout
     assert done.stderr == (
         f"error: --out={tmp_path}/evaluation cannot be written: no permission in {tmp_path}; "

@@ -25,7 +25,7 @@ PRECISIONS = {
     "keras_example": (jnp.float32, 1e-5),
     "celeba96": (jnp.float64, 1e-9),
 }
-CONVOLUTIONS = {"mnist_z12": "xla", "keras_example": "matmul", "celeba96": "matmul"}
+CONVOLUTIONS = {"mnist_z12": "matmul", "keras_example": "xla", "celeba96": "matmul"}
 COUNTS = {
     "mnist_z12": [243_224, 174_081],
     "keras_example": [69_076, 65_089],

@@ -66,13 +66,24 @@ def naive(large, small, kernel, strides, padding):
     return to_small, to_large, to_kernel
 
 
-def value_and_gradients(function, x, kernel, cotangent, **options):
-    @jax.jit
-    def run(x, kernel, cotangent):
-        y, pullback = jax.vjp(functools.partial(function, **options), x, kernel)
-        return (y, *pullback(cotangent))
+def pulled_back(function, x, kernel, cotangent, **options):
+    y, pullback = jax.vjp(functools.partial(function, **options), x, kernel)
+    return (y, *pullback(cotangent))
 
-    return run(x, kernel, cotangent)
+
+def value_and_gradients(function, *arrays, **options):
+    return jax.jit(functools.partial(pulled_back, function, **options))(*arrays)
+
+
+def in_both_forms(function, *arrays, **options):
+    """Value and gradients, computed in one program."""
+
+    @jax.jit
+    def run(*arrays):
+        forms = ("xla", "matmul")
+        return [pulled_back(function, *arrays, implementation=form, **options) for form in forms]
+
+    return run(*arrays)
 
 
 def assert_close(actual, expected, atol=1e-11):
@@ -98,9 +109,8 @@ def test_conv_agrees_with_loops(size, taps, strides, padding, channels):
     x, kernel = normal(0, 2, *size, channels[0]), normal(1, *taps, *channels)
     cotangent = normal(2, 2, *out, channels[1])
     to_small, to_large, to_kernel = naive(x, cotangent, kernel, strides, padding)
-    for implementation in ("xla", "matmul"):
-        options = {"strides": strides, "padding": padding, "implementation": implementation}
-        actual = value_and_gradients(conv, x, kernel, cotangent, **options)
+    options = {"strides": strides, "padding": padding}
+    for actual in in_both_forms(conv, x, kernel, cotangent, **options):
         for a, b in zip(actual, (to_small, to_large, to_kernel), strict=True):
             assert_close(a, b)
 
@@ -114,9 +124,8 @@ def test_conv_transpose_agrees_with_loops(size, taps, strides, padding, channels
     x, kernel = normal(0, 2, *size, channels[1]), normal(1, *taps, *channels)
     cotangent = normal(2, 2, *out, channels[0])
     to_small, to_large, to_kernel = naive(cotangent, x, kernel, strides, padding)
-    for implementation in ("xla", "matmul"):
-        options = {"strides": strides, "padding": padding, "implementation": implementation}
-        actual = value_and_gradients(conv_transpose, x, kernel, cotangent, **options)
+    options = {"strides": strides, "padding": padding}
+    for actual in in_both_forms(conv_transpose, x, kernel, cotangent, **options):
         for a, b in zip(actual, (to_large, to_small, to_kernel), strict=True):
             assert_close(a, b)
 
@@ -208,13 +217,19 @@ def test_chunks_of_images_agree_with_loops(monkeypatch, channels, batch, chunk, 
     dtype = jnp.dtype("float64")
     assert convolution._chunk(geometry, batch, channels, dtype) == (chunk, lanes)
     options = {"strides": (2, 2), "implementation": "matmul"}
-    expected = naive(x, small, kernel, (2, 2), "same")
-    for a, b in zip(value_and_gradients(conv, x, kernel, small, **options), expected, strict=True):
-        assert_close(a, b)
+
+    @jax.jit
+    def both(x, small, kernel, image):
+        return (
+            pulled_back(conv, x, kernel, small, **options),
+            pulled_back(conv_transpose, small, kernel, image, **options),
+        )
+
     gathered, scattered, correlated = naive(image, small, kernel, (2, 2), "same")
-    actual = value_and_gradients(conv_transpose, small, kernel, image, **options)
-    for a, b in zip(actual, (scattered, gathered, correlated), strict=True):
-        assert_close(a, b)
+    wanted = naive(x, small, kernel, (2, 2), "same"), (scattered, gathered, correlated)
+    for actual, expected in zip(both(x, small, kernel, image), wanted, strict=True):
+        for a, b in zip(actual, expected, strict=True):
+            assert_close(a, b)
 
 
 @pytest.mark.parametrize("batch", [127, 128, 251, 257])

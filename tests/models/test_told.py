@@ -1,5 +1,7 @@
 """What a model is told: draws, codes and masks; gates that begin as nothing; a pair folded in."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,10 +28,14 @@ def build(names=BOTH, label_dim=0, **fields):
 
 def learned(variables):
     """The variables with every parameter and statistic moved, as training would."""
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    moved = [x + 0.2 * jax.random.uniform(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, moved)
+    rng = np.random.default_rng(7)
+    return jax.tree.map(lambda x: x + 0.2 * rng.random(x.shape, np.float32), variables)
+
+
+@partial(jax.jit, static_argnums=0)
+def output_of(model, variables, **inputs):
+    """Of the trained network: `inputs` as its call takes them, beside IMAGES."""
+    return model.apply(variables, IMAGES, train=False, sample="noise" in inputs, **inputs)
 
 
 IMAGES = jax.random.uniform(jax.random.key(1), (3, 16, 16, 3))
@@ -85,8 +91,8 @@ def test_gates_change_nothing_before_training(norm):
     plain = init_variables(untold, jax.random.key(0))
     shared = jax.tree.map(lambda _, own: own, plain, subset(variables, plain))
     for pair in (pairs_of(0.1, 4), pairs_of(10.0, 4)):
-        output = model.apply(variables, IMAGES, train=False, sample=False, pair=pair)
-        expected = untold.apply(shared, IMAGES, train=False, sample=False)
+        output = output_of(model, variables, pair=pair)
+        expected = output_of(untold, shared)
         jax.tree.map(np.testing.assert_array_equal, output, expected)
 
 
@@ -115,17 +121,15 @@ def test_a_pair_folded_into_the_weights_is_the_told_model_at_this_pair(norm, nam
     z_dim = 2 if "z_dim" in names else 4
     pair = pairs_of(0.5, z_dim)
     mask = model.told.z_mask(pair) if "z_dim" in names else None
-    output = model.apply(
-        variables, IMAGES, train=False, sample=False, labels=labels, z_mask=mask, pair=pair
-    )
+    output = output_of(model, variables, labels=labels, z_mask=mask, pair=pair)
     alone, folded = at_pair(model, variables, Pair(0.5, z_dim))
     assert alone.told is None and alone.z_dim == z_dim
-    found = alone.apply(folded, IMAGES, train=False, sample=False, labels=labels)
+    found = output_of(alone, folded, labels=labels)
     np.testing.assert_allclose(found.mean, output.mean[:, :z_dim], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.log_var, output.log_var[:, :z_dim], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.logits, output.logits, rtol=1e-4, atol=1e-5)
     other, moved = at_pair(model, variables, Pair(0.5 if names == ("z_dim",) else 5.0, 4))
-    assert not np.allclose(other.apply(moved, IMAGES, False, False, labels).logits, found.logits)
+    assert not np.allclose(output_of(other, moved, labels=labels).logits, found.logits)
 
 
 def test_dimensions_that_a_pair_leaves_out_hold_no_information():
@@ -135,9 +139,7 @@ def test_dimensions_that_a_pair_leaves_out_hold_no_information():
     np.testing.assert_array_equal(mask, [[1, 1, 0, 0]] * 3)
 
     def logits(noise):
-        return model.apply(
-            variables, IMAGES, train=False, sample=True, noise=noise, z_mask=mask, pair=pair
-        ).logits
+        return output_of(model, variables, noise=noise, z_mask=mask, pair=pair).logits
 
     noise = jax.random.normal(jax.random.key(3), (3, 4))
     changed = logits(noise.at[:, 2:].add(5.0))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
@@ -45,8 +45,7 @@ def drawn(figure: Figure) -> Image.Image:
         if axis.get_scale() == "log":
             axis.set_major_formatter(_PlainNumbers())
             axis.set_minor_formatter(_PlainNumbers())
-    buffer = io.BytesIO()
+    figure.set_dpi(110)
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    buffer.seek(0)
-    return Image.open(buffer).convert("RGB")
+        figure.canvas.draw()
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
