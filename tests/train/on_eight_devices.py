@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from told_models import told_config
 
 from configs import tiny
 from vae_jax.data.batches import Batches
@@ -186,6 +187,16 @@ def test_a_run_goes_on_with_other_devices_and_follows_that_on_one(tiny_store, al
     assert_rows_agree(tmp_path, alone[0])
     restored = [open_run(workdir).variables for workdir in (tmp_path, alone[0])]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), *restored)
+
+
+@pytest.mark.slow
+def test_a_model_told_its_pair_follows_that_on_one_device(tiny_store, tmp_path):
+    """Every image is told the same KL weight and latent size wherever it is computed."""
+    for devices in (1, 8):
+        fields = {"data.name": "celeba", "data.path": str(tiny_store), "train.epochs": 1}
+        config = told_config(**fields, **{"parallel.data": devices})
+        fit(config, tmp_path / str(devices), quiet)
+    assert_rows_agree(tmp_path / "8", tmp_path / "1")
 
 
 def test_samples_are_those_of_one_device(alone):
