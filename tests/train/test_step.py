@@ -143,6 +143,18 @@ def test_a_step_is_a_function_of_seed_and_step_alone():
     assert not np.allclose(kernels[0], kernels[2])
 
 
+def test_parameters_do_not_depend_on_how_their_program_is_optimised():
+    """They come from a program without optimisation, which compiles sooner."""
+    setup = experiment()
+    key = stream_key(setup.run_key, "init")
+    images = np.zeros((1, 16, 16, 3), np.float32)
+    optimised = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    program = jax.jit(
+        lambda key: setup.model.init(key, images, False, False), compiler_options=optimised
+    )
+    jax.tree.map(np.testing.assert_array_equal, setup.init_state().params, program(key)["params"])
+
+
 def test_bfloat16_losses_and_gradients_survive_extreme_images():
     setup = experiment(**{"model.dtype": "bfloat16"})
     white = Batch(jnp.full((8, 16, 16, 3), 255, jnp.uint8), jnp.ones(8))
