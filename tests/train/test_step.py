@@ -143,6 +143,7 @@ def test_a_step_is_a_function_of_seed_and_step_alone():
     assert not np.allclose(kernels[0], kernels[2])
 
 
+@pytest.mark.slow
 def test_parameters_do_not_depend_on_how_their_program_is_optimised():
     """They come from a program without optimisation, which compiles sooner."""
     setup = experiment()
