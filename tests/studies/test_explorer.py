@@ -226,7 +226,7 @@ def test_fitted_points_are_those_of_the_prior(kind, monkeypatch):
         )
         prior = replace(prior, density=prior.density._replace(params=params))
     wanted = draw_points(prior, seed=7, count=40, labels=labels[:40])
-    law = json.loads(explorer.inside_html(explorer.law(prior, kind)))
+    law = json.loads(explorer.inside_html(explorer.plain_prior(prior, kind)))
     assert (len(law["components"]) > 1) == (kind == "mixture")
     asked = {"law": law, "seed": 7, "labels": labels[:40].tolist(), "zDim": 5}
     found = np.array(in_node(FITTED, asked))
@@ -308,7 +308,7 @@ def test_directions_are_one_deviation_of_the_codes(result):
 
 
 def test_the_page_offers_the_priors_that_the_run_keeps(explored, result, monkeypatch):
-    (own,) = result.space["laws"]
+    (own,) = result.space["priors"]
     assert own["title"] == "a Gaussian fitted for this page"
     monkeypatch.setattr(learned, "STEPS", 1)
     monkeypatch.setattr(learned, "EVERY", 1)
@@ -316,13 +316,13 @@ def test_the_page_offers_the_priors_that_the_run_keeps(explored, result, monkeyp
         keep_prior(explored, fit_to_run(explored, kind, name=name))
     (explored.workdir / "priors" / "torn.npz").write_bytes(b"PK")
     found = explorer.measure(explored, explorer.Options())
-    titles = [one["title"] for one in found.space["laws"]]
+    titles = [one["title"] for one in found.space["priors"]]
     assert titles == ["the prior blobs (a mixture)", "the prior flow", "the prior gaussian"]
     told = found.facts["priors that this page leaves out"]
     assert told.startswith("torn (") and "torn.npz is damaged" in told
     monkeypatch.setattr(explorer, "PRIOR_BYTES", 10)
     found = explorer.measure(explored, explorer.Options())
-    assert [one["title"] for one in found.space["laws"]] == [own["title"]]
+    assert [one["title"] for one in found.space["priors"]] == [own["title"]]
     assert "bytes are too many" in found.facts["priors that this page leaves out"]
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special, stats
 
+from vae_jax.metrics.bounds import standard_error
 from vae_jax.metrics.densities import normal
 from vae_jax.metrics.feature_distances import distance_chunks
 from vae_jax.types import UserError
@@ -268,7 +269,7 @@ def kl_decomposition(
     names = ("mutual_information", "total_correlation", "dimension_kl")
     for name, term in zip(names, (np.asarray(term, np.float64) for term in terms), strict=True):
         result[name] = float(term.mean())
-        result[f"{name}_standard_error"] = float(term.std(ddof=1) / math.sqrt(rows))
+        result[f"{name}_standard_error"] = standard_error(term)
     return result
 
 
@@ -353,7 +354,7 @@ def summary(mean: np.ndarray, log_var: np.ndarray, key: jax.Array) -> dict[str, 
         "images": count,
         "z_dim": z_dim,
         "kl": float(each.mean()),
-        "kl_standard_error": float(each.std(ddof=1) / math.sqrt(count)),
+        "kl_standard_error": standard_error(each),
         "kl_per_dimension": terms.mean(axis=0).tolist(),
         "active_units": int(active.sum()),
         "active_mask": active.tolist(),

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,12 @@ def write_run_index(workdir: str | Path) -> Path:
 def counted(number: int, noun: str) -> str:
     """Returns a number and its noun, such as "1 seed" or "1,000 images"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def plus_minus(value: float, spread: float | None, form: str) -> str:
+    """Returns "value ± spread" in a format; the value alone without a finite spread."""
+    text = form.format(value)
+    return text if spread is None or not isfinite(spread) else f"{text} ± {form.format(spread)}"
 
 
 def text_table(table: Table) -> str:

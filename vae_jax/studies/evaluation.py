@@ -29,7 +29,7 @@ from vae_jax.metrics.sliced_wasserstein import sliced_wasserstein, sliced_wasser
 from vae_jax.models.vae import VAE, logits_of
 from vae_jax.priors.fitted import Prior, draw
 from vae_jax.progress import progress
-from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.report.page import Page, Picture, Section, Table, plus_minus
 from vae_jax.report.pictures import image_grid, paired_rows
 from vae_jax.run import BATCH, Run, classifier_features, decode, encode, in_batches, open_judge
 from vae_jax.streams import make_key
@@ -463,8 +463,8 @@ def _rows(numbers: dict[str, Any], table: Sequence[tuple[str, str, str]]) -> lis
     rows = []
     for key, meaning, form in table:
         if numbers.get(key) is not None:
-            value, error = form.format(numbers[key]), numbers.get(f"{key}_standard_error")
-            rows.append([meaning, value if error is None else f"{value} ± {form.format(error)}"])
+            error = numbers.get(f"{key}_standard_error")
+            rows.append([meaning, plus_minus(numbers[key], error, form)])
     return rows
 
 
@@ -472,8 +472,8 @@ def _likelihood_section(numbers: dict[str, Any]) -> Section:
     notes = []
     if numbers.get("entropy_floor", 0) > 1:
         notes.append(
-            "These images have grey levels. Their Bernoulli cross-entropy is a bound between "
-            "models, not the log-likelihood of 8-bit pixels: compare it with its floor."
+            "These images have grey levels. Their Bernoulli cross-entropy compares models, but is "
+            "not the log-likelihood of 8-bit pixels: set it against its floor."
         )
     effective = numbers.get("iw_effective_samples")
     if effective is not None and numbers["iw_samples"] > 1 and effective < 2:

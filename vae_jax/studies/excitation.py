@@ -16,11 +16,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from numpy.typing import ArrayLike
 
 from vae_jax.types import UserError
 
-# Cells across the shorter side of the image; 0 stands for its full size.
+# Cells across the shorter side of the image; 0 for one cell per pixel.
 SCALES = (3, 7, 14, 0)
 
 Shape = tuple[int, int, int]
@@ -259,19 +260,17 @@ def excite(
         ascent: Step size and convergence.
         snapshot_steps: `[K]`, steps after which all patterns are kept.
     """
-    lanes = CPU_LANES if jax.default_backend() == "cpu" else DEVICE_LANES
-    results, responses = _climb_all(
+    climb = _Climb(
         layer if isinstance(layer, jax.tree_util.Partial) else jax.tree_util.Partial(layer),
         jnp.asarray(starts),
         jnp.asarray(maps, jnp.int32),
         jnp.asarray(stage_steps, jnp.int32),
         jnp.asarray(snapshot_steps, jnp.int32),
-        project=projection,
-        step_size=ascent.epsilon * projection.std,
-        tolerance=ascent.tolerance,
-        patience=ascent.patience,
-        sizes=(min(lanes, np.size(maps)), int(sum(stage_steps))),
+        projection,
+        ascent,
     )
+    lanes = CPU_LANES if jax.default_backend() == "cpu" else DEVICE_LANES
+    results, responses = _climb_all(climb, min(lanes, np.size(maps)), int(sum(stage_steps)))
     patterns, converged, steps, curves, snapshots = jax.device_get(results)
     patterns, curves = patterns[:-1], curves[:, :-1]
     ended = np.asarray(snapshot_steps, int)[:, None] > np.sum(~np.isnan(curves), axis=0)[None]
@@ -308,18 +307,17 @@ class _Lanes(NamedTuple):
     moves: jax.Array
 
 
-class _Climb(NamedTuple):
+@struct.dataclass
+class _Climb:
     """What stays the same while the lanes climb, see `excite`."""
 
-    layer: Callable[[jax.Array], jax.Array]
+    layer: jax.tree_util.Partial
     starts: jax.Array
     maps: jax.Array
     stage_steps: jax.Array
     snapshot_steps: jax.Array
-    project: Callable[[jax.Array], jax.Array]
-    step_size: float
-    tolerance: float
-    patience: int
+    projection: Projection = struct.field(pytree_node=False)
+    ascent: Ascent = struct.field(pytree_node=False)
 
     def responses(self, images: jax.Array, rows: jax.Array) -> jax.Array:
         """Returns the response `[L]` of each row's map to its image."""
@@ -331,46 +329,25 @@ class _Climb(NamedTuple):
         """Returns `[L, H, W, C]`: images as they enter a stage."""
         stages, count = self.starts.shape[:2]
         noise = self.starts[jnp.minimum(stage, stages - 1), jnp.minimum(row, count - 1)]
-        return self.project(standardise(images) + noise)
+        return self.projection(standardise(images) + noise)
 
 
-@partial(jax.jit, static_argnames=("project", "step_size", "tolerance", "patience", "sizes"))
-def _climb_all(
-    layer: jax.tree_util.Partial,
-    starts: jax.Array,
-    maps: jax.Array,
-    stage_steps: jax.Array,
-    snapshot_steps: jax.Array,
-    *,
-    project: Callable[[jax.Array], jax.Array],
-    step_size: float,
-    tolerance: float,
-    patience: int,
-    sizes: tuple[int, int],
-) -> tuple[_Results, jax.Array]:
-    """Returns the results for every map, and the response `[M]` to every pattern; see `excite`.
+@partial(jax.jit, static_argnames=("lanes_count", "total"))
+def _climb_all(climb: _Climb, lanes_count: int, total: int) -> tuple[_Results, jax.Array]:
+    """Returns the results for every map, and the response `[M]` to every pattern.
 
     Args:
-        layer: The layer.
-        starts: `[S, M, H, W, C]`, what each stage adds.
-        maps: `[M]` int32.
-        stage_steps: `[S]` int32.
-        snapshot_steps: `[K]` int32.
-        project: The projection.
-        step_size: Factor of the gradient after its division by its RMS.
-        tolerance: Relative change of the response that counts as none.
-        patience: Number of steps without change that end a stage.
-        sizes: Number of lanes L, and most steps of a map T.
+        climb: What to climb for.
+        lanes_count: L.
+        total: T, most steps of a map.
     """
-    climb = _Climb(
-        layer, starts, maps, stage_steps, snapshot_steps, project, step_size, tolerance, patience
-    )
-    (count, *shape), dtype, (lanes_count, total) = starts.shape[1:], starts.dtype, sizes
+    (count, *shape), dtype = climb.starts.shape[1:], climb.starts.dtype
     row, zeros = jnp.arange(lanes_count), jnp.zeros(lanes_count, jnp.int32)
     images = climb.begun(zeros, row, jnp.zeros((lanes_count, *shape), dtype))
     unknown = jnp.full(lanes_count, jnp.nan, dtype)
     lanes = _Lanes(row, images, unknown, zeros, zeros, zeros, zeros, zeros)
-    results = _no_results(project(starts[0]), total, len(snapshot_steps))
+    first = climb.projection(climb.starts[0])
+    results = _no_results(first, total, len(climb.snapshot_steps))
     _, results, _ = jax.lax.while_loop(
         lambda loop: jnp.any(loop[0].row < count),
         partial(_step, climb),
@@ -386,7 +363,7 @@ def _step(
     lanes, results, next_row = loop
     stages, count = climb.starts.shape[:2]
     response, images, quiet = _climbed(climb, lanes)
-    converged = quiet >= climb.patience
+    converged = quiet >= climb.ascent.patience
     step, stage_step = lanes.step + 1, lanes.stage_step + 1
     moves = lanes.moves + ~converged
 
@@ -424,10 +401,11 @@ def _climbed(climb: _Climb, lanes: _Lanes) -> tuple[jax.Array, jax.Array, jax.Ar
     response, pull_back = jax.vjp(lambda images: climb.responses(images, rows), lanes.images)
     (gradient,) = pull_back(jnp.ones_like(response))
     change = jnp.abs(response - lanes.previous)
-    still = change <= climb.tolerance * jnp.abs(lanes.previous)  # False where that is NaN.
+    still = change <= climb.ascent.tolerance * jnp.abs(lanes.previous)  # False where that is NaN.
     quiet = jnp.where(still, lanes.quiet + 1, 0)
-    moved = climb.project(lanes.images + climb.step_size * _over_rms(gradient))
-    converged = _per_image(quiet >= climb.patience)
+    step_size = climb.ascent.epsilon * climb.projection.std
+    moved = climb.projection(lanes.images + step_size * _over_rms(gradient))
+    converged = _per_image(quiet >= climb.ascent.patience)
     return response, jnp.where(converged, lanes.images, moved), quiet
 
 

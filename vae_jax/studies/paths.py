@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 
 from vae_jax.metrics import posterior
+from vae_jax.metrics.bounds import standard_error
 from vae_jax.models.vae import VAE
 from vae_jax.progress import track
 from vae_jax.report.charts import COLOURS, drawn, new_chart
-from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.report.page import Page, Picture, Section, Table, plus_minus
 from vae_jax.report.pictures import labelled_sheet
 from vae_jax.run import Run, prior_latents
 from vae_jax.streams import make_key
@@ -284,10 +285,10 @@ def label_table(
 
     Args:
         labels: `[N]` classes, `[N, A]` attributes, or None.
-        names: Of classes or attributes.
+        names: Names of the classes or attributes.
 
     Returns:
-        `[N, A']` and the names of its columns; no column where there are no labels.
+        `[N, A']` and the names of its columns; no column without labels.
     """
     if labels is None:
         return np.zeros((0, 0)), ()
@@ -368,8 +369,7 @@ def _mean(name: str, values: np.ndarray) -> dict[str, float]:
     values = values[np.isfinite(values)]
     if not len(values):
         return {name: np.nan, f"{name}_standard_error": np.nan}
-    error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return {name: float(values.mean()), f"{name}_standard_error": float(error)}
+    return {name: float(values.mean()), f"{name}_standard_error": standard_error(values)}
 
 
 def change_by_block(
@@ -571,7 +571,7 @@ def _interpolation(heading: str, name: str, strips: Strips, result: Result) -> S
 def _cell(figures: dict[str, float], key: str, form: str) -> str:
     if key not in figures:
         return ""
-    return f"{form.format(figures[key])} ± {form.format(figures[f'{key}_standard_error'])}"
+    return plus_minus(figures[key], figures[f"{key}_standard_error"], form)
 
 
 def _component_section(result: Result) -> Section:
@@ -631,7 +631,7 @@ def _attribute_section(result: Result) -> Section:
         "What else changes?"
     )
     rows = [
-        [name, f"{found['share']:.3f} ± {found['standard_error']:.3f}"]
+        [name, plus_minus(found["share"], found["standard_error"], "{:.3f}")]
         for name, found in sorted(
             result.numbers["attributes"].items(), key=lambda item: -np.nan_to_num(item[1]["share"])
         )

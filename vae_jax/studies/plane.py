@@ -31,7 +31,7 @@ from vae_jax.models.vae import VAE
 from vae_jax.priors.fitted import normal_prior
 from vae_jax.progress import track
 from vae_jax.report.charts import drawn, new_chart
-from vae_jax.report.page import Page, Picture, Section, Table, counted
+from vae_jax.report.page import Page, Picture, Section, Table, counted, plus_minus
 from vae_jax.report.pictures import labelled_sheet
 from vae_jax.run import Run, run_at, run_splits
 from vae_jax.run_folder import read_rows
@@ -592,7 +592,7 @@ def _heat_section(cells: Sequence[Cell]) -> Section:
         best = None if choice is None else (choice.best.z_dim, choice.best.kl_weight)
         caption = f"{figure.title}."
         if best is not None:
-            caption += f" {BEST}: best on validation, or on test where there is none."
+            caption += f" {BEST}: best on validation, or on test without validation images."
         floor = cells[0].interval(f"{name}_floor")
         if floor is not None:
             caption += f" Real to real: {figure.form.format(floor.mean)}."
@@ -635,10 +635,9 @@ def _gap_sections(gaps: Sequence[Gap]) -> list[Section]:
 def _compared_texts(compared: Compared | None, digits: int) -> list[str]:
     if compared is None:
         return ["–", "–", "–"]
-    ours, alone = f"{compared.ours:,.{digits}f}", f"{compared.alone:,.{digits}f}"
-    if compared.seeds > 1:
-        alone += f" ± {compared.spread:,.{digits}f}"
-    return [ours, alone.replace(" ", NO_BREAK), f"{compared.share:+.1%}"]
+    form = f"{{:,.{digits}f}}"
+    alone = plus_minus(compared.alone, compared.spread, form).replace(" ", NO_BREAK)
+    return [form.format(compared.ours), alone, f"{compared.share:+.1%}"]
 
 
 def _sheet(images: Mapping[Pair, np.ndarray], originals: np.ndarray | None = None) -> Image.Image:

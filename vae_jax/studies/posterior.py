@@ -19,7 +19,7 @@ from scipy import stats
 from vae_jax.metrics import posterior
 from vae_jax.models.vae import VAE
 from vae_jax.report.charts import COLOURS, drawn, new_chart
-from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.report.page import Page, Picture, Section, Table, plus_minus
 from vae_jax.report.pictures import image_grid
 from vae_jax.run import Run
 from vae_jax.streams import make_key
@@ -224,7 +224,7 @@ def page(result: Result) -> Page:
                     "manifold-quantile",
                     image_grid(result.quantile, grid),
                     f"Steps of equal probability, normal quantiles of (i + 1/2) / {grid}; "
-                    f"{across}. All images stand for equally many codes of a Gaussian.",
+                    f"{across}. Each image represents equally many codes of a Gaussian.",
                 ),
             ],
         ),
@@ -284,7 +284,7 @@ def _summary_table(numbers: dict[str, Any]) -> Table:
 
 
 def _with_error(numbers: dict[str, float], key: str) -> str:
-    return f"{numbers[key]:.2f} ± {numbers[f'{key}_standard_error']:.2f}"
+    return plus_minus(numbers[key], numbers[f"{key}_standard_error"], "{:.2f}")
 
 
 def _shape_pictures(result: Result) -> list[Picture]:

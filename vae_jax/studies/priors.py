@@ -7,7 +7,7 @@ a prior can reach: decoded codes of training images, and real images against oth
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from PIL import Image
 from vae_jax.metrics.feature_distances import compare_features, distance_chunks, small_pixels
 from vae_jax.metrics.sliced_wasserstein import FEWER, sliced_wasserstein
 from vae_jax.models.vae import VAE
-from vae_jax.priors.fitted import NORMAL, TITLES, Prior, codes_of, draw
+from vae_jax.priors.fitted import NORMAL, TITLES, Codes, Prior, codes_of, draw
 from vae_jax.progress import progress
 from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table, counted
@@ -100,30 +100,21 @@ def measure(run: Run[VAE], priors: Sequence[Prior], options: Options) -> Result:
     with progress((len(priors) + 2) * len(seeds), "Comparing priors", "rows") as advance:
         for seed in seeds:
             own, others = split_images(len(subject.images), count, seed)
-            real = _Part(subject.images[others], _at(subject.labels, others))
+            real, same = (
+                _Part(subject.images[rows], _at(subject.labels, rows)) for rows in (others, own)
+            )
             seen = np.sort(np.random.default_rng(seed).permutation(len(train))[:count])
-            labels = _at(subject.labels, own)
-            for prior in (*priors, CODES, REAL):
-                began = time.perf_counter()
-                if isinstance(prior, Prior):
-                    told, z = labels, draw(prior, seed, count, labels)
-                else:
-                    told, z = _at(codes.labels, seen), codes.z[seen]
-                drawn_in = time.perf_counter() - began
-                if prior == REAL:
-                    images, told = subject.images[own], labels
-                else:
-                    images = decode(run.model, run.variables, z, told)
-                figures = compared(real, _Part(images, told), seed, spaces)
-                figures |= replayed(images, train.take(seen), real.images)
-                if prior != REAL:
+            some = Codes(codes.z[seen], _at(codes.labels, seen))
+            for name, z, fake, seconds in _rows(run, priors, seed, some, same):
+                figures = compared(real, fake, seed, spaces)
+                figures |= replayed(fake.images, train.take(seen), real.images)
+                if z is not None:
                     figures["nearest_code"] = nearest(z, codes.z) / usual
-                if isinstance(prior, Prior):
-                    figures["draw_seconds"] = drawn_in
-                name = prior.name if isinstance(prior, Prior) else prior
+                if seconds is not None:
+                    figures["draw_seconds"] = seconds
                 found.setdefault(name, []).append(figures)
                 if seed == options.seed:
-                    shown.append((name, np.asarray(images[: options.columns])))
+                    shown.append((name, np.asarray(fake.images[: options.columns])))
                 advance(1, name)
     rows = [{"name": name} | over_seeds(each) for name, each in found.items()]
     levels = [name for name in rows[0] if name.startswith("sliced_wasserstein_") and "x" in name]
@@ -149,6 +140,29 @@ def measure(run: Run[VAE], priors: Sequence[Prior], options: Options) -> Result:
 class _Part(NamedTuple):
     images: np.ndarray
     labels: np.ndarray | None
+
+
+def _rows(
+    run: Run[VAE], priors: Sequence[Prior], seed: int, codes: Codes, real: _Part
+) -> Iterator[tuple[str, np.ndarray | None, _Part, float | None]]:
+    """Yields name, points, images and seconds of drawing of every row; None where there are none.
+
+    Args:
+        run: The model.
+        priors: The priors, which are drawn from with the labels of the real images.
+        seed: Seed of the draws.
+        codes: As many codes of training images.
+        real: Real images.
+    """
+    for prior in priors:
+        began = time.perf_counter()
+        z = draw(prior, seed, len(real.images), real.labels)
+        seconds = time.perf_counter() - began
+        images = decode(run.model, run.variables, z, real.labels)
+        yield prior.name, z, _Part(images, real.labels), seconds
+    images = decode(run.model, run.variables, codes.z, codes.labels)
+    yield CODES, codes.z, _Part(images, codes.labels), None
+    yield REAL, None, real, None
 
 
 def _at(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:

@@ -27,7 +27,7 @@ from vae_jax.priors.fitted import draw
 from vae_jax.priors.kept import open_prior
 from vae_jax.progress import progress
 from vae_jax.report.charts import COLOURS, drawn, new_chart
-from vae_jax.report.page import Page, Picture, Section, Table, counted
+from vae_jax.report.page import Page, Picture, Section, Table, counted, plus_minus
 from vae_jax.report.pictures import labelled_sheet
 from vae_jax.run import Run, decode, encode
 from vae_jax.streams import make_key
@@ -423,8 +423,7 @@ def cell(row: Mapping[str, Any], key: str, form: str) -> str:
     """Returns a figure of `over_seeds` and its spread as text; empty without the figure."""
     if key not in row:
         return ""
-    spread = row[f"{key}_std"]
-    return form.format(row[key]) + (f" ± {form.format(spread)}" if np.isfinite(spread) else "")
+    return plus_minus(row[key], row[f"{key}_std"], form)
 
 
 def _radius_chart(results: Mapping[str, Result], metric: str, title: str) -> Image.Image:

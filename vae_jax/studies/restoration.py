@@ -24,7 +24,7 @@ from vae_jax.data.inputs import Corruption, erased_pixels, evaluation_key, lumin
 from vae_jax.metrics.image_quality import WINDOW, mse, ssim
 from vae_jax.models.classifier import Classifier
 from vae_jax.models.vae import VAE
-from vae_jax.report.page import Page, Picture, Section, Table
+from vae_jax.report.page import Page, Picture, Section, Table, plus_minus
 from vae_jax.report.pictures import image_grid, paired_rows
 from vae_jax.run import Run, in_batches, open_judge, predict
 from vae_jax.subject import Subject, encode_subject, open_subject, reconstructions
@@ -387,9 +387,7 @@ def _lead(result: Result) -> str:
 
 
 def _psnr(score: Score) -> str:
-    return f"{score.psnr:.2f}" + (
-        "" if math.isnan(score.psnr_reach) else f" ± {score.psnr_reach:.2f}"
-    )
+    return plus_minus(score.psnr, score.psnr_reach, "{:.2f}")
 
 
 def score_table(scores: dict[str, Score], caption: str) -> Table:

@@ -27,12 +27,7 @@ from vae_jax import config as configs
 from vae_jax.data.splits import Splits, condition_labels, piece_of
 from vae_jax.files import json_bytes, write_file
 from vae_jax.metrics import linear_vae, posterior
-from vae_jax.metrics.feature_distances import (
-    density_coverage,
-    frechet_distance,
-    precision_recall,
-    small_pixels,
-)
+from vae_jax.metrics.feature_distances import compare_features, small_pixels
 from vae_jax.metrics.image_quality import psnr
 from vae_jax.metrics.sliced_wasserstein import FEWER, sliced_wasserstein
 from vae_jax.models.vae import VAE
@@ -275,7 +270,7 @@ def measure_member(
     return figures | {"kl_per_dimension": posterior.kl_per_dimension(mean, log_var).tolist()}
 
 
-class Compared(NamedTuple):
+class RealImages(NamedTuple):
     """Images of a split that samples are compared with.
 
     Attributes:
@@ -287,10 +282,10 @@ class Compared(NamedTuple):
     labels: np.ndarray | None
 
 
-def _compared_images(run: Run[VAE], split: ImageSet, train: ImageSet) -> Compared:
+def _real_images(run: Run[VAE], split: ImageSet, train: ImageSet) -> RealImages:
     rows = chosen_rows(split, _compared_count(split, train), run.config.seed)
     labels = condition_labels(run.config.data, split)
-    return Compared(split.take(rows), None if labels is None else labels[rows])
+    return RealImages(split.take(rows), None if labels is None else labels[rows])
 
 
 def _last_row(run: Run[VAE], name: str) -> dict[str, Any]:
@@ -305,7 +300,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 def held_out_figures(
     run: Run[VAE], splits: Splits, rows: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, Figures], dict[str, Compared], Pair, Pair]:
+) -> tuple[dict[str, Figures], dict[str, RealImages], Pair, Pair]:
     """Returns the figures of a model on test and validation images that need no samples.
 
     Args:
@@ -320,10 +315,10 @@ def held_out_figures(
     """
     test, codes, shown = _split_figures(run, splits.test, rows["test"])
     figures, real = {"test": test, "validation": {}}, {}
-    real["test"] = _compared_images(run, splits.test, splits.train)
+    real["test"] = _real_images(run, splits.test, splits.train)
     if splits.validation is not None:
         figures["validation"] = _split_figures(run, splits.validation, rows["validation"])[0]
-        real["validation"] = _compared_images(run, splits.validation, splits.train)
+        real["validation"] = _real_images(run, splits.validation, splits.train)
     return figures, real, codes, shown
 
 
@@ -387,7 +382,7 @@ def chosen_rows(split: ImageSet, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(len(split))[:count])
 
 
-def prior_samples(run: Run[VAE], prior: Prior, real: Mapping[str, Compared]) -> dict[str, Any]:
+def prior_samples(run: Run[VAE], prior: Prior, real: Mapping[str, RealImages]) -> dict[str, Any]:
     """Decodes points of a prior.
 
     Args:
@@ -450,10 +445,8 @@ def set_figures(
     if len(real) < FEWEST:
         return figures
     for space, features in spaces.items():
-        pair = features(real), features(fake)
-        values = precision_recall(*pair) | density_coverage(*pair)
-        values["frechet"] = frechet_distance(*pair)
-        figures |= {f"{space}_{name}": _finite(value) for name, value in values.items()}
+        for name, value in compare_features(features(real), features(fake)).items():
+            figures[f"{space}_{name.removesuffix('_distance')}"] = _finite(value)
     return figures
 
 

@@ -1,7 +1,7 @@
-// The decoder: a latent point to an image, as the trained network computes it without its norms,
-// which are folded into the weights.
+// The decoder: computes an image from a latent point as the trained network does. Its norms are
+// folded into the weights.
 
-// The weights of a page: base64 of float16 numbers.
+// Reads the weights of a page: float16 numbers in base64.
 function readWeights(text) {
   const characters = atob(text), bytes = new Uint8Array(characters.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
@@ -28,9 +28,9 @@ const ACTIVATIONS = {
   tanh(x) { for (let i = 0; i < x.length; i++) x[i] = Math.tanh(x[i]); },
 };
 
-// A decoder of the layers that `explorer.py` lists; the first is dense, the others are transposed
-// convolutions. All of them are matrix products: a pixel's channels times [channels, taps x filters]
-// give what the pixel adds to each of the pixels that it reaches.
+// A decoder of the layers that `network.py` lists; the first is dense, the others are transposed
+// convolutions. All of them are matrix products: the channels of a pixel times
+// [channels, taps x filters] give what the pixel adds to each of the pixels around it.
 class Decoder {
   constructor(layers, weights) {
     this.layers = layers.map((layer) => {
@@ -46,7 +46,7 @@ class Decoder {
     this.#layOut(weights);
   }
 
-  // Puts the weights into one memory, with room for the largest input and product behind them.
+  // Puts the weights into one memory, followed by room for the largest input and product.
   #layOut(weights) {
     let cells = 0;
     const take = (count) => { const start = cells; cells += Math.ceil(count / 4) * 4; return start; };
@@ -108,7 +108,7 @@ class Decoder {
   }
 }
 
-// Adds every pixel's part of the product to the pixels around `pixel x stride` that it reaches.
+// Adds the product of every pixel to the pixels around `pixel x stride`.
 function spread(layer, product, image) {
   const { in_width, in_height, out_width, out_height, kernel, stride, filters } = layer;
   const row = out_width * filters, line = layer.panels * COLUMNS;
@@ -126,7 +126,7 @@ function spread(layer, product, image) {
   }
 }
 
-// [H, W, C] in [0, 1] as the bytes of a canvas, rounded as `experiments.sample` rounds them.
+// Returns [H, W, C] in [0, 1] as the bytes of a canvas, rounded as by `experiments.sample`.
 function pixelsOf(image, channels) {
   const pixels = new Uint8ClampedArray((image.length / channels) * 4).fill(255);
   for (let i = 0; i < pixels.length / 4; i++) {

@@ -80,8 +80,8 @@ function log1p(x) {
   return fma(exponent, LN2_HIGH, f(fma(square, -0.5, m) + sum));
 }
 
-// A standard normal number of 32 random bits: sqrt(2) erf_inv(u), u uniform in (-1, 1); erf_inv as
-// Giles approximates it ("Approximating the erfinv function", 2010).
+// Turns 32 random bits into a standard normal number, sqrt(2) erf_inv(u) with u uniform in (-1, 1);
+// erf_inv is the approximation by Giles ("Approximating the erfinv function", 2010).
 function normalOf(bits) {
   const u = Math.max(fma((bits >>> 9) * 2 ** -23, 2, ALMOST_MINUS_ONE), ALMOST_MINUS_ONE);
   const w = -log1p(f(u * -u));
@@ -92,7 +92,7 @@ function normalOf(bits) {
 const pointKey = (seed, index) => threefry([0, seed | 0], 0, index | 0);
 const split = (key, i) => threefry(key, 0, i);
 
-// Number j of a key's random bits.
+// Returns word j of the random bits of a key.
 function bitsOf(key, j) {
   const [x0, x1] = threefry(key, 0, j);
   return x0 ^ x1;
@@ -100,5 +100,5 @@ function bitsOf(key, j) {
 
 const noiseOf = (key, zDim) => Float32Array.from({ length: zDim }, (_, j) => normalOf(bitsOf(key, j)));
 
-// Point `index` of a seed, as a Float32Array of Z components; it follows N(0, I).
+// Returns point `index` of a seed, a Float32Array of Z components that follows N(0, I).
 const priorPoint = (seed, index, zDim) => noiseOf(pointKey(seed, index), zDim);

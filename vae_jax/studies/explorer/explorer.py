@@ -67,9 +67,9 @@ class Result:
         space: The codes and their directions, as plain data: `z_dim`, `image_shape`; `offset` and
             `deviations` `[Z]` of the aggregate posterior; `principal` and `attributes`, each a list
             of `name`, `hint` and `direction` `[Z]`, one deviation long; `components` with `kl` in
-            nats and `active`; `codes` of images; `laws` to draw from besides N(0, I), see `law`;
-            `condition`, the labels of a conditional model; and for a told model `told`, see
-            `told_by_slider`.
+            nats and `active`; `codes` of images; `priors` to draw from besides N(0, I), see
+            `plain_prior`; `condition`, the labels of a conditional model; and for a told model
+            `told`, see `told_by_slider`.
         rounding: Largest change of a pixel, in steps of 1/255, due to float16 weights, in images of
             `CHECKED` points of N(0, I).
     """
@@ -101,7 +101,7 @@ def measure(run: Run[VAE], options: Options, plane: Run[VAE] | None = None) -> R
     moments = posterior.moments(seen.mean, seen.log_var)
     chosen = chosen_images(CODES, len(seen.mean), options.seed)
     kl = posterior.kl_per_dimension(seen.mean, seen.log_var)
-    laws, left_out = _laws(run, options.count)
+    priors, left_out = _priors(run, options.count)
     space = {
         "z_dim": run.model.z_dim,
         "image_shape": run.model.image_shape,
@@ -118,7 +118,7 @@ def measure(run: Run[VAE], options: Options, plane: Run[VAE] | None = None) -> R
             }
             for i in chosen.tolist()
         ],
-        "laws": laws,
+        "priors": priors,
         "condition": {"kind": run.config.data.condition, "names": run.label_names},
     }
     facts = run.provenance | {
@@ -178,16 +178,16 @@ def _attributes(
     return found
 
 
-def _laws(run: Run[VAE], count: int) -> tuple[list[dict[str, Any]], list[str]]:
+def _priors(run: Run[VAE], count: int) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns the priors of the run, with a new Gaussian if it has none; and which are left out."""
-    laws, left_out, room = [], [], PRIOR_BYTES
+    priors, left_out, room = [], [], PRIOR_BYTES
     for name in kept_names(run):
         try:
             prior = open_prior(run, name)
         except UserError as error:
             left_out.append(f"{name} ({error})")
             continue
-        found = law(
+        found = plain_prior(
             prior, f"the prior {name}" + f" (a {TITLES[prior.kind]})" * (name != prior.kind)
         )
         size = len(inside_html(found))
@@ -195,14 +195,14 @@ def _laws(run: Run[VAE], count: int) -> tuple[list[dict[str, Any]], list[str]]:
             left_out.append(f"{name} (its {size:,} bytes are too many)")
             continue
         room -= size
-        laws.append(found)
-    if not any(one["kind"] == "gaussian" for one in laws):
+        priors.append(found)
+    if not any(one["kind"] == "gaussian" for one in priors):
         own = fit_to_run(run, "gaussian", count=count)
-        laws.insert(0, law(own, "a Gaussian fitted for this page"))
-    return laws, left_out
+        priors.insert(0, plain_prior(own, "a Gaussian fitted for this page"))
+    return priors, left_out
 
 
-def law(prior: Prior, title: str) -> dict[str, Any]:
+def plain_prior(prior: Prior, title: str) -> dict[str, Any]:
     """Returns a prior as plain data.
 
     `location` is that of the prior, `[1 + L, Z]`; each of `components` has a `log_weight`, a `mean`

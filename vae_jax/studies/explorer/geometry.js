@@ -1,4 +1,4 @@
-// Points of the latent space: moved along directions, and on the way between two of them.
+// Points of the latent space: moved along directions, and on paths between two points.
 
 const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
 const norm = (a) => Math.sqrt(dot(a, a));
@@ -6,14 +6,14 @@ const norm = (a) => Math.sqrt(dot(a, a));
 // a + amount b, in float32.
 const plus = (a, b, amount = 1) => a.map((value, i) => value + amount * b[i]);
 
-// A share t of the straight way from one point to another.
+// Returns the point at a share t of the straight line between two points.
 function straight(from, to, t) {
   return t === 1 ? to.slice() : from.map((value, i) => (1 - t) * value + t * to[i]);
 }
 
-// A share t of the great circle between two directions, at a radius that changes evenly: it stays
-// where a Gaussian has its mass, which the straight way leaves (White, "Sampling generative
-// networks", 2016). Where there is no such circle it is the straight way.
+// Returns the point at a share t of the great circle between two directions, at a radius that changes
+// evenly. Unlike the straight line, it stays where a Gaussian has its mass (White, "Sampling
+// generative networks", 2016). If there is no such circle, it is the point on the straight line.
 function spherical(from, to, t) {
   const [a, b] = [norm(from), norm(to)];
   if (t === 0 || t === 1 || a === 0 || b === 0) return straight(from, to, t);

@@ -1,12 +1,12 @@
 // The page: what is shown, and what every control does to it.
 //
-// The image on show is a base point plus an amount of each direction that has a slider. Putting all
-// sliders back gives the base point again, bit for bit.
+// The image that is shown is decoded from a base point plus an amount of each direction that has a
+// slider. When all sliders are reset, this is the base point again, bit for bit.
 
 const model = JSON.parse(document.getElementById("model").textContent);
 const decoder = new Decoder(model.layers, readWeights(document.getElementById("weights").textContent));
 const [HEIGHT, WIDTH, CHANNELS] = model.image_shape;
-const LONGEST = 4; // deviations that a slider reaches
+const LONGEST = 4; // deviations at the end of a slider
 const SECONDS_PER_FACE = 2; // of a walk
 const MAX_UINT = 2 ** 32 - 1;
 
@@ -23,7 +23,7 @@ function element(tag, properties = {}, children = []) {
   return made;
 }
 
-// What is shown.
+// The image.
 
 const moved = () => directions.filter((direction) => direction.amount !== 0);
 
@@ -61,7 +61,7 @@ function refresh() {
   });
 }
 
-// Says in words what is shown.
+// Describes the image in words.
 function tell(z) {
   const count = moved().length, used = usedPart(z);
   const radius = norm(used).toFixed(2), usual = Math.sqrt(used.length).toFixed(2);
@@ -71,17 +71,17 @@ function tell(z) {
   byId("image").setAttribute("aria-label", `Decoded image: ${shown.about}${how}`);
 }
 
-// Takes another base point, and puts all sliders back.
+// Shows another base point, and resets all sliders.
 function show(z, about, labels = shown.labels) {
   Object.assign(shown, { base: z, about, labels });
   for (const direction of directions) direction.put(0);
-  for (const told of conditionControls) told();
+  for (const update of conditionControls) update();
   refresh();
 }
 
 // Sliders.
 
-// A slider of deviations along a direction.
+// Adds a slider along a direction, in deviations.
 function addSlider(parent, name, hint, vector) {
   const input = element("input", {
     type: "range", min: -LONGEST, max: LONGEST, step: 0.05, value: 0, title: hint,
@@ -127,11 +127,11 @@ function addComponents() {
   }
 }
 
-// What a told model is told: KL weight, on a logarithmic scale, and latent size.
+// The pair of a told model: KL weight, on a logarithmic scale, and latent size.
 
 const pair = { ...model.told?.pair };
 
-// The dimensions of a point that the model is asked to use: the first ones.
+// The dimensions of a point that the model uses at the pair: the first ones.
 const usedPart = (z) => z.subarray(0, pair.z_dim ?? model.z_dim);
 
 function tellPair() {
@@ -170,9 +170,9 @@ function addPair() {
   tellPair();
 }
 
-// What a conditional model is told: a class, or any of several attributes.
+// The labels of a conditional model: a class, or any of several attributes.
 
-const conditionControls = []; // functions that show the labels of another image
+const conditionControls = []; // functions that set the controls to the labels of the image
 
 function addCondition() {
   const { kind, names } = model.condition;
@@ -206,13 +206,13 @@ function whole(input) {
   return Number.isFinite(value) ? Math.min(MAX_UINT, Math.max(0, value)) : 0;
 }
 
-function addLaws() {
-  byId("law").append(...model.laws.map(({ title }, i) => element("option", { value: i, textContent: title })));
+function addPriors() {
+  byId("prior").append(...model.priors.map(({ title }, i) => element("option", { value: i, textContent: title })));
 }
 
-// A point of N(0, I) or of a law that was fitted to codes.
+// A point of N(0, I) or of a prior that was fitted to codes.
 function randomPoint(seed, index) {
-  const fitted = model.laws[byId("law").value], zDim = model.z_dim;
+  const fitted = model.priors[byId("prior").value], zDim = model.z_dim;
   return fitted ? fittedPoint(fitted, seed, index, shown.labels, zDim) : priorPoint(seed, index, zDim);
 }
 
@@ -221,13 +221,13 @@ function showPoint(seed, index) {
   leaveWay();
   Object.assign(shown, { seed, index });
   [byId("seed").value, byId("index").value] = [seed, index];
-  const law = byId("law").selectedOptions[0].textContent;
-  show(randomPoint(seed, index), `Seed ${seed}, point ${index} of ${law}`);
+  const prior = byId("prior").selectedOptions[0].textContent;
+  show(randomPoint(seed, index), `Seed ${seed}, point ${index} of ${prior}`);
 }
 
 const step = (by) => showPoint(shown.seed, Math.min(MAX_UINT, Math.max(0, shown.index + by)));
 
-// A walk from the image on show to the seed's next point, and so on.
+// Walks from the image to the next point of the seed, and so on.
 function startWalk() {
   leaveWay();
   let from = currentPoint(), began = null;
@@ -291,7 +291,7 @@ const SHELF_ACTIONS = {
   },
 };
 
-// The image on show plus or minus the chosen one, as seen from the mean code.
+// The code of the image plus or minus the difference of the chosen code from the mean code.
 const added = (sign) => plus(currentPoint(), plus(chosen.z, offset, -1), sign);
 
 function enterWay(from, to) {
@@ -380,7 +380,7 @@ function connect() {
   for (const button of byId("chosen").children) {
     button.addEventListener("click", () => { stopWalk(); SHELF_ACTIONS[button.dataset.do](); });
   }
-  for (const id of ["law", "seed", "index"]) {
+  for (const id of ["prior", "seed", "index"]) {
     byId(id).addEventListener("change", () => showPoint(whole(byId("seed")), whole(byId("index"))));
   }
   for (const input of byId("path").querySelectorAll("input")) input.addEventListener("input", goAlong);
@@ -399,7 +399,7 @@ function start() {
   addDirections("principal", model.principal);
   addDirections("attributes", model.attributes);
   addComponents();
-  addLaws();
+  addPriors();
   dragDirections(byId("image"));
   connect();
   for (const { z, labels, name } of model.codes) keep(Float32Array.from(z), Float32Array.from(labels), name);

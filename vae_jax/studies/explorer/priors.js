@@ -1,8 +1,8 @@
-// Points of priors that were fitted to codes, as `experiments.sample --prior` draws them. They are
-// equal up to rounding: sums here are of float64, and weights of networks are float16.
+// Points of priors that were fitted to codes, equal to those of `experiments.sample --prior` up to
+// rounding: sums are float64 here, and weights of networks float16.
 
-// A point is the mean of codes, which may depend on labels, plus a draw around it. Dimensions that a
-// told model was not asked for, which the prior leaves out, follow N(0, I).
+// A point is the mean of the codes, which may depend on labels, plus a draw about it. Dimensions that
+// the pair of a told model leaves out, which the prior does not have, follow N(0, I).
 function fittedPoint(prior, seed, index, labels, zDim) {
   const point = priorPoint(seed, index, zDim), [mean, ...perLabel] = prior.location;
   AROUND_MEAN[prior.kind](prior, pointKey(seed, index)).forEach((value, i) => {
@@ -25,7 +25,7 @@ const AROUND_MEAN = {
     return coloured(white, plus(networkOf(network)(code), noise, deviation));
   },
 
-  // From noise along a velocity, by Runge and Kutta's rule of fourth order.
+  // Follows a velocity from noise, by the Runge-Kutta method of fourth order.
   flow({ components: [white], network, frequencies, steps }, key) {
     const learned = networkOf(network), step = 1 / steps;
     const angles = (time) => Array.from({ length: frequencies }, (_, k) => Math.PI * (k + 1) * time);
@@ -46,11 +46,11 @@ const AROUND_MEAN = {
   },
 };
 
-// What a Gaussian makes of noise: its mean plus the rows of a triangle times the noise.
+// Turns noise into a point of a Gaussian: its mean plus the rows of a triangle times the noise.
 const coloured = ({ mean, cholesky }, noise) =>
   mean.map((value, i) => cholesky[i].reduce((sum, factor, j) => sum + factor * noise[j], value));
 
-// A component by its weight: that of the largest log weight plus Gumbel noise, as JAX chooses.
+// Draws a component by its weight as JAX does: that of the largest log weight plus Gumbel noise.
 function chooseComponent(components, key) {
   const scores = components.map(({ log_weight }, k) => {
     const uniform = Math.max((bitsOf(key, k) >>> 9) * 2 ** -23, 2 ** -126);
@@ -59,8 +59,8 @@ function chooseComponent(components, key) {
   return components[scores.indexOf(Math.max(...scores))];
 }
 
-// The function of a residual network: a dense layer, blocks of norm, SiLU and a dense layer that are
-// added to what comes in, and a last dense layer after another SiLU. It is made once.
+// Returns the function of a residual network, which is made once: a dense layer, residual blocks of
+// a norm, SiLU and a dense layer, and a last dense layer after another SiLU.
 function networkOf(network) {
   network.apply ??= makeNetwork(network);
   return network.apply;

@@ -1,8 +1,8 @@
-// Matrix products, which nearly all of the decoder's time goes into.
+// Matrix products, which take nearly all of the time of the decoder.
 //
-// They run in WebAssembly, four numbers at a time. The program is the text below; `assemble` turns
-// it into the bytes of a module when the page opens, so that nothing here is compiled beforehand. A
-// browser without these instructions gets the same sums from plain JavaScript, which is slower.
+// They run in WebAssembly, four numbers at a time. `assemble` turns the text of the program below
+// into the bytes of a module when the page opens, so that the page contains no compiled code. In a
+// browser without these instructions, plain JavaScript computes the same sums more slowly.
 //
 // product(a, b, c, blocks, depth, panels): C = A B in float32.
 //   A  [4 blocks, depth], row by row.
@@ -69,7 +69,7 @@ const OPCODES = {
 };
 const I32 = 0x7f, V128 = 0x7b;
 
-// A signed number in LEB128; those of the program that are unsigned are small enough to be the same.
+// Encodes a signed number in LEB128; the unsigned numbers of the program are too small to differ.
 function leb128(value) {
   const bytes = [];
   for (;;) {
@@ -81,7 +81,7 @@ function leb128(value) {
   }
 }
 
-// The module's bytes: one function, exported as `product`, that works in an imported memory.
+// Returns the bytes of a module with one function, exported as `product`, and an imported memory.
 function assemble() {
   const names = [...PARAMETERS, ...INTEGERS, ...VECTORS].map((name) => `$${name}`);
   const code = [];
@@ -128,7 +128,7 @@ function plainProduct(memory) {
   };
 }
 
-// The fastest product that this browser has, in `memory`.
+// Returns the fastest product that this browser supports, in `memory`.
 function makeProduct(memory) {
   try {
     const module = new WebAssembly.Module(assemble());
@@ -138,7 +138,7 @@ function makeProduct(memory) {
   }
 }
 
-// [depth, columns] row by row, as the panels of B; columns that are missing stay 0.
+// Packs a matrix [depth, columns], row by row, into the panels of B; missing columns stay 0.
 function packPanels(target, matrix, depth, columns) {
   for (let panel = 0, to = 0; panel * COLUMNS < columns; panel++) {
     const width = Math.min(COLUMNS, columns - panel * COLUMNS);
