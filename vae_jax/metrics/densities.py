@@ -21,6 +21,7 @@ from vae_jax.types import UserError
 
 HIGHEST = jax.lax.Precision.HIGHEST
 KMEANS_STEPS = 10
+SIZES, POINTS_PER_COMPONENT = (1, 2, 5, 10), 10  # of mixtures to choose from
 EM_STEPS = 200  # of expectation maximisation, at most
 EM_TOLERANCE = 1e-3  # nats per point; a step that gains less is the last
 
@@ -394,7 +395,7 @@ def fit_mixture(
 def choose_mixture(
     points: np.ndarray,
     key: jax.Array,
-    components: Sequence[int] = (1, 2, 5, 10),
+    components: Sequence[int] | None = None,
     *,
     held_out: float | np.ndarray = 0.2,
 ) -> MixtureChoice:
@@ -407,13 +408,16 @@ def choose_mixture(
     Args:
         points: `[N, Z]`.
         key: Typed random key for the split and the fits.
-        components: The numbers of components to try.
+        components: Numbers of components to try; by default those of `SIZES` that have
+            `POINTS_PER_COMPONENT` points each.
         held_out: Share of the points that are held out; or other points `[M, Z]`.
 
     Raises:
         UserError: Nothing to try, a share outside (0, 1), or as for `fit_mixture`.
     """
     points, judging = _check_points(points), held_out
+    if components is None:
+        components = [k for k in SIZES if POINTS_PER_COMPONENT * k <= len(points)] or [1]
     split_key, fit_key = jax.random.split(key)
     if isinstance(judging, float | int):
         kept = len(points) - round(judging * len(points))

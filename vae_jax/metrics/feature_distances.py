@@ -17,6 +17,7 @@ from vae_jax.types import UserError
 
 CHUNK = 1024  # rows of a matrix of distances that are held at a time
 SMALL = 8  # pixels along each side
+FEWEST = 8  # images in a set, below which neighbours and covariances say little
 PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5  # k, as the papers have it
 
 

@@ -30,8 +30,6 @@ from vae_jax.types import ImageSet, UserError
 
 NORMAL = "normal"  # N(0, I), which every model was trained with
 TITLES = {"gaussian": "Gaussian", "mixture": "mixture", "two_stage": "second VAE", "flow": "flow"}
-MIXTURES = (1, 2, 5, 10)  # numbers of components to choose from
-CODES_PER_COMPONENT = 10  # at least
 HELD_OUT = 0.1  # share of the training codes that is held out if there are no validation images
 PIECE = 1024  # images encoded at a time; a multiple of the batch that encoding is compiled for
 
@@ -105,8 +103,7 @@ def _fit_gaussian(points: np.ndarray, judging: np.ndarray, key: jax.Array) -> Fi
 
 
 def _fit_mixture(points: np.ndarray, judging: np.ndarray, key: jax.Array) -> Fitted:
-    sizes = [size for size in MIXTURES if CODES_PER_COMPONENT * size <= len(points)] or [1]
-    choice = densities.choose_mixture(points, key, sizes, held_out=judging)
+    choice = densities.choose_mixture(points, key, held_out=judging)
     return choice.mixture, {
         "components": choice.components,
         "held_out_nats": choice.held_out[choice.components],

@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 from vae_jax.losses import bernoulli_entropy, reconstruction_nll
 from vae_jax.metrics import bounds
 from vae_jax.metrics.feature_distances import (
+    FEWEST,
     compare_features,
     frechet_distance,
     pixels,
@@ -46,7 +47,6 @@ from vae_jax.types import UserError
 
 SPACES = ("encoder_mean", "pixels_8x8", "pixels", "classifier")
 INCEPTION_FEATURES = 2048
-FEWEST = 8  # images in a set, below which neighbours and covariances say little
 COLUMNS, SAMPLES_SHOWN = 8, 32
 
 
@@ -55,7 +55,7 @@ class Options:
     """What is measured and shown.
 
     Attributes:
-        split: Images that the model is judged by: 'test', 'train' or 'validation'.
+        split: Images that the model is judged by: 'test' or 'train'.
         count: Number of images, at most; 0 for all.
         seed: Seed of samples and choices.
         importance_samples: k of the importance-weighted bound.

@@ -70,7 +70,8 @@ class Settings(NamedTuple):
     ascent: Ascent = DEFAULT_ASCENT
 
 
-class Options(NamedTuple):
+@dataclass(frozen=True)
+class Options:
     """What is measured and shown.
 
     Attributes:
@@ -364,21 +365,14 @@ def seconds_per_map(find: Callable[[np.ndarray], Excitation], count: int) -> tup
 
 def timing_sentence(result: Result) -> str:
     """Returns a sentence on the seconds per map, all at once against one by one."""
-    layer, settings, maps = result.layer, result.options.settings, result.maps
-    shape = layer.run.model.image_shape
-    starts = starts_of_maps(
-        layer.features, shape, maps, result.projection, settings, result.options.seed
-    )
+    layer, maps, projection = result.layer.features, result.maps, result.projection
+    shape, options = result.layer.run.model.image_shape, result.options
+    settings = options.settings
+    starts = starts_of_maps(layer, shape, maps, projection, settings, options.seed)
 
-    def find(positions: np.ndarray) -> Excitation:
-        return excite(
-            layer.features,
-            starts[:, positions],
-            maps[positions],
-            result.projection,
-            settings.steps,
-            settings.ascent,
-        )
+    def find(rows: np.ndarray) -> Excitation:
+        own = starts[:, rows]
+        return excite(layer, own, maps[rows], projection, settings.steps, settings.ascent)
 
     together, alone = seconds_per_map(find, len(maps))
     return (

@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vae_jax.metrics.feature_distances import compare_features, distance_chunks, small_pixels
+from vae_jax.metrics.feature_distances import (
+    FEWEST,
+    compare_features,
+    distance_chunks,
+    small_pixels,
+)
 from vae_jax.metrics.sliced_wasserstein import FEWER, sliced_wasserstein
 from vae_jax.models.vae import VAE
 from vae_jax.priors.fitted import NORMAL, TITLES, Codes, Prior, codes_of, draw
@@ -30,7 +35,6 @@ from vae_jax.studies.random_latents import cell, over_seeds, split_images
 from vae_jax.subject import open_subject
 from vae_jax.types import UserError
 
-FEWEST = 8  # images per row
 CODES, REAL = "decoded codes", "real images"
 
 

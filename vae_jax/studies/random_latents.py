@@ -20,7 +20,7 @@ from PIL import Image
 from scipy import stats
 
 from vae_jax.metrics import densities, posterior
-from vae_jax.metrics.feature_distances import frechet_distance, small_pixels
+from vae_jax.metrics.feature_distances import FEWEST, frechet_distance, small_pixels
 from vae_jax.metrics.sliced_wasserstein import FEWER, sliced_wasserstein
 from vae_jax.models.vae import VAE
 from vae_jax.priors.fitted import draw
@@ -37,8 +37,6 @@ from vae_jax.types import UserError
 ORTHANT = (0.5, 2.5, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0)
 CUBE = (0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0)
 SPHERE = (0.25, 0.5, 1.0, 1.5, 2.0, 4.0)  # radius in units of sqrt(Z)
-MIXTURES = (1, 2, 5, 10)
-FEWEST = 8  # points per row
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,7 @@ def fitted_rows(
     draw_key, fit_key, gaussian_key, mixture_key = jax.random.split(key, 4)
     points = np.asarray(posterior.sample(jnp.asarray(mean), jnp.asarray(log_var), draw_key))
     gaussian = densities.sample(densities.fit_gaussian(points), gaussian_key, count)
-    sizes = [size for size in MIXTURES if 10 * size <= len(points)]
-    choice = densities.choose_mixture(points, fit_key, sizes or (1,))
+    choice = densities.choose_mixture(points, fit_key)
     drawn_points = densities.sample(choice.mixture, mixture_key, count)
     rows = [
         Row("fitted Gaussian", "fitted", np.asarray(gaussian)),

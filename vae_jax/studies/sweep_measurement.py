@@ -27,7 +27,7 @@ from vae_jax import config as configs
 from vae_jax.data.splits import Splits, condition_labels, piece_of
 from vae_jax.files import json_bytes, write_file
 from vae_jax.metrics import linear_vae, posterior
-from vae_jax.metrics.feature_distances import compare_features, small_pixels
+from vae_jax.metrics.feature_distances import FEWEST, compare_features, small_pixels
 from vae_jax.metrics.image_quality import psnr
 from vae_jax.metrics.sliced_wasserstein import FEWER, sliced_wasserstein
 from vae_jax.models.vae import VAE
@@ -54,7 +54,6 @@ FIGURES_FILE = "figures.json"  # what was measured of a member, in its folder
 # Samples are compared with half of a split's images, at most so many: another seed, another half.
 COMPARED_IMAGES = 1024
 SPECTRUM_IMAGES = 4000  # training images that a linear VAE is fitted to
-FEWEST = 8  # images, below which neighbours say nothing
 PIECE = 1024  # images decoded at a time; a multiple of the batch that encoding is compiled for
 SHOWN_SAMPLES, SHOWN_TEST_IMAGES, COLUMNS = 16, 8, 4
 FROM_ROW = ("loss", "kl_weighted", "kl", "beta", "kl_share", "kl_share_above_floor", "elbo",
@@ -295,12 +294,12 @@ def _last_row(run: Run[VAE], name: str) -> dict[str, Any]:
     return rows[-1] if rows else {}
 
 
-Pair = tuple[np.ndarray, np.ndarray]
+TwoArrays = tuple[np.ndarray, np.ndarray]
 
 
 def held_out_figures(
     run: Run[VAE], splits: Splits, rows: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, Figures], dict[str, RealImages], Pair, Pair]:
+) -> tuple[dict[str, Figures], dict[str, RealImages], TwoArrays, TwoArrays]:
     """Returns the figures of a model on test and validation images that need no samples.
 
     Args:
@@ -324,7 +323,7 @@ def held_out_figures(
 
 def _split_figures(
     run: Run[VAE], split: ImageSet, row: Mapping[str, Any]
-) -> tuple[Figures, Pair, Pair]:
+) -> tuple[Figures, TwoArrays, TwoArrays]:
     figures = {known: row[known] for known in FROM_ROW if known in row}
     if "recon_nats" in row:
         figures["recon"] = row["recon_nats"]
