@@ -6,9 +6,9 @@ python -m experiments.ablation --config=configs/ablation_faces.py --workdir=runs
 Leaves a run folder for each member in WORKDIR/members, and WORKDIR/ablation/index.html with its
 pictures, results.json and results.csv. The same command resumes, and adding a value trains only
 what is new. Samples of every member are drawn from N(0, I) and from a Gaussian fitted to its codes;
---priors=gaussian,mixture fits more kinds. What was measured otherwise before is measured again,
-from the checkpoints and without training. Differences between models need several seeds to be
-resolved: --config.sweep.seed='(0, 1, 2, 3, 4)'.
+--priors=gaussian,mixture fits more kinds. Members that were measured with other settings are
+measured again, from their checkpoints and without training. Differences between models need several
+seeds to be resolved: --config.sweep.seed='(0, 1, 2, 3, 4)'.
 With --coordinator=HOST:PORT --processes=N --process_id=I, or --distributed on a cluster, several
 processes train together; all of them see the workdir.
 Exit codes: 0 done, 2 a user's error, 128 + N after signal N (checkpoints saved; 143 SIGTERM,
@@ -36,13 +36,15 @@ _CLASSIFIER = flags.DEFINE_string(
     "classifier", None, "Run folder of a classifier, in whose features samples are compared too."
 )
 _PRIORS = flags.DEFINE_list(
-    "priors", ["gaussian"], "Fitted to every member's codes and drawn from, beside N(0, I)."
+    "priors",
+    ["gaussian"],
+    "Priors to fit to every member's codes and to draw from, beside N(0, I).",
 )
 _OUT = command_line.out_below("ablation", "the page")
 
 
 def main() -> int:
-    """Trains, measures, reports."""
+    """Trains the members, measures them, and writes the page."""
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
 
     from vae_jax.config import validate
@@ -81,7 +83,7 @@ def main() -> int:
 
 
 def _differences(config: ConfigDict) -> dict[str, str]:
-    """Fields that configs/default.py has not or has otherwise."""
+    """Returns the fields that differ from configs/default.py."""
     from vae_jax.config import flatten
 
     usual = flatten(default.get_config())

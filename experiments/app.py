@@ -1,4 +1,4 @@
-"""The one door of every command line: flags, help, and errors in one sentence.
+"""Runs a command line: reads its flags, prints its help, and words its errors in one sentence.
 
 A module defines its flags when it is imported, and imports what computes inside its `main`, so that
 `--help` and mistakes are answered at once. Exit codes: 0 done, 1 a defect (with a traceback), 2
@@ -100,8 +100,6 @@ def _sentence(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         asked = f" ({text.splitlines()[0][:160]})" if text else ""
         return f"not enough memory{asked}; ask for less, or use a machine with more"
-    if type(error).__name__ == "BrokenProcessPool":
-        return "a worker process was killed, probably for lack of memory; use fewer --workers"
     return _missing_platform()
 
 

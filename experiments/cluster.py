@@ -63,7 +63,7 @@ def _check_address(address: str) -> None:
 
 
 def _leave() -> None:
-    """Ends a process that waits for others in vain."""
+    """Ends a process that has waited for others in vain."""
     print(
         f"error: the other processes did not answer within {_PATIENCE.value} s; check that all of "
         "them run and that --coordinator is right, or wait longer with --coordinator_seconds",

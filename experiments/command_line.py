@@ -1,7 +1,7 @@
-"""Flags that several command lines share, and what is wrong with a flag in one sentence.
+"""Defines the flags that several command lines share, and words what is wrong with a flag.
 
-`--workdir`, `--step`, `--seed` and `--out` mean the same everywhere. Whether `--out` is a file or a
-folder stands in the help, and every output is looked at before anything is computed.
+`--workdir`, `--step`, `--seed` and `--out` mean the same everywhere. The help says whether `--out`
+is a file or a folder, and every output is checked before anything is computed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from absl import flags
 from vae_jax.files import check_replaceable
 from vae_jax.types import UserError
 
-MAX_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1  # that of vae_jax.streams, which imports JAX
 MAY_BE_EMPTY = ("compilation_cache",)
 
 _files: dict[str, flags.FlagHolder] = {}
 _folders: dict[str, flags.FlagHolder] = {}
-_below: dict[str, str] = {}  # folders by default, seen from that of --workdir
+_below: dict[str, str] = {}  # default folders below that of --workdir
 
 
 def workdir(kind: str = "run") -> flags.FlagHolder[str]:
@@ -41,21 +41,21 @@ def step() -> flags.FlagHolder[int | None]:
 
 
 def data() -> flags.FlagHolder[str | None]:
-    """Defines --data, where the images of a run lie that has come from elsewhere."""
+    """Defines --data, which says where the images of a run lie if they have been moved."""
     return flags.DEFINE_string(
-        "data", None, "Where the run's images lie, or may be prepared; as in its config by default."
+        "data", None, "Where the run's images lie or may be prepared; as in its config by default."
     )
 
 
 def seed(help_text: str) -> flags.FlagHolder[int]:
-    """Defines --seed, which is taken whole or refused."""
+    """Defines --seed, a whole number of 32 bits."""
     return flags.DEFINE_integer("seed", 0, help_text, lower_bound=0, upper_bound=MAX_SEED)
 
 
 def count(
     name: str, default: int, help_text: str, low: int = 1, high: int = 10_000_000
 ) -> flags.FlagHolder[int]:
-    """Defines a number of things with bounds beyond which it makes no sense."""
+    """Defines a flag that counts things, from `low` to `high`."""
     return flags.DEFINE_integer(name, default, help_text, lower_bound=low, upper_bound=high)
 
 
@@ -65,17 +65,15 @@ def out_file(default: str | None, help_text: str, name: str = "out") -> flags.Fl
     return _files[name]
 
 
-def out_folder(
-    default: str | None, help_text: str, name: str = "out", required: bool = False
-) -> flags.FlagHolder:
-    """Defines a flag that names a folder to write into."""
+def out_folder(default: str | None, help_text: str, required: bool = False) -> flags.FlagHolder:
+    """Defines --out, a folder to write into."""
     text = f"Folder to write: {help_text}"
-    _folders[name] = flags.DEFINE_string(name, default, text, required=required)
-    return _folders[name]
+    _folders["out"] = flags.DEFINE_string("out", default, text, required=required)
+    return _folders["out"]
 
 
 def out_below(folder: str, help_text: str) -> flags.FlagHolder:
-    """Defines --out, a folder below the one of --workdir by default; `{flag}` stands for values."""
+    """Defines --out, by default a folder in that of --workdir; `{flag}` stands for its value."""
     place = re.sub(r"{(\w+)}", lambda match: match[1].upper(), folder)
     by_default = "/".join(["WORKDIR", *filter(None, [place])])
     _below["out"] = folder
@@ -83,11 +81,11 @@ def out_below(folder: str, help_text: str) -> flags.FlagHolder:
 
 
 def tell(written: Iterable[str | Path], then: str = "", **flag_values: Any) -> None:
-    """Prints what a command wrote, and the next command that one might want.
+    """Prints what a command wrote, and the next command that a user might want.
 
     Args:
-        written: Paths.
-        then: Name of that command; empty for none.
+        written: The paths.
+        then: The name of that command; empty for none.
         flag_values: Its flags.
     """
     for path in written:
@@ -102,8 +100,8 @@ def read(arguments: list[str]) -> None:
 
     Raises:
         flags.Error: A flag is unknown, missing or illegal; `sentence` words it.
-        UserError: A positional argument, an empty path, a number that is not finite, an output
-            that cannot be written or two outputs of one name.
+        UserError: There is a positional argument, an empty path, a number that is not finite, an
+            output that cannot be written, two outputs of one name, or none for several runs.
     """
     try:
         stray = flags.FLAGS(["command", *arguments])[1:]
@@ -125,8 +123,33 @@ def read(arguments: list[str]) -> None:
     _check_outputs()
 
 
+def numbers(flag: flags.FlagHolder, kind: type) -> tuple:
+    """Returns the value of a flag, a list or a text with commas, as numbers.
+
+    Args:
+        flag: The flag.
+        kind: int or float.
+
+    Raises:
+        UserError: An entry is no such number, or not finite.
+    """
+    texts = flag.value.split(",") if isinstance(flag.value, str) else flag.value
+    try:
+        found = tuple(kind(text) for text in texts)
+    except ValueError:
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        whole = "whole " if kind is int else ""
+        raise UserError(
+            f"--{flag.name} is {','.join(texts)!r}, but must be {whole}numbers with commas"
+        )
+    return found
+
+
 def _workdir() -> Path:
     value = flags.FLAGS.workdir
+    if isinstance(value, list) and len(value) > 1:
+        raise UserError("several runs have no folder in common: give one with --out=FOLDER")
     return Path(value[0] if isinstance(value, list) else value)
 
 
@@ -136,9 +159,9 @@ def _check_outputs() -> None:
         if flag.value is None:
             continue
         if name in _below and not flags.FLAGS[name].present and not _workdir().is_dir():
-            continue  # That there is no such workdir is what has to be told.
+            continue  # The error is that there is no such workdir.
         path = Path(flag.value)
-        real = os.path.realpath(path)  # Other than `resolve`, it takes links that lead in a circle.
+        real = os.path.realpath(path)  # Unlike `resolve`, it accepts links that lead in a circle.
         if real in seen:
             raise UserError(f"--{name} and --{seen[real]} both name {path}")
         seen[real] = name
@@ -158,7 +181,7 @@ def _check_outputs() -> None:
 
 
 def sentence(error: flags.Error) -> str:
-    """Words an error of the flag parser as all other errors are worded."""
+    """Returns an error of the flag parser in the words of all other errors."""
     text = str(error)
     missing = re.findall(r"^flag --(\w+)=None: Flag --\w+ must have a value", text, re.MULTILINE)
     if missing:
@@ -197,7 +220,7 @@ def is_required(flag: flags.Flag) -> bool:
 
 
 def written(value: Any) -> str:
-    """Returns a value as one writes it on a command line."""
+    """Returns a value as it is written on a command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,4 +1,4 @@
-"""What a conditional model makes of a condition: pictures, and asked against recognised.
+"""Show what a conditional model makes of a condition, and how often a classifier recognises it.
 
 python -m experiments.conditional --workdir=runs/cvae_mnist --classifier=runs/classifier_mnist
 
@@ -16,15 +16,15 @@ from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
 _DATA = command_line.data()
-_SEED = command_line.seed("Of the latent points.")
-_COLUMNS = command_line.count("columns", 12, "Points in the pictures.", high=1000)
-_COUNT = command_line.count("count", 1000, "Points judged for each condition.")
+_SEED = command_line.seed("Seed of the latent points.")
+_COLUMNS = command_line.count("columns", 12, "Points in each row of the pictures.", high=1000)
+_COUNT = command_line.count("count", 1000, "Points that are judged for each condition.")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Run folder of the classifier that judges.")
 _OUT = command_line.out_below("conditional", "the page")
 
 
 def main() -> None:
-    """Draws, judges, writes the page."""
+    """Draws samples, lets the classifier judge them, and writes the page."""
     from vae_jax.run import open_run
     from vae_jax.studies import conditioning
 

@@ -1,4 +1,4 @@
-"""Standard output and error that outlive their reader, and the signals of a terminal."""
+"""Standard output and error that survive the loss of their reader, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import sys
 import warnings
 from types import FrameType
 
-# A reader that has gone (`| head -1`) and a terminal that was closed: nobody misses the lines.
+# The errors of a reader that has gone (`| head -1`) and of a terminal that was closed.
 UNREAD = (errno.EPIPE, errno.EIO)
 
 
 class _LastingFile(io.FileIO):
-    """A file that swallows what can no longer be written, and keeps the reason."""
+    """A file that drops what can no longer be written, and keeps the reason."""
 
     failure: OSError | None = None
 

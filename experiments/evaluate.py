@@ -1,4 +1,4 @@
-"""Likelihood and quality of a trained model, in numbers and pictures.
+"""Evaluate a trained model: likelihood and quality of its images, in numbers and pictures.
 
 python -m experiments.evaluate --workdir=runs/faces
 python -m experiments.evaluate --workdir=runs/iwae_mnist --samples=5000 --count=1000
@@ -20,19 +20,24 @@ from experiments.prior_flags import asked_prior
 from experiments.run_flags import STEP, WORKDIR
 
 _DATA = command_line.data()
-_SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
-_COUNT = command_line.count("count", 0, "Images, at most; 0 for all.", low=0)
+_SPLIT = flags.DEFINE_string("split", "test", "Split of the images: test or train.")
+_COUNT = command_line.count("count", 0, "Largest number of images; 0 for all.", low=0)
 _SAMPLES = command_line.count("samples", 50, "Importance samples per image.", high=100_000)
-_GENERATED = command_line.count("generated", 1000, "Prior samples, at most.", low=8)
+_GENERATED = command_line.count("generated", 1000, "Largest number of prior samples.", low=8)
 _FEATURES = flags.DEFINE_list(
     "features",
     ["encoder_mean", "pixels_8x8"],
     "Spaces in which samples are compared: encoder_mean, pixels_8x8, pixels, classifier.",
 )
 _CLASSIFIER = flags.DEFINE_string("classifier", "", "Run folder of a classifier: a fixed space.")
-_INCEPTION = flags.DEFINE_string("inception", "", "Your activations (.npz); adds fid.")
-_SEED = command_line.seed("Of samples and choices.")
-_BY = flags.DEFINE_enum("by", "mean", ["mean", "sample"], "What reconstructions decode.")
+_INCEPTION = flags.DEFINE_string("inception", "", "Your Inception activations (.npz); adds fid.")
+_SEED = command_line.seed("Seed of samples and choices.")
+_BY = flags.DEFINE_enum(
+    "by",
+    "mean",
+    ["mean", "sample"],
+    "What of a posterior is decoded.",
+)
 _SHOWN = command_line.count("shown", 16, "Images in each picture.", high=1000)
 _REFERENCE = flags.DEFINE_bool("reference_choice", False, "Choose them as the reference does.")
 _OUT = command_line.out_below("evaluation", "index.html")

@@ -17,9 +17,9 @@ from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
 _DATA = command_line.data()
-_SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
-_COUNT = command_line.count("count", 10_000, "Images, at most; 0 for all.", low=0)
-_SEED = command_line.seed("Of the choice of the images on the shelf.")
+_SPLIT = flags.DEFINE_string("split", "test", "Split of the images: test or train.")
+_COUNT = command_line.count("count", 10_000, "Largest number of images; 0 for all.", low=0)
+_SEED = command_line.seed("Seed of the choice of images on the shelf.")
 _OUT = command_line.out_file("explorer.html", "the page.")
 
 

@@ -10,8 +10,6 @@ clipped to [0, 1], the range the models are trained on.
 
 from __future__ import annotations
 
-import math
-
 from absl import flags
 
 from experiments import app, command_line, publish
@@ -23,20 +21,20 @@ MAX_STEPS = 100_000
 _DATA = command_line.data()
 _LAYER = flags.DEFINE_string("layer", None, "conv_0, conv_1, ...", required=True)
 _MAPS = flags.DEFINE_string("maps", "all", "all, or numbers: 0,5,7.")
-_SEED = command_line.seed("Of the start images.")
+_SEED = command_line.seed("Seed of the start images.")
 _SEEDS = command_line.count("seeds", 4, "Seeds side by side.", low=2, high=100)
 _OUT = command_line.out_below("filters-{layer}", "the page")
 _EVOLVE = flags.DEFINE_integer("evolve", None, "Map to show evolving; the strongest by default.")
 _START = flags.DEFINE_enum("start", "noise", ["noise", "fourier"], "Kind of the start images.")
-_SCALES = flags.DEFINE_list("scales", "3,7,14,0", "Noise cells across; 0: full size.")
-_WEIGHTS = flags.DEFINE_list("weights", None, "Of the scales; equal by default.")
+_SCALES = flags.DEFINE_list("scales", "3,7,14,0", "Noise cells across the image; 0: one per pixel.")
+_WEIGHTS = flags.DEFINE_list("weights", None, "Weights of the scales; equal by default.")
 _STRATEGY = flags.DEFINE_enum("strategy", "0", ["0", "1"], "0: one loop; 1: scale by scale.")
 _STEPS = flags.DEFINE_list(
-    "steps", None, f"Most steps, for strategy 1 of each scale; up to {MAX_STEPS:,}."
+    "steps", None, f"Largest number of steps, for strategy 1 of each scale; up to {MAX_STEPS:,}."
 )
 _PRECURSORS = command_line.count("precursors", 64, "Starts tried for each map.", high=100_000)
 _EPSILON = flags.DEFINE_float(
-    "epsilon", 0.01, "Step, in standard deviations.", lower_bound=1e-6, upper_bound=1e3
+    "epsilon", 0.01, "Size of a step, in standard deviations.", lower_bound=1e-6, upper_bound=1e3
 )
 _IMAGES = command_line.count("images", 10_000, "Test images to compare with.")
 _TIME = flags.DEFINE_bool("time", False, "Also time all maps at once against one by one.")
@@ -50,15 +48,15 @@ def main() -> None:
     strategy = int(_STRATEGY.value)
     settings = filters.Settings(
         start=_START.value,
-        scales=_numbers("scales", _SCALES.value, int),
-        weights=_numbers("weights", _WEIGHTS.value, float) if _WEIGHTS.value else None,
+        scales=command_line.numbers(_SCALES, int),
+        weights=command_line.numbers(_WEIGHTS, float) if _WEIGHTS.value else None,
         strategy=strategy,
         steps=_steps(strategy),
         precursors=_PRECURSORS.value,
         ascent=Ascent(_EPSILON.value),
     )
     layer = filters.open_layer(WORKDIR.value, STEP.value, _LAYER.value, _DATA.value)
-    maps = None if _MAPS.value == "all" else _numbers("maps", _MAPS.value.split(","), int)
+    maps = None if _MAPS.value == "all" else command_line.numbers(_MAPS, int)
     options = filters.Options(
         maps, _SEED.value, _SEEDS.value, _EVOLVE.value, _IMAGES.value, settings
     )
@@ -75,20 +73,10 @@ def _steps(strategy: int) -> tuple[int, ...]:
 
     if not _STEPS.value:
         return filters.SCALE_STEPS if strategy else filters.LOOP_STEPS
-    steps = _numbers("steps", _STEPS.value, int)
+    steps = command_line.numbers(_STEPS, int)
     if not all(1 <= step <= MAX_STEPS for step in steps):
         raise UserError(f"--steps={','.join(_STEPS.value)}: each must be from 1 to {MAX_STEPS:,}")
     return steps
-
-
-def _numbers(flag: str, texts: list[str], kind: type) -> tuple:
-    try:
-        numbers = tuple(kind(text) for text in texts)
-    except ValueError:
-        raise UserError(f"--{flag}={','.join(texts)} is not a list of numbers") from None
-    if not all(math.isfinite(number) for number in numbers):
-        raise UserError(f"--{flag}={','.join(texts)} has an entry that is not finite")
-    return numbers
 
 
 if __name__ == "__main__":

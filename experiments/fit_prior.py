@@ -22,10 +22,10 @@ from experiments.run_flags import STEP, WORKDIR
 
 _KINDS = ["gaussian", "mixture", "two_stage", "flow"]
 _KIND = flags.DEFINE_enum("kind", None, _KINDS, "What to fit.", required=True)
-_NAME = flags.DEFINE_string("name", None, "Of the prior, for --prior; its kind by default.")
+_NAME = flags.DEFINE_string("name", None, "Name of the prior, for --prior; its kind by default.")
 _DATA = command_line.data()
-_SEED = command_line.seed("Of everything that is drawn by chance.")
-_COUNT = command_line.count("count", 10_000, "Training images, at most.", low=4)
+_SEED = command_line.seed("Seed of the fit.")
+_COUNT = command_line.count("count", 10_000, "Largest number of training images.", low=4)
 
 
 def main() -> None:

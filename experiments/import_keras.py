@@ -25,7 +25,7 @@ _STEP = command_line.step()
 
 
 def main() -> None:
-    """Imports or exports."""
+    """Imports weights from Keras, or exports them."""
     if _EXPORT.value:
         from vae_jax.interop.keras import save_keras
         from vae_jax.run import open_run
@@ -36,13 +36,12 @@ def main() -> None:
         command_line.tell([_ENCODER.value, _DECODER.value], "sample", workdir=_WORKDIR.value)
         return
     if _CONFIG.path is None:
-        raise UserError("--config is missing: which config has the layers of the Keras model?")
+        raise UserError("--config is missing: name one that has the layers of the Keras model")
     config = _CONFIG.value
 
     from vae_jax.interop.keras import import_run
 
     import_run(config, _ENCODER.value, _DECODER.value, _WORKDIR.value)
-    print("train, sample and encode take it")
     command_line.tell([_WORKDIR.value], "sample", workdir=_WORKDIR.value)
 
 

@@ -1,4 +1,4 @@
-"""Say what a KL weight of one library is in every other one, and in a config of this project.
+"""Convert a KL weight of one library to all others, and to a config of this project.
 
 python -m experiments.kl_weight --weight=0.00025 --convention=pytorch_vae \
     --image_shape=64,64,3 --z_dim=128
@@ -19,10 +19,13 @@ _CONVENTION = flags.DEFINE_string("convention", None, "Whose weight it is.", req
 _SHAPE = flags.DEFINE_list("image_shape", "64,64,3", "Height, width and channels.")
 _Z_DIM = command_line.count("z_dim", 128, "Latent dimensions.")
 _LIKELIHOOD = flags.DEFINE_enum(
-    "likelihood", None, ("bernoulli", "squared_error"), "Of a convention that has both."
+    "likelihood",
+    None,
+    ("bernoulli", "squared_error"),
+    "Likelihood, where a convention has both.",
 )
-_BATCH = command_line.count("batch_size", 144, "Images per step, for rows that need it.")
-_COUNT = command_line.count("train_count", 162_770, "Training images, for rows that need it.")
+_BATCH = command_line.count("batch_size", 144, "Images per step, where it matters.")
+_COUNT = command_line.count("train_count", 162_770, "Training images, where it matters.")
 
 
 def _image_shape() -> tuple[int, int, int]:

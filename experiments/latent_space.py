@@ -1,4 +1,4 @@
-"""The latent space of a trained model on two pages: its aggregate posterior, and paths through it.
+"""Show the latent space of a trained model: its aggregate posterior, and paths through it.
 
 python -m experiments.latent_space --workdir=runs/faces
 python -m experiments.latent_space --workdir=runs/faces --attributes=Smiling,Eyeglasses --strength=2
@@ -18,9 +18,9 @@ from experiments.pair_flags import asked_pair
 from experiments.run_flags import STEP, WORKDIR
 
 _DATA = command_line.data()
-_SPLIT = flags.DEFINE_string("split", "test", "Images: test or train.")
-_COUNT = command_line.count("count", 10_000, "Images, at most; 0 for all.", low=0)
-_SEED = command_line.seed("Of draws, choices and places.")
+_SPLIT = flags.DEFINE_string("split", "test", "Split of the images: test or train.")
+_COUNT = command_line.count("count", 10_000, "Largest number of images; 0 for all.", low=0)
+_SEED = command_line.seed("Seed of draws and choices.")
 _PAIRS = command_line.count("pairs", 32, "Pairs of images to interpolate.", high=1000)
 _STEPS = command_line.count("steps", 10, "Points of a path.", low=3, high=1000)
 _GRID = command_line.count("grid", 12, "Images per side of the manifold chart.", low=2, high=100)
@@ -31,7 +31,7 @@ _OUT = command_line.out_below("", "with posterior/ and paths/ in it")
 
 
 def main() -> None:
-    """Measures both, and writes both pages."""
+    """Measures paths and posterior, and writes a page of each."""
     from vae_jax.run import open_run
     from vae_jax.studies import paths, posterior
 

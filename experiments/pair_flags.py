@@ -1,4 +1,4 @@
-"""Flags of the command lines that ask a told model for one KL weight and one latent size."""
+"""Flags of the command lines that open a told model at one KL weight and one latent size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from absl import flags
 if TYPE_CHECKING:
     from vae_jax.models.told import Pair
 
-_ASKED = "to answer for, of a model that is told it; its config's by default."
+_ASKED = "at which to open a told model; that of its config by default."
 _KL_WEIGHT = flags.DEFINE_float("kl_weight", None, f"KL weight {_ASKED}")
 _Z_DIM = flags.DEFINE_integer("z_dim", None, f"Latent size {_ASKED}")
 

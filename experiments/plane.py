@@ -17,10 +17,9 @@ from pathlib import Path
 from absl import flags
 
 from experiments import app, command_line, publish
-from vae_jax.types import UserError
 
 _WORKDIR = flags.DEFINE_multi_string(
-    "workdir", None, "Folder of a told run; again for its other seeds.", required=True
+    "workdir", None, "Folder of a told run; give it again for other seeds.", required=True
 )
 _STEP = command_line.step()
 _DATA = command_line.data()
@@ -32,12 +31,8 @@ _OUT = command_line.out_below("plane", "the page; needed for several runs")
 
 def main() -> None:
     """Measures every pair and writes the page."""
-    if len(_WORKDIR.value) > 1 and not flags.FLAGS["out"].present:
-        raise UserError("several runs have no folder in common: give one with --out=FOLDER")
-    weights, sizes = (
-        _numbers("kl_weights", _WEIGHTS.value, float),
-        _numbers("z_dims", _SIZES.value, int),
-    )
+    weights = tuple(sorted(set(command_line.numbers(_WEIGHTS, float))))
+    sizes = tuple(sorted(set(command_line.numbers(_SIZES, int))))
 
     from vae_jax.files import write_file
     from vae_jax.run import open_plane
@@ -49,15 +44,6 @@ def main() -> None:
     table = write_file(Path(_OUT.value, "results.csv"), sweep_results.results_csv(result.cells))
     written = publish.publish(plane.page(result), result.numbers, _OUT.value, tables=False)
     command_line.tell([*written, table], "sample", workdir=_WORKDIR.value[0])
-
-
-def _numbers(flag: str, texts: list[str], kind: type) -> tuple:
-    try:
-        return tuple(sorted({kind(text) for text in texts}))
-    except ValueError:
-        raise UserError(
-            f"--{flag} is {','.join(texts)!r}, but must be numbers with commas"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ _PARTITION = flags.DEFINE_enum(
     "partition",
     "auto",
     ["auto", "official", "reference", "fraction"],
-    "Which images are for testing.",
+    "How training and test images are chosen.",
 )
-_TRAIN = command_line.count("train_count", 170_000, "Training images, reference partition.")
+_TRAIN = command_line.count("train_count", 170_000, "Training images of the reference partition.")
 _TEST = command_line.count("test_count", 10_000, "Test images of the reference partition.")
 _ON_BAD_FILE = flags.DEFINE_enum(
     "on_bad_file", "stop", ["stop", "skip"], "What to do about unreadable files."
 )
-_MAX_BAD = command_line.count("max_bad", 100, "The most files to skip.", low=0)
+_MAX_BAD = command_line.count("max_bad", 100, "Largest number of files to skip.", low=0)
 _WORKERS = flags.DEFINE_integer(
     "workers",
     None,
@@ -42,7 +42,7 @@ _VERIFY = flags.DEFINE_bool("verify", False, "Compare the SHA-256 of everything 
 
 
 def main() -> None:
-    """Prepares, and prints a summary."""
+    """Prepares the images, and prints a summary."""
     from vae_jax.data.formats import celeba
     from vae_jax.data.store.reading import open_store
 

@@ -20,7 +20,7 @@ _KINDS = flags.DEFINE_list(
     "kinds", ["gaussian", "mixture", "two_stage", "flow"], "Names of kept priors, or kinds to fit."
 )
 _DATA = command_line.data()
-_POINTS = command_line.count("points", 1000, "Images per row, at most.", low=8)
+_POINTS = command_line.count("points", 1000, "Largest number of images per row.", low=8)
 _SEEDS = command_line.count("seeds", 5, "Seeds that mean and deviation are taken over.", high=100)
 _COLUMNS = command_line.count("columns", 10, "Images of a row that are shown.", high=1000)
 _CLASSIFIER = flags.DEFINE_string("classifier", "", "Run folder of a classifier: a fixed space.")

@@ -1,4 +1,4 @@
-"""What a study found: told on the terminal, and written as a page that names its command."""
+"""Prints what a study found, and writes it as a page that names its command."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def publish(
     """Prints the lead of a page and its tables, and writes it.
 
     Args:
-        page: What was found.
-        numbers: The same for programs.
-        folder: Where to write.
-        tables: Whether to print them; the page has them all the same.
+        page: The page.
+        numbers: Its numbers, for results.json.
+        folder: The folder to write.
+        tables: Whether to print the tables; the page has them in any case.
 
     Returns:
-        The path of index.html, which is what a command tells of.
+        The path of index.html, in a list.
     """
     from vae_jax.report.page import text_table, write_study
 

@@ -17,7 +17,6 @@ from absl import flags
 
 from experiments import app, command_line, publish
 from experiments.pair_flags import asked_pair
-from vae_jax.types import UserError
 
 _WORKDIR = flags.DEFINE_multi_string(
     "workdir", None, "Folder of a run; give it again for more.", required=True
@@ -28,18 +27,16 @@ _POINTS = command_line.count("points", 1000, "Points per row, at most.", low=8)
 _SEEDS = command_line.count("seeds", 3, "Seeds that mean and deviation are taken over.", high=100)
 _COLUMNS = command_line.count("columns", 10, "Images of a row that are shown.", high=1000)
 _PRIORS = flags.DEFINE_list("prior", [], "Names of priors of experiments.fit_prior: more rows.")
-_SPLIT = flags.DEFINE_string("split", "test", "Real images to compare with: test or train.")
-_FIT_SPLIT = flags.DEFINE_string("fit_split", "train", "Images that densities are fitted to.")
-_FIT_COUNT = command_line.count("fit_count", 10_000, "How many of them.", low=20)
+_SPLIT = flags.DEFINE_string(
+    "split", "test", "Split of real images to compare with: test or train."
+)
+_FIT_SPLIT = flags.DEFINE_string("fit_split", "train", "Split that densities are fitted to.")
+_FIT_COUNT = command_line.count("fit_count", 10_000, "Largest number of such images.", low=20)
 _SEED = command_line.seed("First seed of points and distances.")
 
 
 def main() -> None:
     """Measures every run, then writes the page."""
-    names = _run_names(_WORKDIR.value)
-    if len(names) > 1 and not flags.FLAGS["out"].present:
-        raise UserError("several runs have no folder in common: give one with --out=FOLDER")
-
     from vae_jax.run import open_run
     from vae_jax.studies import random_latents
 
@@ -55,7 +52,7 @@ def main() -> None:
     )
     runs = {
         name: open_run(workdir, data=_DATA.value, pair=asked_pair())
-        for name, workdir in names.items()
+        for name, workdir in _run_names(_WORKDIR.value).items()
     }
     results = {name: random_latents.measure(run, options) for name, run in runs.items()}
     numbers = {name: result.numbers for name, result in results.items()}
@@ -64,7 +61,7 @@ def main() -> None:
 
 
 def _run_names(workdirs: list[str]) -> dict[str, str]:
-    """Runs by the last part of their path, numbered where those are equal."""
+    """Returns runs by the last part of their path, numbered where those are equal."""
     names: dict[str, str] = {}
     for workdir in workdirs:
         name = Path(workdir).resolve().name

@@ -32,7 +32,7 @@ _CONFIGS = {"keras_example": keras_example, "mnist_z12": mnist_z12}
 
 
 def main() -> int | None:
-    """Trains, prints, writes."""
+    """Trains the models, prints the tables, and writes the page."""
     import jax
 
     from vae_jax.run_folder import read_rows

@@ -20,7 +20,7 @@ _OUT = command_line.out_folder("runs/report", "the page and its pictures.")
 
 
 def main() -> None:
-    """Reads, merges, writes the page."""
+    """Reads and merges the results, and writes the page."""
     from vae_jax.run_folder import MEMBERS
     from vae_jax.studies import ablation
     from vae_jax.studies.sweep_results import merge_results, read_results

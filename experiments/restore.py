@@ -1,4 +1,4 @@
-"""How well a denoising, inpainting or recolouring model restores test images.
+"""Measure how well a denoising, inpainting or recolouring model restores test images.
 
 python -m experiments.restore --workdir=runs/denoise_mnist --classifier=runs/classifier_mnist
 
@@ -23,7 +23,7 @@ _OUT = command_line.out_below("restoration", "the page")
 
 
 def main() -> None:
-    """Restores, compares, writes the page."""
+    """Restores the images, compares methods, and writes the page."""
     from vae_jax.run import open_run
     from vae_jax.studies import restoration
 

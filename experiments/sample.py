@@ -35,8 +35,8 @@ _LATENTS = command_line.out_file(None, "the latent points [N, Z] as .npy.", "lat
 _LATENTS_IN = flags.DEFINE_string(
     "latents_in", None, "Decode the points of this .npy, or of the explorer's .json, instead."
 )
-_LABEL = flags.DEFINE_string("label", None, "Class to ask a conditional model for.")
-_ATTRIBUTES = flags.DEFINE_string("attributes", None, "Asked for: 'Smiling=1,Eyeglasses=0'.")
+_LABEL = flags.DEFINE_string("label", None, "Class of the samples, for a conditional model.")
+_ATTRIBUTES = flags.DEFINE_string("attributes", None, "Their attributes: 'Smiling=1,Eyeglasses=0'.")
 _ARRAYS = command_line.out_file(None, "the images [N, H, W, C] float32 as .npy.", "arrays")
 
 

@@ -25,7 +25,7 @@ _DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "Stop at the operation that
 
 
 def main() -> int:
-    """Trains, and draws what came out."""
+    """Trains the model, and draws pictures of it."""
     config = _CONFIG.value
     if "sweep" in config:
         raise UserError("config.sweep lists many runs: give this config to experiments.ablation")

@@ -18,7 +18,7 @@ _WORKDIR = command_line.workdir("classifier's run")
 
 
 def main() -> int:
-    """Trains, and states the accuracy on the test split."""
+    """Trains the classifier, and prints its accuracy on the test split."""
     config = _CONFIG.value
     if "classifier" not in config:
         raise UserError(

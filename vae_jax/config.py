@@ -1,4 +1,4 @@
-"""Every field of a config and what it may be, its JSON form, and what a resumed run may change."""
+"""Validates configs, converts them to JSON and back, and says what a resumed run may change."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Field:
 
     Attributes:
         kind: int, float, str or bool.
-        low: smallest value allowed.
-        high: largest value allowed.
-        above: value that must be exceeded.
-        choices: allowed strings; empty for any.
-        many: the field is a tuple of such values.
+        low: The smallest value allowed.
+        high: The largest value allowed.
+        above: The value that must be exceeded.
+        choices: The strings allowed; empty for any.
+        many: Whether the field is a tuple of such values.
     """
 
     kind: type
@@ -212,7 +212,7 @@ def _check_value(name: str, value: Any, field: Field) -> None:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turns a nested mapping into `{'section.field': value}`."""
+    """Returns a nested mapping as `{'section.field': value}`."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict | dict):
@@ -228,7 +228,7 @@ def kind_of(config: ConfigDict) -> str:
 
 
 def is_classifier(config: ConfigDict) -> bool:
-    """Returns whether a config, of a run say, is that of a classifier rather than of a VAE."""
+    """Returns whether a config is that of a classifier rather than of a VAE."""
     return kind_of(config) == "classifier"
 
 
@@ -239,7 +239,7 @@ def validate(config: ConfigDict) -> None:
         config: The whole config.
 
     Raises:
-        UserError: one sentence naming the field, its value and what is allowed.
+        UserError: A field is wrong; names the field, its value and what is allowed.
     """
     flat = flatten(config)
     unused = VAE_SECTIONS if is_classifier(config) else ("classifier",)
@@ -300,7 +300,7 @@ def _check_across_fields(config: ConfigDict) -> None:
 
 
 def _check_target_rate(config: ConfigDict) -> None:
-    """Checks that a controller has a weight to start from, which nobody else moves."""
+    """Checks that a controller has a weight to start from, which nothing else moves."""
     loss = config.loss
     if not loss.target_rate:
         return
@@ -317,7 +317,7 @@ def _check_target_rate(config: ConfigDict) -> None:
 
 
 def _check_told(config: ConfigDict) -> None:
-    """Ranges must be ranges that hold the config's own values, and nobody else may move those."""
+    """Checks that ranges hold the config's own values, which nothing else moves."""
     told = config.get("told", {})
     weights, sizes = (tuple(told.get(name, ())) for name in TOLD)
     if "told" in config and not weights and not sizes:
@@ -365,14 +365,14 @@ def told_pair(config: ConfigDict, asked: Pair) -> Pair | None:
     """Returns the pair that a model is opened at.
 
     Args:
-        config: Of the run.
-        asked: Numbers; what is None is the config's own.
+        config: The config of the run.
+        asked: The pair asked for; what is None is taken from the config.
 
     Returns:
-        Numbers; None for a model that is told nothing.
+        A pair of numbers; None for a model that is told nothing.
 
     Raises:
-        UserError: The model was not trained for it; the sentence says for what it was.
+        UserError: The model was not trained for the pair; the sentence says for what it was.
     """
     told = what_is_told(config)
     own = Pair(config.loss.kl_weight, config.model.z_dim)
@@ -383,7 +383,7 @@ def told_pair(config: ConfigDict, asked: Pair) -> Pair | None:
         if not trained_for:
             raise UserError(
                 f"--{name}={value:g}: this model was trained with {name} {trained:g} and answers "
-                f"for no other; one that is told it does, see configs/plane_mnist.py"
+                f"for no other; a told model does, see configs/plane_mnist.py"
             )
         if not trained_for[0] <= value <= trained_for[-1]:
             raise UserError(
@@ -434,7 +434,7 @@ def _check_inputs(data: ConfigDict) -> None:
 
 
 def _changed_by_mirroring(data: ConfigDict) -> str:
-    """Returns the part of the condition that mirroring left and right changes; empty for none."""
+    """Returns what mirroring left to right changes in the condition; empty for nothing."""
     if data.condition == "class":
         return "digits" if data.name == "mnist" else ""
     sided = [n for n in data.attributes if SIDES & set(re.findall("[a-z]+", n.lower()))]
@@ -444,7 +444,7 @@ def _changed_by_mirroring(data: ConfigDict) -> str:
 def _check_stack(
     section: str, stack: ConfigDict, image_shape: Sequence[int], extra: int = 0
 ) -> None:
-    """Checks for one entry per layer; `extra` layers are not listed in `filters`."""
+    """Checks that a stack has one entry per layer; `extra` layers are not listed in `filters`."""
     layers = len(stack.filters) + extra
     for name in ("kernel_sizes", "strides", "padding"):
         if len(stack[name]) != layers:
@@ -468,7 +468,7 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """Returns the config of a JSON text; lists become the tuples that they were."""
+    """Returns the config of a JSON text, with lists as the tuples that they were."""
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError("no object in braces")
@@ -515,8 +515,8 @@ def resolved(config: ConfigDict, saved: ConfigDict | None = None) -> ConfigDict:
     """Returns the config as its run keeps it: with its data's digest and the schedule's length.
 
     Args:
-        config: validated.
-        saved: that of the same run, if it has started: its schedule stays, whatever
+        config: The validated config.
+        saved: The saved config of the same run, if it has started: its schedule stays, whatever
             `train.epochs` is now, unless `config` gives another length.
 
     Returns:
@@ -524,7 +524,7 @@ def resolved(config: ConfigDict, saved: ConfigDict | None = None) -> ConfigDict:
         `data.digest` is that of the images the run has started with.
 
     Raises:
-        UserError: epochs after the end of the schedule, which would train nothing.
+        UserError: Epochs after the end of the schedule would train nothing.
     """
     config = config.copy_and_resolve_references()
     if saved is not None:

@@ -208,7 +208,7 @@ def compare_sweep(config: ConfigDict, how: Comparison) -> dict[str, Any]:
                 results[side].append(_run_commands(runner, f"{side}-{i}".replace(" ", "-"), names))
                 advance(len(names), note=side)
     return summarize(results) | {
-        "what": "ablation",
+        "what": "sweep",
         "members": len(members),
         "seconds": {
             side: [result["seconds"] for result in found] for side, found in results.items()

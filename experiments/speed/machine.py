@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments.speed.side import Call, Result
+from vae_jax.data.workers import available_cores
+from vae_jax.memory import machine_bytes
 from vae_jax.streams import make_key
 
 TRIALS = 3
@@ -24,14 +26,13 @@ def machine_in_words() -> str:
     cpu = _cpu_information()
     vectors = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "asimd": "NEON"}
     found = [word for flag, word in vectors.items() if flag in cpu.get("flags", "").split()]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     words = [
         cpu.get("model name") or platform.processor() or platform.machine(),
         found[0] if found else "instruction set unknown",
-        f"{threads()} cores",
+        f"{available_cores()} cores",
         f"L2 {_size_in_words(cache_bytes(2))} per core",
         f"L3 {_size_in_words(cache_bytes(3))}",
-        f"{memory:.0f} GiB",
+        f"{machine_bytes() / 2**30:.0f} GiB",
     ]
     if jax.default_backend() != "cpu":
         words.append(f"{jax.device_count()} x {jax.devices()[0].device_kind}")
@@ -64,11 +65,6 @@ def cache_bytes(level: int) -> int | None:
 
 def _size_in_words(size: int | None) -> str:
     return "unknown" if size is None else f"{size / 2**20:g} MiB"
-
-
-def threads() -> int:
-    """Returns the cores that this process may use; every side takes one thread for each."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def matmul_peak(dtype: str, size: int) -> float:
@@ -114,7 +110,7 @@ def run(call: Call) -> Result:
     return {
         "words": machine_in_words(),
         "backend": jax.default_backend(),
-        "threads": threads(),
+        "threads": available_cores(),  # every side takes one thread for each
         "load_before": load,
         "matmul_flop_per_second": peaks,
         "copy_bytes_per_second": copy_bandwidth(2**30 if accelerated else 2**28),

@@ -84,7 +84,7 @@ def print_summary(summary: dict[str, Any]) -> None:
 def _title(summary: dict[str, Any]) -> str:
     if summary["what"] == "prepare":
         return f"preparing {summary['files']:,} JPEGs"
-    if summary["what"] == "ablation":
+    if summary["what"] == "sweep":
         seconds = statistics.median(summary["seconds"][OURS])
         return f"{summary['members']} members, {seconds:.0f} s as one command"
     config = summary["config"]

@@ -308,5 +308,5 @@ def test_a_dry_run_tells_members_groups_memory_and_time_and_leaves_nothing(sweep
         text = describe_plan(make_plan(sweep_config, tmp_path, splits), splits)
         assert "4 members of 10 steps, 0 of them done" in text
         assert text.count("\ngroup ") == groups and "MiB on each device: w0.5-z4" in text
-        assert "estimated time: " in text and "ms a step" in text
+        assert "estimated time: " in text and "ms per step" in text
     assert not list(tmp_path.iterdir())

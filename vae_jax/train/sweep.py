@@ -1,6 +1,6 @@
-"""Sweeps: many runs as one, each in a folder of its own, as if trained alone.
+"""Trains sweeps: many runs by one command, each in a folder of its own, as if trained alone.
 
-A sweep has members, one for each combination of values; a plan says which of them are done and how
+A sweep has one member for each combination of values; a plan says which members are done and how
 the others are grouped. The members of a group run in turn (sharing data and compiled programs, bit
 for bit equal to solo runs) or together (one program steps all of them).
 """
@@ -42,27 +42,27 @@ from vae_jax.train.trainer import Outcome, Say, train
 from vae_jax.train.validation import Feeds, make_feeds, order_seed
 from vae_jax.types import UserError
 
-# Sweep field -> section that holds it (None: the top) and its letter in a member's name.
+# Sweep field -> the section that holds it (None for the top) and its letters in a member's name.
 AXES = {"kl_weight": ("loss", "w"), "z_dim": ("model", "z"), "learning_rate": ("optimizer", "lr"),
         "seed": (None, "s")}  # fmt: skip
 # A program that keeps its inputs holds parameters, two moments and the gradient at once.
 STATE_COPIES = 4
-# Outputs of the layers that are kept forward, and their gradients on the way back.
+# The outputs of the layers, which are kept for the backward pass, and their gradients.
 ACTIVATION_COPIES = 2
 
 RECORD = "member.json"
-# Of the memory that the machine or the device has, when config.sweep.memory_gib is 0.
+# The share of the memory of the machine or the device that a group may take by default.
 MEMORY_SHARE = {"cpu": 0.5, "gpu": 0.8, "tpu": 0.8}
 # How long the steps of a group are timed for an estimate.
 ESTIMATE_SECONDS = 2.0
 
 
 class Member(NamedTuple):
-    """One model of a sweep.
+    """One run of a sweep.
 
     Attributes:
-        name: of its folder below WORKDIR/members; made of the values that it is swept in.
-        config: complete, and the same as that of a run of its own.
+        name: The name of its folder in WORKDIR/members, made of the values that it is swept in.
+        config: Its whole config, the same as that of a run of its own.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Member(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Members that are trained in one go.
+    """Members that are trained at the same time.
 
     Attributes:
-        members: in the order of the sweep.
-        together: one program steps all of them at once; else it is a single member.
-        memory: estimated bytes on each device, without the images.
+        members: The members, in the order of the sweep.
+        together: Whether one program steps all of them at once; else it is a single member.
+        memory: The estimated bytes on each device, without the images.
     """
 
     members: tuple[Member, ...]
@@ -88,19 +88,17 @@ class Group(NamedTuple):
 
 
 def sweep_members(config: ConfigDict) -> tuple[Member, ...]:
-    """Returns the members of `config.sweep`, largest z_dim first: what may fail fails early.
+    """Returns the members of `config.sweep`, largest z_dim first, so that a failure comes early.
 
     In mode 'grid' they are all combinations of the fields' values; in mode 'list' the i-th member
     takes the i-th value of every field. A field without values takes the config's own.
 
     Args:
-        config: the whole config, validated.
-
-    Returns:
-        The members.
+        config: The whole config, validated.
 
     Raises:
-        UserError: no section `sweep`, lists of different lengths, or a member given twice.
+        UserError: There is no section `sweep`, lists have different lengths, or a member is given
+            twice.
     """
     if "sweep" not in config:
         raise UserError(
@@ -152,18 +150,15 @@ def _value(config: ConfigDict, axis: str) -> Any:
 
 
 def member_memory(config: ConfigDict, label_dim: int = 0) -> int:
-    """Estimates the bytes that the training of one member needs on the device.
+    """Returns an estimate of the bytes that the training of one member needs on the device.
 
     4 copies of the parameters (with two moments and the gradient) and, for each image of a
     micro-batch, 2 copies of every layer's output (itself and its gradient), all in float32. The
     images and XLA's workspace are not included.
 
     Args:
-        config: of the member; in a group, of that with the largest z_dim.
-        label_dim: width of the condition.
-
-    Returns:
-        Bytes.
+        config: The config of the member; in a group, of the one with the largest z_dim.
+        label_dim: The width of the condition.
     """
     model = make_vae(config.model, config.data.image_shape, configs.what_is_told(config))
     batch = config.train.batch_size // config.train.accumulate
@@ -182,7 +177,7 @@ def member_memory(config: ConfigDict, label_dim: int = 0) -> int:
 
 
 def resolve_schedule(schedule: str, backend: str) -> tuple[str, str]:
-    """Says what 'auto' means on a machine, and why.
+    """Returns what a schedule means on a machine, 'auto' above all, and why.
 
     Args:
         schedule: `config.sweep.schedule`.
@@ -213,19 +208,15 @@ def make_groups(
     is padded. Only members at the same step are put together.
 
     Args:
-        members: of the sweep, those that are not finished.
-        schedule: see above.
-        budget: bytes that a group may take on a device.
-        positions: the step that each member is at, by name.
-        label_dim: width of the condition.
-        device_count: devices that the members of a group are divided among.
-
-    Returns:
-        The groups.
+        members: The members of the sweep that are not finished.
+        schedule: See above.
+        budget: The bytes that a group may take on a device.
+        positions: The step that each member is at, by name.
+        label_dim: The width of the condition.
+        device_count: The number of devices that the members of a group are divided among.
 
     Raises:
-        UserError: free bits with padding, which would count missing dimensions, or a member that
-            does not fit the budget alone.
+        UserError: A single member does not fit the budget.
     """
     if schedule == "in_turn":
         return tuple(Group((m,), False, member_memory(m.config, label_dim)) for m in members)
@@ -257,13 +248,13 @@ class Plan(NamedTuple):
     """What a sweep is going to do.
 
     Attributes:
-        config: of the sweep, as it is kept.
-        members: all of them.
-        outcomes: of those that need no more training, by name.
-        groups: of the others.
+        config: The config of the sweep, as its folder keeps it.
+        members: All members.
+        outcomes: The outcomes of the members that need no more training, by name.
+        groups: The groups of the others.
         schedule: 'in_turn', 'together' or 'mixed'.
-        reason: why this one.
-        steps: of a whole run.
+        reason: Why this schedule.
+        steps: The number of steps of a whole run.
     """
 
     config: ConfigDict
@@ -281,10 +272,10 @@ def member_folder(workdir: str | Path, member: Member) -> Path:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Reads what is known of a member's training: status, reason, seconds; empty if nothing.
+    """Returns the record of a member's training: status, reason, seconds; empty if there is none.
 
     Raises:
-        UserError: The file was altered.
+        UserError: The file is damaged.
     """
     path = folder / RECORD
     if not path.exists():
@@ -301,14 +292,14 @@ def read_record(folder: Path) -> dict[str, Any]:
 def write_record(
     folder: Path, member: Member, outcome: Outcome, seconds: float, together: int
 ) -> None:
-    """Keeps how a member's training ended.
+    """Writes how a member's training ended.
 
     Args:
-        folder: the member's.
-        member: which one.
-        outcome: how it ended.
-        seconds: of this start; those of earlier starts are added.
-        together: how many members were trained at once.
+        folder: The folder of the member.
+        member: The member.
+        outcome: How it ended.
+        seconds: How long it was trained since this start; earlier starts are added.
+        together: The number of members that were trained at once.
     """
     record = outcome._asdict() | {
         "config_digest": configs.digest(member.config),
@@ -320,18 +311,15 @@ def write_record(
 
 
 def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
-    """Finds out which members a sweep has, which are done, and how to group the others.
+    """Returns which members a sweep has, which are done, and how the others are grouped.
 
     Args:
         config: The whole config, validated, with a section `sweep`.
         workdir: The folder of the sweep.
         splits: The data.
 
-    Returns:
-        The plan.
-
     Raises:
-        UserError: see `sweep_members` and `make_groups`; a member's folder was trained with
+        UserError: See `sweep_members` and `make_groups`; a member's folder was trained with
             another config.
     """
     saved = folders.saved_config(workdir, "sweep")
@@ -375,11 +363,7 @@ def _position(folder: Path, steps_per_epoch: int) -> tuple[int, bool]:
 
 
 def _plan_mesh(plan: Plan) -> Mesh | None:
-    """Returns the devices that divide the members of each group, or the batches of one member.
-
-    Returns:
-        None for a single device.
-    """
+    """Returns the mesh that divides the members of each group, or the batches of one member."""
     config = plan.members[0].config
     together = [len(group.members) for group in plan.groups if group.together]
     if together:
@@ -397,9 +381,9 @@ class SweepResult(NamedTuple):
     """How a sweep ended.
 
     Attributes:
-        members: all of them.
-        outcomes: by name.
-        interrupted_by: number of the signal that stopped it, or None.
+        members: All members.
+        outcomes: Their outcomes, by name.
+        interrupted_by: The number of the signal that stopped it, or None.
     """
 
     members: tuple[Member, ...]
@@ -414,16 +398,16 @@ def fit_sweep(config: ConfigDict, workdir: str | Path, say: Say = print) -> Swee
     so the same command resumes, and adding a value trains only what is new.
 
     Args:
-        config: the whole config, with a section `sweep`.
-        workdir: gets config.json and members/.
-        say: prints a line for each epoch, and how far the whole sweep is.
+        config: The whole config, with a section `sweep`; it is validated here.
+        workdir: The folder of the sweep; gets config.json and members/.
+        say: Prints a line for each epoch, and how far the whole sweep is.
 
     Returns:
-        How every member stands; a diverged or failed one does not stop the others.
+        How every member stands; one that diverges or fails does not stop the others.
 
     Raises:
-        UserError: see `make_plan`; bad data, a workdir in use, or a checkpoint that could not be
-            written.
+        UserError: See `make_plan`; or the data cannot be used, the workdir is in use, or a
+            checkpoint could not be written.
     """
     workdir = Path(workdir)
     configs.validate(config)
@@ -504,29 +488,8 @@ def _group_engine(group: Group, tasks: Sequence[Task], feeds: Feeds) -> Engine:
     return Mapped(tasks, feeds.train.mesh) if group.together else Plain(*tasks)
 
 
-class _StepTime(NamedTuple):
-    """A measured program.
-
-    Attributes:
-        compile_seconds: of the first call.
-        step_seconds: of each step after that.
-    """
-
-    compile_seconds: float
-    step_seconds: float
-
-
-def _measure_group(group: Group, splits: Splits, feeds: Feeds) -> _StepTime:
-    """Times the training program of a group on its own batches.
-
-    Args:
-        group: whose program is timed.
-        splits: the data.
-        feeds: the batches.
-
-    Returns:
-        Seconds for all members of the group at once.
-    """
+def _measure_group(group: Group, splits: Splits, feeds: Feeds) -> tuple[float, float]:
+    """Returns the seconds to compile a group's program, and those of each of its steps."""
     own_configs = [member.config for member in group.members]
     tasks = [vae_task(config, splits) for config in own_configs]
     engine = _group_engine(group, tasks, feeds)
@@ -547,22 +510,15 @@ def _measure_group(group: Group, splits: Splits, feeds: Feeds) -> _StepTime:
             continue
         taken += count
         if seconds >= ESTIMATE_SECONDS:
-            return _StepTime(compiled, seconds / taken)
+            return compiled, seconds / taken
         count = min(2 * count, available)
 
 
 def describe_plan(plan: Plan, splits: Splits) -> str:
-    """Tells members, groups, memory and estimated time, as text.
+    """Returns members, groups, memory and estimated time, as the text of a dry run.
 
     The time of a step is measured for the first group, which has the largest z_dim, and taken for
-    all: an upper estimate of training alone.
-
-    Args:
-        plan: of the sweep.
-        splits: the data.
-
-    Returns:
-        Lines for a `--dry_run`.
+    all, which overestimates the time of training.
     """
     lines = [
         f"{len(plan.members)} members of {plan.steps:,} steps, {len(plan.outcomes)} of them done; "
@@ -579,14 +535,14 @@ def describe_plan(plan: Plan, splits: Splits) -> str:
     if not plan.groups:
         return "\n".join([*lines, "nothing is left to train"])
     feeds = make_feeds(plan.members[0].config, splits, _plan_mesh(plan))
-    measured = _measure_group(plan.groups[0], splits, feeds)
+    compile_seconds, step_seconds = _measure_group(plan.groups[0], splits, feeds)
     programs = len({tuple(m.config.model.z_dim for m in group.members) for group in plan.groups})
-    training = len(plan.groups) * plan.steps * measured.step_seconds
-    compiling = programs * measured.compile_seconds
+    training = len(plan.groups) * plan.steps * step_seconds
+    compiling = programs * compile_seconds
     lines.append(
         f"estimated time: {(training + compiling) / 60:.1f} min = {training / 60:.1f} min of steps "
         f"+ {compiling / 60:.1f} min to compile {programs} programs, from "
-        f"{1e3 * measured.step_seconds:.1f} ms a step and {measured.compile_seconds:.1f} s to "
+        f"{1e3 * step_seconds:.1f} ms per step and {compile_seconds:.1f} s to "
         "compile, measured now on group 1; evaluation is not counted"
     )
     return "\n".join(lines)

@@ -1,8 +1,8 @@
-"""From config to trained model, resumable at every step, bit for bit: one run or many side by side.
+"""Trains one run, or many side by side, resumable at every step, bit for bit.
 
-`train` is the host's side of all training, whatever is trained: it resumes, counts epochs, heeds
-signals, saves, logs rows and gives up what diverges, for runs that take every step together. What
-computes the steps is an engine, plain for one run and mapped over several; `fit` is a sweep of one.
+`train` is the host's side of all training: it resumes, counts epochs, obeys signals, saves, logs
+rows and gives up runs that diverge, for runs that take every step together. An engine computes the
+steps, plain for one run and mapped over several. `fit` trains a single run.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from vae_jax.types import UserError
 Say = Callable[[str], None]
 Draw = Callable[[Path], Any]
 
-# A held-out loss so many times that of the first step means that the run has diverged.
+# A run whose held-out loss is so many times that of its first step has diverged.
 WORSE = 3.0
-DRAWN_EVERY = 60.0  # seconds at least between two drawings of a run that trains
+DRAWN_EVERY = 60.0  # the least number of seconds between two drawings of a run
 
 
 class DivergedError(UserError):
-    """Too many steps in a row had a loss or a gradient that is not finite."""
+    """Too many steps in a row were not finite, or the loss ended far above its first value."""
 
 
 class FitResult(NamedTuple):
     """How a run ended.
 
     Attributes:
-        step: of the last checkpoint.
-        interrupted_by: number of the signal that stopped it, or None.
+        step: The step of the last checkpoint.
+        interrupted_by: The number of the signal that stopped it, or None.
     """
 
     step: int
@@ -63,8 +63,8 @@ class Outcome(NamedTuple):
 
     Attributes:
         status: 'finished', 'interrupted', 'diverged' or 'failed'.
-        reason: in words, empty when finished.
-        step: of its last checkpoint, 0 without one.
+        reason: The reason in words, empty when finished.
+        step: The step of its last checkpoint, 0 without one.
     """
 
     status: str
@@ -75,22 +75,22 @@ class Outcome(NamedTuple):
 def fit(
     config: ConfigDict, workdir: str | Path, say: Say = print, draw: Draw | None = None
 ) -> FitResult:
-    """Trains `config` in `workdir`, or goes on where the last checkpoint there ends.
+    """Trains a config, or goes on from the last checkpoint of its run folder.
 
     Args:
-        config: whole config, of a VAE or a classifier; it is validated here.
-        workdir: run folder; gets config.json, metrics.jsonl and checkpoints/.
-        say: prints the summary and a line for each epoch.
-        draw: shows what the newest checkpoint of the folder can do. It is called when an epoch has
+        config: The whole config of a VAE or a classifier; it is validated here.
+        workdir: The run folder; gets config.json, metrics.jsonl and checkpoints/.
+        say: Prints the summary and a line for each epoch.
+        draw: Draws pictures of the newest checkpoint of the folder. It is called when an epoch has
             been saved: the first time, then once a minute at most, and not after the last epoch.
 
     Returns:
         Where the run ended.
 
     Raises:
-        DivergedError: too many non-finite steps in a row.
-        UserError: bad config, data or checkpoint; a workdir in use or trained with another
-            config; a checkpoint that could not be written.
+        DivergedError: The run diverged.
+        UserError: The config, the data or a checkpoint cannot be used; the workdir is in use or was
+            trained with another config; or a checkpoint could not be written.
     """
     configs.validate(config)
     workdir = Path(workdir)
@@ -117,8 +117,8 @@ def resumed(config: ConfigDict, workdir: Path) -> ConfigDict:
     """Returns the config as the run in `workdir` keeps it, see `config.resolved`.
 
     Raises:
-        UserError: it would change the trajectory of the run that is there, or something of another
-            kind is there.
+        UserError: It would change the trajectory of the run that is there, or the folder holds
+            something of another kind.
     """
     saved = folders.saved_config(workdir, configs.kind_of(config))
     if saved is not None:
@@ -144,20 +144,20 @@ def train(
     """Trains runs side by side to the end or to a signal, or goes on where they are.
 
     Args:
-        run_configs: resolved; they differ in KL weight, learning rate, seed and Z.
-        workdirs: their folders, which the caller has locked; all are at the same step.
-        tasks: what they train.
-        engine: of these tasks.
-        feeds: the batches.
-        stop: asks to save and leave.
-        say: prints a line for each epoch.
-        draw: see `fit`; of a run that trains alone.
+        run_configs: The resolved configs, which differ in KL weight, learning rate, seed and Z.
+        workdirs: The run folders, which the caller has locked; all are at the same step.
+        tasks: The tasks of the runs.
+        engine: The engine of these tasks.
+        feeds: The batches.
+        stop: The signals that ask to save and stop.
+        say: Prints a line for each epoch.
+        draw: See `fit`; for a run that is trained alone.
 
     Returns:
         How every run stands; one that diverges does not stop the others.
 
     Raises:
-        UserError: a checkpoint that cannot be read or written.
+        UserError: A checkpoint cannot be read or written.
     """
     with ExitStack() as stack:
         runs = [
@@ -172,7 +172,7 @@ def train(
 
 
 class _Run:
-    """The host's side of one run: its folder, its sums, how it stands."""
+    """The host's side of one run: its folder, its sums and its state."""
 
     def __init__(
         self, config: ConfigDict, workdir: Path, task: Task, feeds: Feeds, stack: ExitStack
@@ -202,7 +202,7 @@ class _Run:
         self.reason = ""  # why it was given up
 
     def begin_epoch(self, within: bool) -> None:
-        """Takes up the sums of the epoch that the run was stopped in, or starts new ones."""
+        """Continues the sums of the epoch in which the run was stopped, or starts new ones."""
         self.means = EpochMeans(self.saved_sums if within else None)
         self.images_before = self.means.saved()["images"]
 
@@ -217,11 +217,11 @@ class _Run:
         """Logs the rows of an epoch.
 
         Args:
-            epoch: that has ended, counted from 1.
-            step: where it has ended.
-            seconds: that it was trained for in this start.
-            waited: seconds of these that the device waited for images.
-            tested: means by held-out split; none if it was not evaluated.
+            epoch: The number of the epoch that has ended, counted from 1.
+            step: The step at which it has ended.
+            seconds: How long it was trained since this start.
+            waited: How long of that the device waited for images.
+            tested: The means by held-out split; empty if it was not evaluated.
         """
         head = {"epoch": epoch, "step": step}
         self.rows = {
@@ -236,7 +236,7 @@ class _Run:
             self.log.write(row)
 
     def line(self) -> str:
-        """Tells the epoch in one line of a terminal; metrics.jsonl has every figure of it."""
+        """Returns the epoch in one line; metrics.jsonl has every figure of it."""
         train, describe = self.rows["train"], self.task.describe
         parts = [f"epoch {train['epoch']}/{self.config.train.epochs}  step {train['step']}"]
         held_out = self._held_out()
@@ -249,7 +249,7 @@ class _Run:
         return "  ".join([*parts, f"{train['images_per_second']:,.0f} images/s"])
 
     def worsened(self) -> str:
-        """Says that the run ended far above where it began, if it did."""
+        """Returns how far the run ended above where it began; empty if it did not."""
         held_out, first = self._held_out(), self.first_loss
         if held_out is None or held_out["loss"] is None or first is None:
             return ""
@@ -258,13 +258,13 @@ class _Run:
         return f"its {held_out['split']} loss is {held_out['loss']:.4g}, and {first:.4g} at first"
 
     def _held_out(self) -> Row | None:
-        """Returns the row of the split that the run is told and judged by, if there is one."""
+        """Returns the row of the split by which the run is judged, if there is one."""
         return self.rows.get("validation") or self.rows.get("test")
 
     def save(self, state: Any, batch_stats: Any, within_epoch: bool) -> None:
         """Saves the run, ranked by its validation loss if that was measured.
 
-        Losses under a weight that a controller moves are not of one kind, and rank nothing.
+        Losses under a weight that a controller moves cannot be compared, and rank nothing.
         """
         sums = self.means.saved() if within_epoch else {}
         names, first = self.task.label_names, self.first_loss
@@ -301,16 +301,16 @@ class _Trainer:
 
     @property
     def step(self) -> int:
-        """The step that all runs are at."""
+        """Returns the step that all runs are at."""
         return int(self.engine.each(self.state.step)[0])
 
     @property
     def last_step(self) -> int:
-        """The step at which the training ends."""
+        """Returns the step at which the training ends."""
         return self.feed.steps_per_epoch * self.config.train.epochs
 
     def outcome(self, run: _Run) -> Outcome:
-        """Says how a run stands on disk."""
+        """Returns how a run stands on disk."""
         step = run.checkpoints.latest_step() or 0
         if run.reason:
             return Outcome("diverged", run.reason, step)
@@ -396,7 +396,7 @@ class _Trainer:
                 self._draw()
 
     def _draw(self) -> None:
-        """Shows what was saved; pictures that fail stop no training."""
+        """Draws pictures of what was saved; a failure to draw stops no training."""
         if self.draw is None or not devices.is_first() or time.monotonic() < self.next_drawing:
             return
         (run,) = self.runs
@@ -414,7 +414,7 @@ class _Trainer:
         return f"epoch {epoch}/{self.config.train.epochs}  {rate:,.0f} images/s of all models"
 
     def _save(self, within_epoch: bool) -> None:
-        """Saves the runs; of one that was given up, the last good checkpoint stays."""
+        """Saves the runs; one that was given up keeps its last good checkpoint."""
         states = self.engine.unpack(self.state)
         stats = self.engine.each(self.validator.batch_stats(self.state))
         for run, state, own in zip(self.runs, states, stats, strict=True):

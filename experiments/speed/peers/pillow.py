@@ -7,7 +7,6 @@ Nothing is checked, hashed, ordered or written; the start of the processes is no
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.speed.side import Call, Result
+from vae_jax.data.workers import available_cores
 
 BOX = (0, 40, 178, 218)
 
@@ -34,7 +34,7 @@ def prepare_share(paths: list[Path], size: int, barrier, results) -> None:
 def run(call: Call) -> Result:
     """Resizes the folder's JPEGs to the variant."""
     paths = sorted((call.folder / "img_align_celeba").iterdir())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(cores), context.Queue()
     size = int(call.variant)
