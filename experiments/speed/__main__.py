@@ -11,7 +11,7 @@ first proves that it computes the same loss and gradient norm from the same weig
     --what=prepare  images/s of preparing JPEGs, against a bare Pillow loop
     --what=profile  where the time of a training step goes
     --what=sweep    a sweep as one command against its members one by one
-    --what=report   all that a GPU's owner wants to know: best batch size, the whole run
+    --what=report   training at the config's and at the best batch size, and a whole run of each
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _WHAT = flags.DEFINE_enum(
 )
 _AGAINST = flags.DEFINE_list("against", [], f"Peers: {', '.join(PEERS)}.")
 _ROUNDS = flags.DEFINE_integer("rounds", 1, "How often each side is timed.", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each time.", lower_bound=0.1)
+_SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each time, in seconds.", lower_bound=0.1)
 _PYTHON = flags.DEFINE_string("peer_python", sys.executable, "Interpreter of Keras and PyTorch.")
-_REAL_DATA = flags.DEFINE_bool("real_data", False, "Images of config.data, not random ones.")
+_REAL_DATA = flags.DEFINE_bool("real_data", False, "Take images of config.data, not random ones.")
 _FILES = flags.DEFINE_integer("files", 12_000, "JPEGs of --what=prepare.", lower_bound=64)
 _JSON = command_line.out_file(None, "the result as JSON.", "json")
 
 
 def main() -> None:
-    """Measures, shows, and keeps the result."""
+    """Measures, prints the result, and writes it."""
     for name in _AGAINST.value:
         if name not in PEERS:
             raise UserError(f"--against={name} is unknown; valid are {', '.join(PEERS)}")

@@ -1,4 +1,4 @@
-"""Whole commands of ours as sides: preparing JPEGs, a sweep, and the members of a sweep."""
+"""Whole commands of ours as sides: preparing JPEGs, a sweep, and one member of a sweep."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def prepare(call: Call) -> Result:
 
 
 def sweep(call: Call) -> Result:
-    """Trains the whole sweep, or the member that the variant names, from the process's start."""
+    """Trains the whole sweep or the member that the variant names; counts from process start."""
     config = configs.from_json(TaskFolder(call.folder).task.config)
     members = {member.name: member for member in sweep_members(config)}
     images = len(open_splits(config.data).train) * config.train.epochs

@@ -1,4 +1,4 @@
-"""Comparisons of training, decoding, preparing images and sweeps, from config to summary."""
+"""Compares speeds: of training, of decoding, of preparing images and of sweeps."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Comparison:
     """How to compare.
 
     Attributes:
-        peers: what to compare with; may be empty.
-        rounds: how often each side is timed.
-        seconds: how long each time, besides start, compilation and warm-up.
-        peer_python: interpreter of peers that need the extra `benchmark`.
-        real_data: take the images of `config.data`, not random ones.
+        peers: The programs to compare with; may be empty.
+        rounds: How often each side is timed.
+        seconds: How long each time, besides start, compilation and warm-up.
+        peer_python: The interpreter of peers that need the extra `benchmark`.
+        real_data: Whether to take the images of `config.data`, not random ones.
     """
 
     peers: Sequence[Program]
@@ -62,15 +62,15 @@ def prepared(config: ConfigDict, what: str, how: Comparison) -> Iterator[tuple[R
     """Yields a folder with the task and its data, for as long as the context lasts.
 
     Args:
-        config: the whole config; it is validated here.
+        config: The whole config; it is validated here.
         what: 'train' or 'decode'.
-        how: seconds, interpreter and data.
+        how: Its seconds, interpreter and data are used.
 
     Yields:
-        What starts sides on the folder, and the machine's peaks.
+        The runner of sides on the folder, and the facts of the machine.
 
     Raises:
-        UserError: a config that cannot be measured.
+        UserError: The config cannot be measured.
     """
     configs.validate(config)
     config = config.copy_and_resolve_references()
@@ -95,16 +95,16 @@ def compare(config: ConfigDict, what: str, how: Comparison) -> dict[str, Any]:
     """Compares training or decoding.
 
     Args:
-        config: the whole config.
+        config: The whole config.
         what: 'train' or 'decode'.
-        how: with whom and how long.
+        how: How to compare.
 
     Returns:
         Medians and ratios as of `summarize`, the machine, operations and least memory traffic
         per image, and the numbers that the sides agreed on.
 
     Raises:
-        UserError: a config that peers do not cover, a missing library, or sides that disagree.
+        UserError: Peers do not cover the config, a library is missing, or sides disagree.
     """
     ours = programs.TRAIN if what == "train" else programs.DECODE
     with prepared(config, what, how) as (runner, machine):
@@ -126,7 +126,7 @@ def compare(config: ConfigDict, what: str, how: Comparison) -> dict[str, Any]:
 
 
 def limits(config: ConfigDict, what: str, machine: Result) -> dict[str, Any]:
-    """Returns what an image costs at least and what the machine could do with that."""
+    """Returns the least cost of an image, and the speed that the machine could reach with it."""
     layers, dtype = shapes.model_layers(config), config.model.dtype
     peaks = machine["matmul_flop_per_second"]
     found = {"peak_flop_per_second": peaks.get(dtype, peaks["float32"])}
@@ -154,11 +154,11 @@ def compare_preparation(how: Comparison, count: int) -> dict[str, Any]:
     """Compares preparing JPEGs with a bare Pillow loop on all cores.
 
     Args:
-        how: rounds.
-        count: files; they are links to `DISTINCT_FACES` procedural faces.
+        how: Its rounds are used.
+        count: The number of files, which are links to `DISTINCT_FACES` procedural faces.
 
     Returns:
-        The summary and the machine.
+        Medians and ratios as of `summarize`, and the machine.
     """
     with tempfile.TemporaryDirectory(prefix="speed-") as name:
         folder = Path(name)
@@ -188,15 +188,15 @@ def compare_sweep(config: ConfigDict, how: Comparison) -> dict[str, Any]:
     compiles is kept for the next one.
 
     Args:
-        config: the whole config, with a section `sweep`.
-        how: rounds.
+        config: The whole config, with a section `sweep`.
+        how: Its rounds are used.
 
     Returns:
-        `summarize`'s medians and ratios for the side 'one by one', in images of all members per
-        second of whole processes, with `seconds` by side and `members`.
+        Medians and ratios as of `summarize` for the side 'one by one', in images of all members
+        per second of whole processes, with `seconds` by side and the number of `members`.
     """
     members = sweep_members(config)
-    open_splits(config.data)  # Draws or prepares what is not there, before the clock runs.
+    open_splits(config.data)  # Draws or prepares what is missing before the clock starts.
     results: dict[str, list[Result]] = {OURS: [], ALONE: []}
     sides = {OURS: [""], ALONE: [member.name for member in members]}
     with (
@@ -231,15 +231,13 @@ def _run_commands(runner: Runner, action: str, members: Sequence[str]) -> Result
 def report(
     config: ConfigDict, how: Comparison, show: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Measures all that the owner of an accelerator wants to know, one thing after the other.
-
-    Compares at the config's batch size and at the best one, and times a whole run at each.
+    """Compares at the config's batch size and at the best one, and times a whole run at each.
 
     Args:
-        config: the whole config; its `data.train_count` images (0: 170,000) and `train.epochs`
+        config: The whole config; its `data.train_count` images (0: 170,000) and `train.epochs`
             are those of the whole run.
-        how: with whom and how long; larger batches are tried for one round without peers.
-        show: is handed each comparison with peers as soon as it is there.
+        how: How to compare; larger batches are tried for one round without peers.
+        show: Called with each comparison with peers as soon as it is measured.
 
     Returns:
         The comparison at the config's batch size, with `batch_sizes` (images/s by batch size),
@@ -275,7 +273,7 @@ def with_batch(config: ConfigDict, batch_size: int) -> ConfigDict:
 
 
 def whole_run(config: ConfigDict, how: Comparison) -> dict[str, Any]:
-    """Measures the seconds of all epochs on resident data, start and compilation included."""
+    """Returns the seconds of all epochs on resident data, start and compilation included."""
     count = config.data.train_count or REFERENCE_IMAGES
     with prepared(config, "train", replace(how, peers=())) as (runner, _):
         found = runner.run(programs.whole_run(count), "time")

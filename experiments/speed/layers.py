@@ -14,16 +14,16 @@ class Layer(NamedTuple):
     """One layer with weights.
 
     Attributes:
-        name: within its network, as in the parameters: 'conv_0', 'mean', ...
+        name: The name within its network, as in the parameters: 'conv_0', 'mean', ...
         kind: 'conv', 'conv_transpose' or 'dense'.
         inputs: `(H, W, C)` or `(F,)`; a dense layer flattens them.
-        outputs: likewise; a dense layer reshapes to them.
-        kernel: size of the square kernel; 1 for dense layers.
-        stride: in both directions.
+        outputs: Likewise; a dense layer reshapes to them.
+        kernel: The side of the square kernel; 1 for dense layers.
+        stride: The stride in both directions.
         padding: 'same' or 'valid'.
-        bias: whether it has one.
-        norm: whether batch norm follows.
-        activation: what follows then.
+        bias: Whether it has a bias.
+        norm: Whether batch norm follows.
+        activation: The activation that follows then.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
 
     @property
     def flop(self) -> int:
-        """Floating-point operations of the forward pass for one image.
+        """Returns the floating-point operations of the forward pass for one image.
 
         Two for each weight at each position of the smaller image; at the border, taps that fall
         on padding count too, and the zeros inside a transposed convolution do not.
@@ -50,7 +50,7 @@ class Layer(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """Elements of the kernel."""
+        """Returns the number of elements of the kernel."""
         if self.kind == "dense":
             return math.prod(self.inputs) * math.prod(self.outputs)
         return self.kernel**2 * self.inputs[2] * self.outputs[2]
@@ -64,14 +64,7 @@ class Layers(NamedTuple):
 
 
 def model_layers(config: ConfigDict) -> Layers:
-    """Returns the layers of a validated config.
-
-    Args:
-        config: the whole config.
-
-    Returns:
-        Layers with shapes; only the condition's labels are not counted.
-    """
+    """Returns the layers of a validated config; the labels of a condition are not counted."""
     model = config.model
     encoder, start = _convolutions(model, model.encoder, "conv", tuple(config.data.image_shape))
     features = start
@@ -132,16 +125,16 @@ def decoding_flop(layers: Layers) -> int:
 
 
 def training_bytes(layers: Layers, batch_size: int, itemsize: int) -> float:
-    """Returns the memory traffic of a training step for one image if everything fused perfectly.
+    """Returns the bytes of memory traffic of a training step for one image, perfectly fused.
 
     Each layer reads its input and writes its output; the backward pass reads the output's
     gradient and the input, and writes the input's gradient. Adam reads gradient, parameter and
     two moments in float32 and writes three of them, once for the whole batch.
 
     Args:
-        layers: of the model.
+        layers: The layers of the model.
         batch_size: B.
-        itemsize: bytes of an activation.
+        itemsize: The bytes of an activation.
     """
     both = (*layers.encoder, *layers.decoder)
     activations = sum(3 * math.prod(i.inputs) + 2 * math.prod(i.outputs) for i in both)

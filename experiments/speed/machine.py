@@ -1,4 +1,4 @@
-"""What the machine can do at best: matrix products and copies, measured with JAX."""
+"""Describes the machine, and measures its matrix products and copies with JAX."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def machine_in_words() -> str:
 
 
 def _cpu_information() -> dict[str, str]:
-    """Returns what Linux tells of the first processor."""
+    """Returns the facts that Linux gives of the first processor."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text("utf-8").split("\n\n")[0].splitlines() if path.exists() else []
     pairs = (line.partition(":") for line in lines)
@@ -83,7 +83,7 @@ def copy_bandwidth(size: int) -> float:
 
 
 def _best_seconds(function: Callable[[], jax.Array]) -> float:
-    """Seconds of a call; the best of some trials of many calls each."""
+    """Returns the seconds of a call, in the best of some trials of many calls each."""
     function().block_until_ready()
     began = time.monotonic()
     function().block_until_ready()
@@ -99,7 +99,7 @@ def _best_seconds(function: Callable[[], jax.Array]) -> float:
 
 
 def run(call: Call) -> Result:
-    """Describes the machine: in words, its peaks in operations and bytes per second, its load."""
+    """Returns the machine in words, its peaks in operations and bytes per second, and its load."""
     del call
     load = os.getloadavg()[0]
     accelerated = jax.default_backend() != "cpu"

@@ -53,7 +53,7 @@ class Training:
         self._calls = training_calls(self._config, split, epochs=10**6)
 
     def check(self) -> dict[str, float]:
-        """Loss and gradient norm of the first step; writes weights and noise for the others."""
+        """Returns loss and gradient norm of the first step; writes weights and noise for peers."""
         experiment = make_experiment(self._config, total_steps=1)
         images = jnp.asarray(self._folder.images()[: self._config.train.batch_size])
         batch = Batch(images, jnp.ones(len(images)))
@@ -89,7 +89,7 @@ class Decoding:
         self._variables = {"params": state.params, "batch_stats": state.batch_stats}
 
     def check(self) -> dict[str, float]:
-        """Returns the spread of the decoded pixels; writes the weights for the others."""
+        """Returns the standard deviation of decoded pixels; writes weights for the peers."""
         self._folder.save_check(_by_path(self._variables["params"]), np.zeros((0,)))
         return {"pixel_std": float(run.decode(self._model, self._variables, self._z).std())}
 
@@ -102,7 +102,7 @@ class Decoding:
 
 
 def _noise_of_first_step(experiment: Experiment, state: TrainState, images: jax.Array) -> jax.Array:
-    """What `reparameterize` draws in step 0, `[B, Z]`, recovered from the posterior and z."""
+    """Returns the noise `[B, Z]` of step 0, recovered from the posterior and z."""
     key = step_key(experiment.run_key, 0)
     output, _ = experiment.model.apply(
         {"params": state.params, "batch_stats": state.batch_stats},
@@ -131,7 +131,7 @@ def decode(call: Call) -> Result:
 
 
 def whole_run(call: Call) -> Result:
-    """Trains the config's epochs of as many images as the variant says, the pool's in turn."""
+    """Trains all epochs on as many images as the variant says, which repeat those of the pool."""
     folder = TaskFolder(call.folder)
     config, images = configs.from_json(folder.task.config), folder.images()
     split = ImageSet(images, np.arange(int(call.variant)) % len(images))

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: parts of the step, and every layer."""
+"""Measures where the time of a training step goes: its parts, and every layer."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def milliseconds(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
 
 
 def profile_step(config: ConfigDict, images: jax.Array) -> dict[str, float]:
-    """Measures milliseconds of one step, of its parts, and of variants that lack something.
+    """Measures one step, its parts, and variants that lack something.
 
     Args:
-        config: the whole config.
+        config: The whole config.
         images: `[B, H, W, C]` uint8.
 
     Returns:
-        By name; 'gradient' is forward and backward, the rest of 'step' is the optimiser with the
-        guard against non-finite steps.
+        Milliseconds by name; 'gradient' is forward and backward, the rest of 'step' is the
+        optimiser with the guard against non-finite steps.
     """
     batch = Batch(images, jnp.ones(len(images)))
     experiment = make_experiment(config, total_steps=1)
@@ -116,7 +116,7 @@ def _adam(experiment: Experiment, state: TrainState) -> Callable[[], Any]:
 
 
 def profile_layers(config: ConfigDict) -> list[dict[str, Any]]:
-    """Measures forward and gradients of every layer alone, in milliseconds for one batch.
+    """Measures forward pass and gradients of every layer alone, in milliseconds for one batch.
 
     Returns:
         One entry per layer with its `flop` for the batch and the `forward` and `gradients`, which

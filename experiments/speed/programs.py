@@ -1,4 +1,4 @@
-"""The programs that are timed: ours, those of the peers, and what looks at the machine."""
+"""The programs that are timed: ours and those of the peers; and one that measures the machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Program:
     Attributes:
         name: Its name in tables and for `--against`.
         entry: The function that `dispatch` calls, as 'module:function'.
-        variant: A word for that function, such as 'compile'.
-        packages: The packages it needs that come with the extra `benchmark` only.
+        variant: An argument of that function, such as 'compile'.
+        packages: The packages of the extra `benchmark` that it needs.
     """
 
     name: str

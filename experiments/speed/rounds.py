@@ -32,8 +32,8 @@ class Runner:
     """Starts sides on a task folder.
 
     Args:
-        folder: of the task; caches of compiled programs are kept in it too.
-        peer_python: interpreter for sides that need the extra `benchmark`.
+        folder: The folder of the task; caches of compiled programs are kept in it too.
+        peer_python: The interpreter of sides that need the extra `benchmark`.
     """
 
     def __init__(self, folder: Path, peer_python: str) -> None:
@@ -44,7 +44,7 @@ class Runner:
                 link.symlink_to(CHECKOUT / package)
 
     def require(self, programs: Sequence[Program]) -> None:
-        """Raises UserError, before anything long is started, if a package is missing."""
+        """Raises a UserError if a package is missing, before anything long is started."""
         for program in programs:
             for package in program.packages:
                 find = f"import importlib.util as u; raise SystemExit(not u.find_spec({package!r}))"
@@ -59,14 +59,14 @@ class Runner:
         """Runs one side once.
 
         Args:
-            program: the side.
+            program: The side.
             action: 'check' or 'time'.
 
         Returns:
-            What it printed.
+            Its result.
 
         Raises:
-            UserError: the side cannot be started, fails, or takes too long.
+            UserError: The side cannot be started, fails, or takes too long.
         """
         arguments = [program.entry, str(self.folder), action, str(time.time()), program.variant]
         done = self._start(program, "-m", DISPATCH, *arguments, action=action)
@@ -126,16 +126,16 @@ def check_agreement(
     """Lets every side compute the same numbers from our weights, a batch and noise.
 
     Args:
-        runner: starts the sides.
-        ours: runs first and leaves weights and noise in the folder.
-        peers: the others.
-        tolerances: largest relative difference of each number.
+        runner: Starts the sides.
+        ours: Our side, which runs first and leaves weights and noise in the folder.
+        peers: The other sides.
+        tolerances: The largest relative difference of each number.
 
     Returns:
         The numbers by side.
 
     Raises:
-        UserError: a side differs; both numbers are named.
+        UserError: A side differs; names both numbers.
     """
     found = {ours.name: runner.run(ours, "check")}
     for peer in peers:

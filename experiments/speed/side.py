@@ -1,4 +1,4 @@
-"""One side of a comparison: a folder tells it what to compute, and how its speed is measured.
+"""One side of a comparison: what its folder says to compute, and how its speed is measured.
 
 Every side imports this in its own environment, so that nothing but NumPy is needed here.
 """
@@ -29,19 +29,19 @@ class Task:
 
     Attributes:
         what: 'train' or 'decode'.
-        seconds: how long to measure.
+        seconds: How long to measure.
         batch_size: B, of training.
         image_shape: `(H, W, C)`.
         z_dim: Z.
-        layers: the fields of `layers.Layer` for every layer of 'encoder' and 'decoder'.
-        negative_slope: of leaky_relu.
-        norm_epsilon: of batch norm.
-        norm_momentum: decay of its running statistics.
+        layers: The fields of `layers.Layer` for every layer of 'encoder' and 'decoder'.
+        negative_slope: The slope of leaky_relu below 0.
+        norm_epsilon: The epsilon of batch norm.
+        norm_momentum: The decay of its running statistics.
         likelihood: 'bernoulli' or 'squared_error'.
-        scales: r and k of `loss = r R + k K`, with R and K in nats per image.
-        adam: learning rate, b1, b2, epsilon.
-        dtype: of the computation, 'float32' or 'bfloat16'.
-        config: the whole config as JSON text.
+        scales: `(r, k)` of `loss = r R + k K`, with R and K in nats per image.
+        adam: `(learning rate, b1, b2, epsilon)`.
+        dtype: The type of the computation, 'float32' or 'bfloat16'.
+        config: The whole config as JSON text.
     """
 
     what: str
@@ -68,8 +68,8 @@ class TaskFolder:
     """A task and the arrays that go with it.
 
     Attributes:
-        path: the folder.
-        task: what to compute.
+        path: The folder.
+        task: The task.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -102,13 +102,13 @@ class TaskFolder:
 
 @dataclass(frozen=True)
 class Call:
-    """What the process of a side is told.
+    """The arguments of the process of a side.
 
     Attributes:
         folder: The folder of the task.
         action: 'check' or 'time'.
         started: When the process was started, in seconds as of `time.time`.
-        variant: The word of its `Program`.
+        variant: The variant of its `Program`.
     """
 
     folder: Path
@@ -125,11 +125,11 @@ class Side(Protocol):
     """An implementation of the task. Making one does not compute anything yet."""
 
     def check(self) -> dict[str, float]:
-        """Numbers that every side must agree on, for the same weights, batch and noise."""
+        """Returns the numbers that all sides must agree on, for equal weights, batch and noise."""
         ...
 
     def step(self) -> int:
-        """Does a piece of the work, perhaps still running on return; returns its images."""
+        """Starts a piece of the work, which may still run on return; returns its images."""
         ...
 
     def synchronize(self) -> None:
@@ -169,7 +169,7 @@ def peak_memory_mib() -> float:
 
 
 def run_side(call: Call, side: Side) -> Result:
-    """Lets a side do what it was called for.
+    """Checks or times a side, as the call says.
 
     Returns:
         The numbers to agree on; or, of a timing, `images_per_second`, `first_step_seconds` from

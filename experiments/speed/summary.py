@@ -1,4 +1,4 @@
-"""Medians, spreads and ratios of a comparison, as a table and as JSON."""
+"""Summarises comparisons: medians, spreads and ratios, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def summarize(results: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Returns medians over the rounds.
 
     Args:
-        results: Of every side, one per round, with `images_per_second` and, where they were
-            measured, `first_step_seconds` (the first round compiles) and `peak_memory_mib`.
+        results: The results of every side, one per round, with `images_per_second` and, where they
+            were measured, `first_step_seconds` (the first round compiles) and `peak_memory_mib`.
 
     Returns:
         `images_per_second`, the median of ours; `peers`, the medians of the others; `ratios`,
@@ -55,7 +55,7 @@ def _side(rounds: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """Shows a comparison on the terminal."""
+    """Prints a comparison as a table."""
     console, flop = Console(), summary.get("flop_per_image")
     timed = "first_step_seconds_cold" in summary["sides"][OURS]
     columns = ["images/s", "lowest..highest", "ours/side"]
@@ -127,7 +127,7 @@ def machine_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def print_profile(profile: dict[str, Any]) -> None:
-    """Shows where the time of a step goes."""
+    """Prints where the time of a step goes."""
     console, step = Console(), profile["step"]["step"]
     table = Table("part", title="one training step")
     table.add_column("ms", justify="right")
@@ -154,7 +154,7 @@ def print_profile(profile: dict[str, Any]) -> None:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Shows what `compare.report` adds to the comparisons."""
+    """Prints what `compare.report` adds to the comparisons."""
     speeds = [f"{size}: {_number(speed)}" for size, speed in report["batch_sizes"].items()]
     runs = [
         f"whole run, {run['epochs']} epochs of {run['count']:,} images in batches of {size}: "

@@ -1,4 +1,4 @@
-"""From a config to the task folder that the sides read."""
+"""Makes the task folder of a config, which the sides read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POOL_BYTES = {"cpu": 2**27}
 POOL_BYTES_ACCELERATED = 2**30
 MAX_POOL_BATCHES = 256
 LATENTS = 1024
-# What the peers can do, by config field.
+# What the peers can do, by field of the config.
 PEER_SETTINGS = {
     "data.condition": ("none",),
     "model.dropout": (0.0,),
@@ -34,7 +34,7 @@ PEER_SETTINGS = {
 
 
 def refuse_beyond_peers(config: ConfigDict) -> None:
-    """Raises UserError for settings that the peers do not have."""
+    """Raises a UserError for settings that the peers do not have."""
     flat = configs.flatten(config)
     for name, values in PEER_SETTINGS.items():
         if flat[name] not in values:
@@ -45,7 +45,7 @@ def refuse_beyond_peers(config: ConfigDict) -> None:
 
 
 def make_task(config: ConfigDict, what: str, seconds: float) -> Task:
-    """Returns what the sides are told about `what`, 'train' or 'decode'."""
+    """Returns the task of a config; `what` is 'train' or 'decode'."""
     model, loss, optimizer = config.model, config.loss, config.optimizer
     image_shape = tuple(config.data.image_shape)
     recon_scale, kl_scale = term_scales(loss.reduction, loss.kl_weight, image_shape, model.z_dim)
@@ -74,7 +74,7 @@ def write_images(config: ConfigDict, folder: Path, backend: str, real_data: bool
     """Writes a pool of whole batches: random images, or the first ones of the training split.
 
     Raises:
-        UserError: the training split is smaller than a batch, or cannot be opened.
+        UserError: The training split is smaller than a batch, or cannot be opened.
     """
     shape, batch_size = tuple(config.data.image_shape), config.train.batch_size
     limit = POOL_BYTES.get(backend, POOL_BYTES_ACCELERATED)

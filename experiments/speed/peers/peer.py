@@ -1,4 +1,4 @@
-"""What a library has to do to be a side of a comparison, and the rest of that side.
+"""What a library has to implement to be a side of a comparison, and the rest of that side.
 
 Peers import this in their own environments, so that nothing but NumPy is needed here.
 """
@@ -16,20 +16,20 @@ DECODING_BATCH = 256
 
 
 class Peer(Protocol):
-    """The task's model in one library; trained or decoded with, as `task.what` says."""
+    """The model of a task in one library, which trains or decodes as `task.what` says."""
 
     def load(self, images: np.ndarray) -> None:
-        """Gets ready to train on `[N, H, W, C]` uint8, kept where this library wants them."""
+        """Prepares training on `[N, H, W, C]` uint8, put where this library wants them."""
         ...
 
     def take(self, network: str, layer: dict[str, Any], name: str, value: np.ndarray) -> None:
-        """Takes over one of our parameters.
+        """Replaces a parameter by ours.
 
         Args:
             network: 'encoder' or 'decoder'.
-            layer: its layer, an entry of `task.layers[network]`.
+            layer: Its layer, an entry of `task.layers[network]`.
             name: 'kernel', 'bias', 'norm/scale' or 'norm/bias'.
-            value: kernels are `[k, k, in, out]` or `[in, out]`.
+            value: The array; kernels are `[k, k, in, out]` or `[in, out]`.
         """
         ...
 
@@ -62,7 +62,7 @@ class PeerSide:
             self._latents = folder.latents()
 
     def check(self) -> dict[str, float]:
-        """Computes with our weights: loss and gradient norm, or the spread of decoded pixels."""
+        """Returns loss and gradient norm, or the deviation of decoded pixels, with our weights."""
         layers = self._folder.task.layers
         for path, value in self._folder.weights().items():
             network, layer_name, name = path.split("/", 2)
@@ -88,11 +88,11 @@ class PeerSide:
 
 
 def run_peer(call: Call, make: Callable[[Task, str], Peer]) -> Result:
-    """Lets a peer do what its side was called for.
+    """Checks or times a peer, as the call says.
 
     Args:
-        call: What the side is told.
-        make: Makes the peer from the task and the variant's word.
+        call: The call of the side.
+        make: Makes the peer from the task and the variant.
 
     Returns:
         The result of `side.run_side`.
