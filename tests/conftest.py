@@ -96,7 +96,7 @@ def final_state():
 
     def of_run(config, folder):
         saved = SavedSteps(folder / "checkpoints")
-        return restore(saved, make_experiment(config, total_steps=10))[0]
+        return restore(saved, make_experiment(config, total_steps=10).init_state)[0]
 
     return of_run
 

@@ -13,7 +13,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vae_jax import config as configs
-from vae_jax.devices import is_first
 from vae_jax.files import explained, reason_of, replace_synced
 from vae_jax.locks import file_lock
 from vae_jax.types import UserError
@@ -148,24 +147,6 @@ class MetricsLog:
         self._file.close()
         if self._events is not None:
             self._events.close()
-
-
-class _NoLog(MetricsLog):
-    """The log of a process that leaves writing to the first one."""
-
-    def __init__(self) -> None:
-        pass
-
-    def write(self, row: dict[str, Any]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def open_log(workdir: str | Path, step: int, tensorboard: bool) -> MetricsLog:
-    """Opens the log of a run; with several processes, only the first one writes it."""
-    return MetricsLog(workdir, step, tensorboard) if is_first() else _NoLog()
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -209,7 +209,7 @@ def test_an_imported_run_decodes_encodes_and_is_where_training_goes_on(tmp_path,
     assert decode(run.model, run.variables, prior_latents(0, 2, 4)).shape == (2, 16, 16, 3)
     assert encode(run.model, run.variables, np.zeros((2, 16, 16, 3), np.uint8))[0].shape == (2, 4)
     experiment = make_experiment(config, 5)
-    state, _ = restore(SavedSteps(workdir / CHECKPOINTS), experiment)
+    state, _ = restore(SavedSteps(workdir / CHECKPOINTS), experiment.init_state)
     assert_equal({"params": state.params, "batch_stats": state.batch_stats}, tiny_weights)
     assert_equal(state.opt_state, experiment.init_state().opt_state)
     with pytest.raises(UserError, match="holds a run already"):

@@ -90,7 +90,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(config, tmp_path):
             fit(config, tmp_path / name, quiet)
         task = classifier_task(config, open_splits(config.data))
         with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
-            states.append(restore(checkpoints, task)[0])
+            states.append(restore(checkpoints, task.init_state)[0])
     jax.tree.map(np.testing.assert_array_equal, *states)
     assert int(states[0].step) == 10
 

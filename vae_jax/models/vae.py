@@ -58,7 +58,6 @@ class VAE(nn.Module):
 
     def setup(self) -> None:
         start_shape = feature_shape(self.encoder_stack, self.image_shape)
-        check_output_shape(self.decoder_stack, start_shape, self.image_shape)
         self.encoder = Encoder(self.z_dim, self.encoder_stack, self.style, self.remat)
         self.decoder = Decoder(
             start_shape,

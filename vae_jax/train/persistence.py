@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 
 from vae_jax.checkpoint.saving import Checkpoints, SavedSteps, network_items, network_variables
 from vae_jax.train.state import TrainState
 from vae_jax.types import UserError
-
-if TYPE_CHECKING:
-    from vae_jax.train.setup import Experiment
-    from vae_jax.train.task import Task
 
 
 class Facts(NamedTuple):
@@ -69,12 +66,12 @@ def _training_item(state: TrainState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in names}
 
 
-def restore(saved: SavedSteps, start: Experiment | Task) -> tuple[TrainState, Facts]:
+def restore(saved: SavedSteps, init_state: Callable[[], TrainState]) -> tuple[TrainState, Facts]:
     """Returns the state of the newest good checkpoint, or the one at step 0 if there is none.
 
     Args:
         saved: The checkpoints of the run.
-        start: Makes the state at step 0, which has the shapes that are expected.
+        init_state: Makes the state at step 0, which has the shapes that are expected.
 
     Returns:
         The state and the saved facts.
@@ -83,8 +80,8 @@ def restore(saved: SavedSteps, start: Experiment | Task) -> tuple[TrainState, Fa
         UserError: See `SavedSteps.restore`.
     """
     if saved.latest_step() is None:
-        return start.init_state(), Facts("", (), {})
-    shapes = jax.eval_shape(start.init_state)
+        return init_state(), Facts("", (), {})
+    shapes = jax.eval_shape(init_state)
     items = network_items(shapes.params, shapes.batch_stats) | {"training": _training_item(shapes)}
     restored = saved.restore(items)
     training = restored.items.pop("training")

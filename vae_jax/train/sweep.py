@@ -37,7 +37,7 @@ from vae_jax.train import persistence
 from vae_jax.train.engine import Engine, Mapped, Plain
 from vae_jax.train.epoch import MAX_STEPS_A_CALL
 from vae_jax.train.interruption import StopSignals
-from vae_jax.train.task import Task, total_steps, vae_task
+from vae_jax.train.task import Task, steps_per_epoch, vae_task
 from vae_jax.train.trainer import Outcome, Say, train
 from vae_jax.train.validation import Feeds, make_feeds, order_seed
 from vae_jax.types import UserError
@@ -325,13 +325,14 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
     saved = folders.saved_config(workdir, "sweep")
     config = configs.resolved(config, saved)  # One schedule, also for members that come later.
     members = sweep_members(config)
-    steps = total_steps(config, splits)
+    per_epoch = steps_per_epoch(config, splits)
+    steps = per_epoch * config.train.epochs
     outcomes, positions = {}, {}
     for member in members:
         folder = member_folder(workdir, member)
         if (own := folders.saved_config(folder, "run")) is not None:
             configs.check_resumable(own, member.config)
-        step, untested = _position(folder, steps // config.train.epochs)
+        step, untested = _position(folder, per_epoch)
         positions[member.name] = step - 0.5 * untested  # put together with its like only
         record = read_record(folder)
         same = record.get("config_digest") == configs.digest(member.config)

@@ -60,9 +60,9 @@ class Task(NamedTuple):
     z_dim: int = 0
 
 
-def total_steps(config: ConfigDict, splits: Splits) -> int:
-    """Returns the number of steps of a whole run."""
-    return -(-len(splits.train) // config.train.batch_size) * config.train.epochs
+def steps_per_epoch(config: ConfigDict, splits: Splits) -> int:
+    """Returns the number of training steps of an epoch; its last batch may be smaller."""
+    return -(-len(splits.train) // config.train.batch_size)
 
 
 def schedule_steps(config: ConfigDict, splits: Splits) -> int:
@@ -72,7 +72,7 @@ def schedule_steps(config: ConfigDict, splits: Splits) -> int:
         UserError: The warm-up is longer.
     """
     epochs = config.optimizer.schedule_epochs or config.train.epochs
-    steps = -(-len(splits.train) // config.train.batch_size) * epochs
+    steps = steps_per_epoch(config, splits) * epochs
     if config.optimizer.warmup_steps > steps:
         raise UserError(
             f"config.optimizer.warmup_steps is {config.optimizer.warmup_steps}, but the run has "

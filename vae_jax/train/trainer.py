@@ -23,7 +23,7 @@ from vae_jax import run_folder as folders
 from vae_jax.checkpoint.saving import Checkpoints
 from vae_jax.data.splits import Splits, open_splits
 from vae_jax.progress import Advance
-from vae_jax.run_folder import open_log, run_lock
+from vae_jax.run_folder import MetricsLog, run_lock
 from vae_jax.train import persistence
 from vae_jax.train.classification import classifier_task
 from vae_jax.train.engine import Engine, Plain
@@ -40,10 +40,6 @@ Draw = Callable[[Path], Any]
 # A run whose held-out loss is so many times that of its first step has diverged.
 WORSE = 3.0
 DRAWN_EVERY = 60.0  # the least number of seconds between two drawings of a run
-
-
-class DivergedError(UserError):
-    """Too many steps in a row were not finite, or the loss ended far above its first value."""
 
 
 class FitResult(NamedTuple):
@@ -88,9 +84,9 @@ def fit(
         Where the run ended.
 
     Raises:
-        DivergedError: The run diverged.
-        UserError: The config, the data or a checkpoint cannot be used; the workdir is in use or was
-            trained with another config; or a checkpoint could not be written.
+        UserError: The run diverged; the config, the data or a checkpoint cannot be used; the
+            workdir is in use or was trained with another config; or a checkpoint could not be
+            written.
     """
     configs.validate(config)
     workdir = Path(workdir)
@@ -106,7 +102,7 @@ def fit(
             say(run_summary(config, task, splits, str(workdir)))
             (outcome,) = train([config], [workdir], [task], Plain(task), feeds, stop, say, draw)
     if outcome.status == "diverged":
-        raise DivergedError(
+        raise UserError(
             f"{outcome.reason}; lower config.optimizer.learning_rate or set "
             "config.optimizer.clip_norm, and resume from the last checkpoint"
         )
@@ -185,15 +181,17 @@ class _Run:
                 keep_best=config.checkpoint.keep_best,
             )
         )
-        self.state, facts = persistence.restore(self.checkpoints, task)
+        self.state, facts = persistence.restore(self.checkpoints, task.init_state)
         self.saved_sums = facts.epoch_sums
         step, last = int(self.state.step), feeds.train.steps_per_epoch * config.train.epochs
         # Whether the epoch that ends here is still to be evaluated.
         self.untested = facts.untested(step, feeds.train.steps_per_epoch)
         if self.untested or step < last:  # A finished run keeps its config.
             devices.on_first(lambda: folders.write_config(workdir, config))
-        self.log = open_log(workdir, step - self.untested, config.log.tensorboard)
-        stack.callback(self.log.close)
+        self.log: MetricsLog | None = None
+        if devices.is_first():
+            self.log = MetricsLog(workdir, step - self.untested, config.log.tensorboard)
+            stack.callback(self.log.close)
         self.means, self.images_before = EpochMeans(), 0.0
         self.rows: dict[str, Row] = {
             row["split"]: row for row in folders.read_rows(workdir) if row["step"] == step
@@ -232,8 +230,9 @@ class _Run:
         images = self.means.saved()["images"] - self.images_before
         speed = {"images_per_second": images / seconds, "share_waiting": waited / seconds}
         self.rows["train"] |= schedule_length(self.config) | speed
-        for row in self.rows.values():
-            self.log.write(row)
+        if self.log is not None:
+            for row in self.rows.values():
+                self.log.write(row)
 
     def line(self) -> str:
         """Returns the epoch in one line; metrics.jsonl has every figure of it."""
