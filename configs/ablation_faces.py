@@ -41,11 +41,11 @@ def get_config() -> ConfigDict:
     config.sweep.learning_rate = ()  # empty: that of config.optimizer
     config.sweep.seed = (0, 1)  # empty: config.seed
     config.sweep.mode = "grid"  # grid: all combinations | list: the i-th values of all fields
-    # in_turn | together: in one program, padded to the largest z_dim | mixed: together where z_dim
-    # is equal | auto: in_turn on a CPU, together elsewhere
+    # in_turn | together: in one program, padded to the largest z_dim | mixed: together if z_dim is
+    # equal | auto: in_turn on a CPU, together elsewhere
     config.sweep.schedule = "auto"
     # Seeds differ in everything: initialisation, latent noise, order of the images. True: all see
     # the images in the order of config.seed, so that seeds differ by less than new runs would.
     config.sweep.same_batches = False
-    config.sweep.memory_gib = 0.0  # of a group; 0 takes most of what there is
+    config.sweep.memory_gib = 0.0  # GiB for a group; 0 for a share of what the device has
     return config

@@ -27,12 +27,12 @@ def get_config() -> ConfigDict:
     config.data.train_count = 0  # images; 0 takes the whole split
     # Images that epochs and models are chosen by: of the validation split, which faces and CelebA
     # have; otherwise held out of the training images, the same ones for every run. 0 takes the
-    # whole validation split, or holds none out: then nothing is chosen, and the newest state stays.
+    # whole validation split, or holds none out: then the newest checkpoint is the one that stays.
     config.data.validation_count = 0
     config.data.test_count = 0  # images to report on; 0 takes the whole split
     config.data.condition = "none"  # none | class | attributes: what the model is told
     config.data.attributes = ()  # names, for condition 'attributes'
-    # What the model sees in place of the image that it has to return, in this order.
+    # How the input is corrupted, in this order; the model has to return the clean image.
     config.data.corruption = ConfigDict()
     config.data.corruption.grey = False  # luminance, in 3 equal channels
     config.data.corruption.gaussian_sigma = 0.0  # in [0, 1] pixel units; clipped to [0, 1]
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.data.corruption.drop_value = "black"  # black | noise: what lost pixels become
     config.data.corruption.mask = "none"  # none | rectangle | left | right | top | bottom: erased
     config.data.corruption.mask_size = 0  # pixels: side of the 'rectangle', anywhere in the image
-    # Variants of training images; input and target alike, never evaluated.
+    # How training images are varied, input and target alike; nothing is varied in evaluation.
     config.data.augmentation = ConfigDict()
     config.data.augmentation.flip = False  # mirror half of the images left to right
     config.data.augmentation.shift = 0  # pixels along each axis at most
@@ -66,7 +66,7 @@ def get_config() -> ConfigDict:
     config.model.decoder.padding = ("same", "same", "same", "same")
     config.model.decoder_dense_activation = "none"  # none | leaky_relu | relu | selu | tanh
     config.model.activation = "leaky_relu"  # leaky_relu | relu | selu | tanh | none
-    config.model.negative_slope = 0.2  # of leaky_relu
+    config.model.negative_slope = 0.2  # slope of leaky_relu below 0
     config.model.norm = "batch"  # batch | none
     config.model.norm_epsilon = 1e-3
     config.model.norm_momentum = 0.9
@@ -81,8 +81,8 @@ def get_config() -> ConfigDict:
     # with it: nothing is then asked of log_var, and no bound is logged.
     config.model.sample = True
 
-    # One model for many KL weights and latent sizes: an optional section `told`, which
-    # configs/plane_mnist.py shows. Of many models there is the section `sweep`, shown by
+    # The optional section `told` makes one model for many KL weights and latent sizes; see
+    # configs/plane_mnist.py. The optional section `sweep` trains many models; see
     # configs/ablation_faces.py.
 
     config.loss = ConfigDict()
@@ -96,10 +96,10 @@ def get_config() -> ConfigDict:
     config.loss.target_rate = 0.0
     config.loss.kl_schedule = "constant"  # constant | linear | cyclical
     config.loss.kl_schedule_steps = 1000  # steps of the warm-up, or of all cycles together
-    config.loss.kl_cycles = 4  # of 'cyclical'
+    config.loss.kl_cycles = 4  # number of cycles of 'cyclical'
     config.loss.kl_cycle_ramp = 0.5  # share of a cycle that rises
-    config.loss.free_bits = 0.0  # nats a latent dimension; 0 is off
-    config.loss.sigma = 0.1  # of likelihood 'gaussian', in [0, 1] pixel units
+    config.loss.free_bits = 0.0  # nats per latent dimension; 0 is off
+    config.loss.sigma = 0.1  # standard deviation of 'gaussian', in [0, 1] pixel units
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-3
@@ -110,7 +110,7 @@ def get_config() -> ConfigDict:
     # Where the cosine reaches 0; 0 takes train.epochs of the run's first start. A run that is
     # trained on keeps its cosine, unless another number here says to stretch it.
     config.optimizer.schedule_epochs = 0
-    config.optimizer.warmup_steps = 0
+    config.optimizer.warmup_steps = 0  # steps of a linear warm-up from 0
     config.optimizer.clip_norm = 0.0  # global gradient norm; 0 is off
 
     config.train = ConfigDict()
@@ -120,19 +120,19 @@ def get_config() -> ConfigDict:
     # 'optimal_sigma' the result is that of the whole batch; with them they see a micro-batch. The
     # running statistics of a norm move once for the whole batch.
     config.train.accumulate = 1
-    config.train.order_seed = -1  # of the order of the images; -1 takes config.seed
+    config.train.order_seed = -1  # seed of the order of the images; -1 takes config.seed
     config.train.max_skipped = 10  # non-finite steps in a row that stop the run
 
-    # Devices; they change speed, and results by rounding alone.
+    # Numbers of devices; they change speed, and results by rounding alone.
     config.parallel = ConfigDict()
-    config.parallel.data = 0  # that divide every batch among themselves; 0 for all that can
-    config.parallel.members = 0  # that divide the members of a sweep's group; 0 for all
+    config.parallel.data = 0  # devices that divide every batch; 0 for as many as possible
+    config.parallel.members = 0  # devices that divide the members of a group; 0 for all
 
     config.eval = ConfigDict()
     config.eval.batch_size = 256
     config.eval.every_epochs = 1
-    # reestimated: batch statistics measured anew on `statistics_batches` training batches, since
-    # running averages lag behind the weights; running: as Keras does.
+    # reestimated | running: batch statistics measured anew on `statistics_batches` training
+    # batches, since running averages lag behind the weights; or the running ones, as in Keras.
     config.eval.batch_stats = "reestimated"
     config.eval.statistics_batches = 16
     config.eval.pictures = 64  # images in samples.png

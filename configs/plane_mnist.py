@@ -21,8 +21,8 @@ def get_config() -> ConfigDict:
     config = ablation_mnist.get_config()
     del config["sweep"]
     config.model.z_dim = 128
-    # What the model is told with every image, drawn anew in every step; empty for what it is not
-    # told. It answers for nothing outside of these ranges.
+    # What the model is told with every image, drawn anew in every step; leave out what it is not
+    # told. It answers for nothing outside these ranges.
     config.told = ConfigDict()
     config.told.kl_weight = (0.05, 8.0)  # smallest and largest, in units of config.loss.kl_weight
     config.told.z_dim = (2, 4, 8, 16, 32, 64, 128)  # sizes; the last is config.model.z_dim

@@ -51,6 +51,11 @@ def step_key(run_key: jax.Array, step: jax.Array | int) -> jax.Array:
     return jax.random.fold_in(stream_key(run_key, "step"), step)
 
 
+def numbered_keys(key: jax.Array, numbers: jax.Array) -> jax.Array:
+    """Returns `[N]` keys: that of number i is `fold_in(key, i)`, whatever the other numbers are."""
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+
+
 def stream_key(key: jax.Array, stream: str) -> jax.Array:
     """Returns the key of a named stream below `key`."""
     return jax.random.fold_in(key, STREAMS[stream])

@@ -14,7 +14,7 @@ from vae_jax.data.splits import condition_labels, first_images
 from vae_jax.losses import Objective
 from vae_jax.models.vae import VAE, posterior_of
 from vae_jax.run import Run, decode, in_batches, run_splits
-from vae_jax.streams import make_key, stream_key
+from vae_jax.streams import make_key, numbered_keys, stream_key
 from vae_jax.types import ImageSet, UserError
 
 SPLITS = ("test", "train")
@@ -145,7 +145,7 @@ def reconstructions(
     """
     z = seen.mean[chosen]
     if sample_key is not None:
-        keys = jax.vmap(lambda i: jax.random.fold_in(sample_key, i))(jnp.asarray(chosen))
+        keys = numbered_keys(sample_key, jnp.asarray(chosen))
         noise = jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], jnp.float32))(keys)
         z = z + np.exp(seen.log_var[chosen] / 2) * np.asarray(noise)
     labels = None if subject.labels is None else subject.labels[chosen]

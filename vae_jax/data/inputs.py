@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.data.batches import to_unit_range
-from vae_jax.streams import stream_key
+from vae_jax.streams import numbered_keys, stream_key
 
 # none: grey levels; stochastic: anew in every step; fixed: once and for all, seeded per image.
 BINARIZE = ("none", "stochastic", "fixed")
@@ -173,11 +173,6 @@ def evaluation_key(key: jax.Array) -> jax.Array:
     return jax.random.fold_in(key, ALL_BATCHES)
 
 
-def image_keys(key: jax.Array, count: int, first: jax.Array | int = 0) -> jax.Array:
-    """Returns `[count]` keys: the one at i is `fold_in(key, first + i)`."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count))
-
-
 def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> jax.Array:
     """Varies images; without augmentation they are returned as they are.
 
@@ -191,7 +186,7 @@ def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> ja
     """
     if augmentation.is_off:
         return images
-    keys = image_keys(key, len(images))
+    keys = numbered_keys(key, jnp.arange(len(images)))
     return jax.vmap(lambda k, image: _augment_one(k, image, augmentation))(keys, images)
 
 
@@ -223,7 +218,7 @@ def binarized(key: jax.Array, images: jax.Array, first: jax.Array | int = 0) -> 
     Returns:
         `[B, H, W, C]`, 0 and 1.
     """
-    keys = image_keys(key, len(images), first)
+    keys = numbered_keys(key, first + jnp.arange(len(images)))
     return jax.vmap(jax.random.bernoulli)(keys, images).astype(images.dtype)
 
 
@@ -243,7 +238,7 @@ def corrupt(
     """
     if corruption.is_off:
         return images
-    keys = image_keys(key, len(images), first)
+    keys = numbered_keys(key, first + jnp.arange(len(images)))
     return jax.vmap(lambda k, image: _corrupt_one(k, image, corruption))(keys, images)
 
 
@@ -251,7 +246,7 @@ def erased_pixels(
     key: jax.Array, images: jax.Array, corruption: Corruption, first: jax.Array | int = 0
 ) -> jax.Array:
     """Returns the pixels that `corrupt` erases, given the same arguments: `[B, H, W, 1]` bool."""
-    keys, shape = image_keys(key, len(images), first), images.shape[1:]
+    keys, shape = numbered_keys(key, first + jnp.arange(len(images))), images.shape[1:]
 
     def erased(k: jax.Array) -> jax.Array:
         return _lost(k, shape, corruption) | _masked(k, shape, corruption)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.progress import track
+from vae_jax.streams import numbered_keys
 from vae_jax.types import UserError
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -28,7 +29,7 @@ EM_TOLERANCE = 1e-3  # nats per point; a step that gains less is the last
 
 def _rows(key: jax.Array, count: int, draw: Callable[[jax.Array], jax.Array]) -> jax.Array:
     """Returns `[count, Z]`; row i is `draw` of the key folded with i."""
-    return jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(count))
+    return jax.vmap(draw)(numbered_keys(key, jnp.arange(count)))
 
 
 @partial(jax.jit, static_argnames=("count", "z_dim", "low"))

@@ -24,7 +24,7 @@ from vae_jax.metrics import densities, posterior
 from vae_jax.models.vae import VAE
 from vae_jax.priors import learned
 from vae_jax.run import Run, in_batches, run_splits
-from vae_jax.streams import make_key, stream_key
+from vae_jax.streams import make_key, numbered_keys, stream_key
 from vae_jax.subject import encode_subject, make_subject
 from vae_jax.types import ImageSet, UserError
 
@@ -289,7 +289,7 @@ def draw_at(
         `[B, Z]`.
     """
     density, location, temperature = arrays
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
+    keys = numbered_keys(key, positions)
     # N(0, I) is a Gaussian.
     one = KINDS["gaussian" if kind == NORMAL else kind].draw
     return mean_of(location, labels) + temperature * jax.vmap(partial(one, density))(keys)
