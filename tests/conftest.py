@@ -1,5 +1,6 @@
 """Strict JAX for every test: silent broadcasting raises, and warnings are errors (pyproject)."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -13,7 +14,8 @@ os.environ.setdefault(
 )
 _CACHE = tempfile.TemporaryDirectory(prefix="vae_jax_tests_", ignore_cleanup_errors=True)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # There is a worker for every core.
 
 import jax
 import numpy as np
@@ -29,6 +31,8 @@ from vae_jax.train.setup import make_experiment
 from vae_jax.train.trainer import fit
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.freeze()  # Tracing makes many objects: what is imported need not be searched for garbage.
+gc.set_threshold(50_000, 20, 20)
 
 TINY_COUNTS = {0: 37, 2: 11}  # images of the training (0) and the test (2) split
 CLOCK = ("images_per_second", "share_waiting")  # fields of a logged row that no two runs share

@@ -1,5 +1,7 @@
 """Micro-batches give the loss, the gradient and the step of the whole batch."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,16 +18,23 @@ RANDOM = {
 }  # fmt: skip
 
 
+@cache
+def compiled(**fields):
+    """Config, experiment and its step."""
+    config = tiny.get_config()
+    config.update_from_flattened_dict(fields)
+    setup = make_experiment(config, 10)
+    return config, setup, jax.jit(setup.train_step)
+
+
 def one_step(accumulate, images, weights, **fields):
     """Gradient, from Adam's first moment, metrics and the state after a step."""
-    config = tiny.get_config()
-    config.update_from_flattened_dict(fields | {"train.accumulate": accumulate})
-    setup = make_experiment(config, 10)
+    config, setup, program = compiled(**fields, **{"train.accumulate": accumulate})
     batch = Batch(jnp.asarray(images), jnp.asarray(weights))
-    program = jax.jit(setup.train_step)
-    state, metrics = program(setup.init_state(), batch, setup.run_key, setup.hyper)
+    found = program(setup.init_state(), batch, setup.run_key, setup.hyper)
+    state, metrics = jax.device_get(found)
     gradient = jax.tree.map(lambda mu: mu / (1 - config.optimizer.b1), state.opt_state.mu)
-    return jax.device_get((gradient, metrics, state))
+    return gradient, metrics, state
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +67,7 @@ def test_running_statistics_move_once_as_those_of_the_whole_batch(images, moment
     weights = (np.arange(8) < 5).astype(np.float32)
     fields = {"model.norm_momentum": momentum}
     *_, whole = one_step(1, images, weights, **fields)
-    for accumulate in (4, 8):
+    for accumulate in (4, 8) if momentum == 0.9 else (4,):
         _, metrics, state = one_step(accumulate, images, weights, **fields)
         first = [s.batch_stats["encoder"]["conv_0"]["norm"] for s in (state, whole)]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *first)

@@ -24,10 +24,10 @@ def configs_of(config, members):
         yield own
 
 
-def steps(program, state, feed, key, hyper):
-    """Losses of `STEPS` steps, epoch after epoch, and the last state."""
+def steps(program, state, feed, key, hyper, count=STEPS):
+    """Losses of `count` steps, epoch after epoch, and the last state."""
     losses, pace = [], Pace()
-    for epoch in range(STEPS // feed.steps_per_epoch):
+    for epoch in range(count // feed.steps_per_epoch):
         calls = list(run_epoch(program, state, feed, key, hyper, pace, epoch))
         state = calls[-1][0]
         losses += [metrics["loss"] for _, metrics in calls]
@@ -39,7 +39,7 @@ def tasks_of(own_configs):
     return [vae_task(config, splits) for config in own_configs]
 
 
-def together(own_configs, feeds, poison=None):
+def together(own_configs, feeds, count=STEPS, poison=None):
     tasks = tasks_of(own_configs)
     if poison is not None:
         hyper = tasks[poison].hyper._replace(kl_weight=float("nan"))
@@ -47,7 +47,7 @@ def together(own_configs, feeds, poison=None):
     engine = Mapped(tasks)
     state = engine.pack([task.init_state() for task in tasks])
     feed, program = engine.training(feeds.train, [order_seed(config) for config in own_configs])
-    losses, state = steps(program, state, feed, engine.key, engine.hyper)
+    losses, state = steps(program, state, feed, engine.key, engine.hyper, count)
     return engine, losses, state
 
 
@@ -77,15 +77,15 @@ def test_a_member_that_diverges_changes_no_other_by_a_bit(tiny_config):
     members = [(3.0, 1e-3, 0, 4), (3.0, 1e-3, 1, 2), (1.0, 1e-3, 2, 2)]
     own_configs = list(configs_of(tiny_config, members))
     feeds = make_feeds(tiny_config, open_splits(tiny_config.data))
-    _, healthy, healthy_state = together(own_configs, feeds)
-    _, losses, state = together(own_configs, feeds, poison=1)
+    _, healthy, healthy_state = together(own_configs, feeds, 20)
+    _, losses, state = together(own_configs, feeds, 20, poison=1)
     assert np.isfinite(healthy).all() and np.isnan(losses[:, 1]).all()
     for k in (0, 2):
         np.testing.assert_array_equal(losses[:, k], healthy[:, k])
         jax.tree.map(
             lambda a, b, k=k: np.testing.assert_array_equal(a[k], b[k]), state, healthy_state
         )
-    assert int(state.skipped[1]) == STEPS and int(state.skipped[0]) == 0
+    assert int(state.skipped[1]) == 20 and int(state.skipped[0]) == 0
 
 
 def test_members_are_evaluated_as_alone(tiny_config):

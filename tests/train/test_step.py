@@ -1,5 +1,7 @@
 """The training step against a hand-written one, and what it does with non-finite gradients."""
 
+from functools import cache
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,10 +16,12 @@ from vae_jax.train.setup import make_experiment
 from vae_jax.types import Batch
 
 
+@cache
 def experiment(**fields):
     config = tiny.get_config()
     config.update_from_flattened_dict(fields)
-    return make_experiment(config, total_steps=100)
+    setup = make_experiment(config, total_steps=100)
+    return setup._replace(train_step=jax.jit(setup.train_step))
 
 
 def batch(count=8, seed=0):
@@ -46,7 +50,7 @@ def test_one_step_is_adam_on_the_gradient_of_reconstruction_plus_kl():
     adam = optax.adam(1e-3, eps=1e-8)
     updates, _ = adam.update(grads, adam.init(state.params))
     expected = optax.apply_updates(state.params, updates)
-    moved, metrics = jax.jit(setup.train_step)(state, images, setup.run_key, setup.hyper)
+    moved, metrics = setup.train_step(state, images, setup.run_key, setup.hyper)
     assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
     assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-3)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), moved.params, expected)
@@ -71,18 +75,18 @@ def test_without_sampling_the_step_is_that_of_a_plain_autoencoder():
         return -jnp.mean((x * jnp.log(p) + (1 - x) * jnp.log(1 - p)).mean(-1).sum(axis=(1, 2)))
 
     value, grads = jax.jit(jax.value_and_grad(loss))(state.params)
-    moved, metrics = jax.jit(setup.train_step)(state, images, setup.run_key, setup.hyper)
+    moved, metrics = setup.train_step(state, images, setup.run_key, setup.hyper)
     assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
     assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-3)
     kept = [s.params["encoder"]["log_var"] for s in (state, moved)]
     jax.tree.map(np.testing.assert_array_equal, *kept)
-    *_, seeded = jax.jit(setup.train_step)(state, images, jax.random.key(99), setup.hyper)
+    *_, seeded = setup.train_step(state, images, jax.random.key(99), setup.hyper)
     assert seeded["loss"] == metrics["loss"]
 
 
 def test_loss_is_the_sum_of_its_logged_parts():
     setup = experiment()
-    step = jax.jit(setup.train_step)
+    step = setup.train_step
     state = setup.init_state()
     for seed in range(3):
         state, metrics = step(state, batch(seed=seed), setup.run_key, setup.hyper)
@@ -92,7 +96,7 @@ def test_loss_is_the_sum_of_its_logged_parts():
 
 def test_a_non_finite_step_changes_nothing_but_the_counters():
     setup = experiment()
-    step = jax.jit(setup.train_step)
+    step = setup.train_step
     state, _ = step(setup.init_state(), batch(), setup.run_key, setup.hyper)
     bad = Batch(jnp.full((8, 16, 16, 3), jnp.nan), jnp.ones(8))
     for skipped in (1, 2):
@@ -111,7 +115,7 @@ def test_kl_schedule_and_warmup_scale_their_terms():
     setup = experiment(**{
         "loss.kl_schedule": "linear", "loss.kl_schedule_steps": 4, "optimizer.warmup_steps": 2,
     })  # fmt: skip
-    step, state = jax.jit(setup.train_step), setup.init_state()
+    step, state = setup.train_step, setup.init_state()
     weights = []
     for _ in range(5):
         before = state.params
@@ -124,18 +128,17 @@ def test_kl_schedule_and_warmup_scale_their_terms():
 
 def test_clipping_bounds_the_gradient_that_adam_sees():
     setup = experiment(**{"optimizer.clip_norm": 1e-3})
-    state, metrics = jax.jit(setup.train_step)(
-        setup.init_state(), batch(), setup.run_key, setup.hyper
-    )
+    state, metrics = setup.train_step(setup.init_state(), batch(), setup.run_key, setup.hyper)
     first_moment = state.opt_state[1].mu
     assert float(metrics["grad_norm"]) > 1.0
     assert float(optax.tree.norm(first_moment)) == pytest.approx(1e-4, rel=1e-3)  # (1 - b1) clip
 
 
 def test_a_step_is_a_function_of_seed_and_step_alone():
-    first, second, other = experiment(), experiment(), experiment(seed=1)
+    first, second = experiment(), experiment.__wrapped__()
+    other = experiment(seed=1)
     results = [
-        jax.jit(setup.train_step)(setup.init_state(), batch(), setup.run_key, setup.hyper)[0]
+        setup.train_step(setup.init_state(), batch(), setup.run_key, setup.hyper)[0]
         for setup in (first, second, other)
     ]
     jax.tree.map(np.testing.assert_array_equal, results[0].params, results[1].params)
@@ -159,7 +162,7 @@ def test_parameters_do_not_depend_on_how_their_program_is_optimised():
 def test_bfloat16_losses_and_gradients_survive_extreme_images():
     setup = experiment(**{"model.dtype": "bfloat16"})
     white = Batch(jnp.full((8, 16, 16, 3), 255, jnp.uint8), jnp.ones(8))
-    state, step = setup.init_state(), jax.jit(setup.train_step)
+    state, step = setup.init_state(), setup.train_step
     for _ in range(3):
         state, metrics = step(state, white, setup.run_key, setup.hyper)
         assert metrics["finite"] and metrics["loss"].dtype == jnp.float32
@@ -179,7 +182,7 @@ def test_bfloat16_losses_and_gradients_survive_extreme_images():
 def test_extreme_log_var_and_logits_have_finite_loss_and_gradients(likelihood, dtype):
     """The layers that give log_var and the logits are biased by +-1e4."""
     setup = experiment(**{"model.dtype": dtype, "loss.likelihood": likelihood})
-    step, start = jax.jit(setup.train_step), setup.init_state()
+    step, start = setup.train_step, setup.init_state()
     for network, layer in (("encoder", "log_var"), ("decoder", "conv_1")):
         for value in (-1e4, 1e4):
             params = jax.tree.map(lambda leaf: leaf, start.params)
@@ -194,7 +197,7 @@ def test_every_reference_objective_trains():
     for likelihood in ("bernoulli", "squared_error", "gaussian", "optimal_sigma"):
         setup = experiment(**{"loss.likelihood": likelihood, "loss.kl_weight": 0.02,
                               "loss.free_bits": 0.1})  # fmt: skip
-        step, state = jax.jit(setup.train_step), setup.init_state()
+        step, state = setup.train_step, setup.init_state()
         losses = []
         for _ in range(8):
             state, metrics = step(state, batch(), setup.run_key, setup.hyper)
