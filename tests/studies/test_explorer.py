@@ -304,7 +304,7 @@ def test_directions_are_one_deviation_of_the_codes(result):
         np.testing.assert_allclose(
             np.linalg.norm(one["direction"]), np.sqrt(unit @ covariance @ unit)
         )
-    assert len(space["codes"]) == explorer.CODES and result.rounding < 1
+    assert len(space["codes"]) == explorer.SHELF_IMAGES and result.rounding < 1
 
 
 def test_the_page_offers_the_priors_that_the_run_keeps(explored, result, monkeypatch):

@@ -23,7 +23,7 @@ from vae_jax.types import UserError
 ACTIVE_VARIANCE = 0.01  # of the posterior mean over images
 MMD_POINTS = 2048  # of each set, at most
 IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-DECOMPOSED = 1024  # images in the minibatch that estimates q(z)
+DECOMPOSITION_IMAGES = 1024  # in the minibatch that estimates q(z)
 QQ_PROBABILITIES = tuple(round(0.01 * percent, 2) for percent in range(1, 100))
 
 
@@ -231,7 +231,7 @@ def _kl_parts(
 
 
 def kl_decomposition(
-    mean: np.ndarray, log_var: np.ndarray, key: jax.Array, *, batch: int = DECOMPOSED
+    mean: np.ndarray, log_var: np.ndarray, key: jax.Array, *, batch: int = DECOMPOSITION_IMAGES
 ) -> dict[str, float]:
     """Splits the mean KL into mutual information, total correlation and dimension-wise KL.
 

@@ -28,11 +28,8 @@ from vae_jax.train.step import Examples, make_update_step
 from vae_jax.types import Batch, UserError
 
 WIDTH, BLOCKS = 256, 2  # of hidden layers
-BATCH, STEPS, EVERY = (
-    256,
-    2000,
-    100,
-)  # points per step, steps, steps per held-out loss
+BATCH, STEPS = 256, 2000  # points per step, steps
+EVERY = 100  # steps between two held-out losses
 LEARNING_RATE = 1e-3
 JUDGED = 4096  # held-out points, each with its own noise
 FREQUENCIES = 8  # of the features of time

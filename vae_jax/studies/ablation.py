@@ -40,7 +40,7 @@ from vae_jax.types import UserError
 
 FEW_SEEDS = 3  # with fewer, charts show the range of the seeds instead of an interval
 MARKERS = "osD^vPX*"
-NICE = (1, 2, 2.5, 5, 10)  # steps of ticks
+TICK_STEPS = (1, 2, 2.5, 5, 10)
 SIZE = (4.8, 3.5)  # inches; readable on a phone without zooming
 
 
@@ -232,7 +232,7 @@ def kl_spectra(members: Sequence[MeasuredMember], z_dim: int) -> Image.Image:
     axes.set(title=f"Z = {z_dim}", xlabel="latent dimension, by KL", ylabel="KL [nats per image]")
     axes.set_yscale("symlog", linthresh=0.01)
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=NICE, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=TICK_STEPS, integer=True))
     axes.legend(fontsize=7, ncols=2)
     return drawn(figure)
 

@@ -66,7 +66,7 @@ FIGURES |= {
     f"{name}{suffix}": Figure(
         f"{FIGURES[name].title}, {source}",
         FIGURES[name].form,
-        0 if suffix == "_codes" else FIGURES[name].better,  # Not what anything is chosen by.
+        0 if suffix == "_codes" else FIGURES[name].better,  # Nothing is chosen by it.
     )
     for suffix, source in SOURCES.items()
     if suffix

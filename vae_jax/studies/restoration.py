@@ -32,8 +32,8 @@ from vae_jax.types import UserError
 
 # Half a grey level: a smaller error counts as this one, so that PSNR is at most 54.2 dB.
 MIN_MSE = (0.5 / 255.0) ** 2
-MEAN_OF = 10_000  # training images that the mean image is taken over
-TUNED_ON = 64  # training images that the strength of a filter is chosen on
+MEAN_IMAGES = 10_000  # of the training split, at most
+TUNING_IMAGES = 64  # of the training split, for the strength of a filter
 TV_WEIGHTS = (0.03, 0.1, 0.2, 0.4, 0.8, 1.6)
 NLM_STRENGTHS = (0.05, 0.1, 0.2, 0.4, 0.8)
 MEDIAN_SIZES = (3, 5)
@@ -123,12 +123,12 @@ def measure(run: Run[VAE], options: Options) -> Result:
     corruption = subject.stage.corruption
     if corruption.is_off:
         raise UserError(f"{str(run.workdir)!r} was trained on clean inputs: nothing is restored")
-    train = open_subject(run, "train", MEAN_OF)
+    train = open_subject(run, "train", MEAN_IMAGES)
     mean_image = (train.images.mean(0, dtype=np.float64) / 255).astype(np.float32)
     seen, erased = encode_subject(subject), _erased(subject)
     restored = {MODEL: reconstructions(subject, seen, np.arange(len(seen.inputs)))}
     restored |= untrained(seen.inputs, erased, mean_image)
-    tuning = open_subject(run, "train", TUNED_ON)
+    tuning = open_subject(run, "train", TUNING_IMAGES)
     filters, strengths = _tuned_filters(tuning, mean_image), {}
     prepared = fill_erased(seen.inputs, erased, mean_image) if erased.any() else seen.inputs
     for name, (function, strength) in filters.items():
@@ -365,7 +365,7 @@ def page(result: Result) -> Page:
         )
         if result.strengths:
             chosen = ", ".join(f"{n} {s:g}" for n, s in result.strengths.items())
-            caption += f"Strengths were chosen on {TUNED_ON} training images: {chosen}."
+            caption += f"Strengths were chosen on {TUNING_IMAGES} training images: {chosen}."
         table = score_table(result.scores[kept], caption)
         sections.append(Section(f"Results {kept}", result.without, tables=[table]))
     return Page("Restored test images", _lead(result), sections, result.facts)

@@ -51,7 +51,7 @@ from vae_jax.train.sweep import Member, SweepResult, member_folder, read_record
 from vae_jax.types import ImageSet, UserError
 
 FIGURES_FILE = "figures.json"  # what was measured of a member, in its folder
-# Samples are compared with half of a split's images, at most so many: another seed, another half.
+# At most; samples are compared with half of the images of a split, chosen by the seed.
 COMPARED_IMAGES = 1024
 SPECTRUM_IMAGES = 4000  # training images that a linear VAE is fitted to
 PIECE = 1024  # images decoded at a time; a multiple of the batch that encoding is compiled for

@@ -33,8 +33,8 @@ from vae_jax.subject import Subject, chosen_images, encode_subject, open_subject
 from vae_jax.types import UserError
 
 PRINCIPAL = 16  # directions with a slider
-CODES = 8  # encoded images on the shelf
-CHECKED = 64  # points whose images before and after rounding are compared
+SHELF_IMAGES = 8
+CHECKED_POINTS = 64  # whose images before and after rounding are compared
 PRIOR_BYTES = 1_100_000  # of all kept priors together
 SCRIPTS = ("draws", "product", "decoder", "priors", "geometry", "page")
 DIGITS = 6  # of the numbers beside the weights
@@ -71,7 +71,7 @@ class Result:
             `plain_prior`; `condition`, the labels of a conditional model; and for a told model
             `told`, see `told_by_slider`.
         rounding: Largest change of a pixel, in steps of 1/255, due to float16 weights, in images of
-            `CHECKED` points of N(0, I).
+            `CHECKED_POINTS` points of N(0, I).
     """
 
     title: str
@@ -99,7 +99,7 @@ def measure(run: Run[VAE], options: Options, plane: Run[VAE] | None = None) -> R
     subject = open_subject(run, options.split, options.count)
     seen = encode_subject(subject)
     moments = posterior.moments(seen.mean, seen.log_var)
-    chosen = chosen_images(CODES, len(seen.mean), options.seed)
+    chosen = chosen_images(SHELF_IMAGES, len(seen.mean), options.seed)
     kl = posterior.kl_per_dimension(seen.mean, seen.log_var)
     priors, left_out = _priors(run, options.count)
     space = {
@@ -303,10 +303,10 @@ def _labels(subject: Subject, image: int) -> list[float]:
 
 
 def _rounding(run: Run[VAE], network: Network, subject: Subject, seed: int) -> float:
-    z = prior_latents(seed, CHECKED, run.model.z_dim)
+    z = prior_latents(seed, CHECKED_POINTS, run.model.z_dim)
     labels = None
     if subject.labels is not None:
-        labels = subject.labels[np.arange(CHECKED) % len(subject.labels)]
+        labels = subject.labels[np.arange(CHECKED_POINTS) % len(subject.labels)]
     exact = decode(run.model, run.variables, z, labels)
     model, variables = network.model, network.variables
     if run.pair is not None:
@@ -343,7 +343,7 @@ def write_explorer(path: str | Path, result: Result, command: str = "") -> Path:
     """
     facts = result.facts | {
         "weights": f"{len(result.network.weights) // 2:,} float16 numbers, which change a pixel by "
-        f"at most {result.rounding:.2f}/255 in {CHECKED} images"
+        f"at most {result.rounding:.2f}/255 in {CHECKED_POINTS} images"
     }
     html = _TEMPLATES.get_template("explorer.html").render(
         title=result.title,
