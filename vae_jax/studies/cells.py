@@ -324,10 +324,12 @@ def figures_table(cells: Sequence[Cell], names: Sequence[str], caption: str) -> 
                 mark = mark or f"{UNRESOLVED}{NO_BREAK}" * (cell in choice.unresolved)
             row.append(mark + _text(name, cell.interval(name)))
         rows.append(row)
-    floors = [[cell.interval(f"{_base(name)}_floor") for cell in cells] for name in used]
-    if any(floor for column in floors for floor in column):
-        pick = [next((f for f in column if f is not None), None) for column in floors]
-        texts = ["" if f is None else _text(n, f) for n, f in zip(used, pick, strict=True)]
+    floors = [
+        next(filter(None, (cell.interval(f"{_base(name)}_floor") for cell in cells)), None)
+        for name in used
+    ]
+    if any(floors):
+        texts = [_text(name, f) if f else "" for name, f in zip(used, floors, strict=True)]
         rows.append(["real to real", *texts])
     return Table(["", *(FIGURES[name].title for name in used)], rows, caption)
 
@@ -361,6 +363,6 @@ def priors_table(cells: Sequence[Cell], name: str) -> Table:
     header = ["", *(SOURCES[s] for s in used), *(f"gap closed by {SOURCES[s]}" for s in fitted)]
     caption = (
         f"{FIGURES[name].title}: mean ± standard deviation over seeds [95 % interval]. Gap closed: "
-        "of the way from N(0, I) to decoded codes, 100 % is all of it; – where no gap is resolved."
+        "share of the gap from N(0, I) to decoded codes; – where no gap is resolved."
     )
     return Table(header, rows, caption)

@@ -467,7 +467,7 @@ def page(result: Result) -> Page:
     cells, told = make_cells(measured.members), configs.what_is_told(measured.config)
     assert told is not None
     weights = sorted({cell.kl_weight for cell in cells})
-    seeds = len({cell.members[0].seed for cell in cells} | {m.seed for m in measured.members})
+    seeds = len({member.seed for member in measured.members})
     lead = (
         f"{ablation.title_of(measured)}: one model for {len(cells)} pairs of KL weight and latent "
         f"size, trained for {counted(measured.config.train.epochs, 'epoch')} on "

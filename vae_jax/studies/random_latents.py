@@ -194,7 +194,7 @@ def measure(run: Run[VAE], options: Options) -> Result:
             real = subject.images[others]
             floors.append(distances(real, subject.images[own], distance_key))
             for row in rows:
-                figures, images = measure_points(subject, row.z, real, own, distance_key)
+                figures, images = measure_points(subject, row.z, labels, real, distance_key)
                 measured.setdefault(row.name, []).append(figures)
                 kinds[row.name] = row.kind
                 if seed == options.seed:
@@ -253,15 +253,15 @@ def distances(real: np.ndarray, images: np.ndarray, key: jax.Array) -> dict[str,
 
 
 def measure_points(
-    subject: Subject, z: np.ndarray, real: np.ndarray, own: np.ndarray, key: jax.Array
+    subject: Subject, z: np.ndarray, labels: np.ndarray | None, real: np.ndarray, key: jax.Array
 ) -> tuple[dict[str, float], np.ndarray]:
     """Decodes points, judges the images, and encodes them again.
 
     Args:
         subject: The model and its images.
         z: `[N, Z]`.
+        labels: `[N, L]`, what a conditional model is told with each point; None for others.
         real: `[N, H, W, C]` uint8, real images to compare with.
-        own: `[N]`, positions of other real images, whose labels a conditional model is told.
         key: Typed random key of distances, the same for all rows.
 
     Returns:
@@ -269,7 +269,6 @@ def measure_points(
         E(D(z)) from z; `re_encoded_relative`, the same in units of the root-mean-square |z|. Also
         the images.
     """
-    labels = None if subject.labels is None else subject.labels[own]
     images = decode(subject.model, subject.variables, z, labels)
     again, _ = encode(subject.model, subject.variables, images, labels)
     z = z.astype(np.float64)
