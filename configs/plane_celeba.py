@@ -13,13 +13,13 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Told KL weights from 0.1 to 15 (beta 0.3 to 45) and Z from 2 to 256."""
+    """Told KL weights from 0.03 to 15 (beta 0.09 to 45) and Z from 2 to 256."""
     config = default.get_config()
     config.data.name = "celeba"
     config.data.path = "data/celeba-64"
     config.model.z_dim = 256
     config.told = ConfigDict()
-    config.told.kl_weight = (0.1, 15.0)
+    config.told.kl_weight = (0.03, 15.0)
     config.told.z_dim = (2, 4, 8, 16, 32, 64, 128, 256)
     config.optimizer.learning_rate = 3e-3
     config.optimizer.schedule = "cosine"
