@@ -57,16 +57,16 @@ def conv_output_size(size: int, kernel: int, stride: int, padding: Padding) -> i
     """Returns the length of a convolution's output along one axis.
 
     Args:
-        size: input length in pixels.
-        kernel: kernel length in pixels.
-        stride: step in pixels.
+        size: The input length in pixels.
+        kernel: The kernel length in pixels.
+        stride: The step in pixels.
         padding: 'same' (zeros as TensorFlow places them) or 'valid' (none).
 
     Returns:
         Output length in pixels.
 
     Raises:
-        ValueError: unknown padding, a size below 1, or a kernel that does not fit ('valid').
+        ValueError: Unknown padding, a size below 1, or a kernel that does not fit ('valid').
     """
     _check_sizes(size, kernel, stride, padding)
     if padding == "same":
@@ -80,16 +80,16 @@ def conv_transpose_output_size(size: int, kernel: int, stride: int, padding: Pad
     """Returns the length of a transposed convolution's output along one axis, as Keras defines it.
 
     Args:
-        size: input length in pixels.
-        kernel: kernel length in pixels.
-        stride: step in pixels.
+        size: The input length in pixels.
+        kernel: The kernel length in pixels.
+        stride: The step in pixels.
         padding: 'same' or 'valid'.
 
     Returns:
         Output length in pixels: `size * stride`, or `(size - 1) * stride + max(kernel, stride)`.
 
     Raises:
-        ValueError: unknown padding or a size below 1.
+        ValueError: Unknown padding or a size below 1.
     """
     _check_sizes(size, kernel, stride, padding)
     return size * stride if padding == "same" else (size - 1) * stride + max(kernel, stride)
@@ -123,7 +123,7 @@ def conv(
     Args:
         x: `[B, H, W, C]`.
         kernel: `[kh, kw, C, out]`, of the same floating type as `x`.
-        strides: steps along H and W in pixels.
+        strides: The steps along H and W in pixels.
         padding: 'same' or 'valid', as in TensorFlow.
         implementation: 'xla', 'matmul', or 'auto' (matrix products on a CPU, otherwise XLA).
         input_gradient: False treats `x` as a constant, so that a model's first layer skips
@@ -133,7 +133,7 @@ def conv(
         `[B, H', W', out]` with `H' = conv_output_size(H, kh, strides[0], padding)`.
 
     Raises:
-        ValueError: shapes, types or options that do not fit together.
+        ValueError: Shapes, types or options that do not fit together.
     """
     _check_arrays(x, kernel, channel_axis=2)
     rows, columns = (
@@ -161,7 +161,7 @@ def conv_transpose(
     Args:
         x: `[B, H, W, C]`.
         kernel: `[kh, kw, out, C]`, of the same floating type as `x`.
-        strides: upsampling factors along H and W.
+        strides: The upsampling factors along H and W.
         padding: 'same' or 'valid', as in TensorFlow.
         implementation: 'xla', 'matmul', or 'auto' (matrix products on a CPU, otherwise XLA).
 
@@ -169,7 +169,7 @@ def conv_transpose(
         `[B, H', W', out]` with `H' = conv_transpose_output_size(H, kh, strides[0], padding)`.
 
     Raises:
-        ValueError: shapes, types or options that do not fit together.
+        ValueError: Shapes, types or options that do not fit together.
     """
     _check_arrays(x, kernel, channel_axis=3)
     rows, columns = (
@@ -371,7 +371,7 @@ def _patches_of(geometry: Geometry, large: jax.Array) -> jax.Array:
     few long pieces.
 
     Args:
-        geometry: rows and columns.
+        geometry: The axes of rows and columns.
         large: `[B, H, W, C]`.
 
     Returns:
@@ -488,10 +488,10 @@ def _over_chunks(
     Args:
         part: images `[n, ...]` of each array -> (result `[n, ...]` or None, a term of the total,
             linear in the last array).
-        images: arrays `[B, ...]`.
-        chunk: images of a step of the loop, at most B.
-        lanes: parts of a chunk; divides `chunk`.
-        total: what the terms are added to; None without terms.
+        images: The arrays `[B, ...]`.
+        chunk: The number of images in a step of the loop, at most B.
+        lanes: The number of parts of a chunk; it divides `chunk`.
+        total: What the terms are added to; None without terms.
 
     Returns:
         The results `[B, ...]` or None, and the total.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 
 def _counted(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Weights `[B]` of the images, 0 or 1, and the number of pixels that count."""
+    """Returns the weights `[B]` of the images, 0 or 1, and the number of pixels that count."""
     batch, height, width, _ = x.shape
     weights = jnp.ones((batch,), x.dtype) if mask is None else mask.astype(x.dtype)
     return weights, jnp.sum(weights) * (height * width)
@@ -72,8 +72,8 @@ def normalise(
         x: `[B, H, W, C]`, float32 or wider.
         mask: `[B]` bool, images that count for the moments, or None for all.
         scale: `[C]`, or `[B, C]` where images differ in it.
-        bias: the same.
-        epsilon: added to the variance.
+        bias: The same for what is added.
+        epsilon: What is added to the variance.
 
     Returns:
         `[B, H, W, C]`, and the moments `[C]`, through which no gradient flows.
@@ -126,9 +126,10 @@ class BatchNorm(nn.Module):
     Where a batch is divided among devices, the statistics are those of the global batch.
 
     Attributes:
-        momentum: decay of the running statistics, which hold biased variances as in Keras.
-        epsilon: added to the variance.
-        dtype: type of the result, or None for that of the input; statistics are float32 or wider.
+        momentum: The decay of the running statistics, which hold biased variances as in Keras.
+        epsilon: What is added to the variance.
+        dtype: The type of the result, or None for that of the input; statistics are at least
+            float32.
     """
 
     momentum: float
@@ -147,7 +148,8 @@ class BatchNorm(nn.Module):
 
         Args:
             x: `[B, H, W, C]`.
-            train: use the statistics of this batch, and move the running ones towards them.
+            train: Whether to use the statistics of this batch, and to move the running ones
+                towards them.
             mask: `[B]` bool, images that count for the statistics, or None for all.
             told: `[B, C]` each, what the result is multiplied by, and what is added then; or None.
 

@@ -22,15 +22,15 @@ class Experiment(NamedTuple):
     """What a config means, ready to be jitted.
 
     Attributes:
-        model: the module.
-        objective: static part of the objective.
-        tx: optimiser without learning rate.
-        train_step: pure step.
-        hyper: traced hyperparameters of this config.
-        run_key: every random draw of the run derives from it.
-        label_dim: width of the condition; 0 for none.
-        controlled: whether a controller holds a target rate.
-        stage: how inputs and targets are made of images.
+        model: The module.
+        objective: The static part of the objective.
+        tx: The optimiser without its learning rate.
+        train_step: The pure training step.
+        hyper: The traced hyperparameters of this config.
+        run_key: The key that every random draw of the run derives from.
+        label_dim: The width of the condition; 0 for none.
+        controlled: Whether a controller holds a target rate.
+        stage: How inputs and targets are made of images.
     """
 
     model: VAE
@@ -55,15 +55,15 @@ def make_experiment(config: ConfigDict, total_steps: int, label_dim: int = 0) ->
     same `train_step` object, and so share the program that is compiled from it.
 
     Args:
-        config: the whole config.
-        total_steps: until a learning rate that falls has fallen.
-        label_dim: width of the condition; 0 for none.
+        config: The whole config.
+        total_steps: The number of steps over which a falling learning rate falls.
+        label_dim: The width of the condition; 0 for none.
 
     Returns:
         The parts of the run.
 
     Raises:
-        UserError: the model's layers do not fit the image shape.
+        UserError: The model's layers do not fit the image shape.
     """
     loss, optimizer = config.loss, config.optimizer
     model = make_vae(config.model, tuple(config.data.image_shape), what_is_told(config))

@@ -64,11 +64,11 @@ def objective_terms(
     """Returns the loss and its parts, as means over the images of the batch.
 
     Args:
-        objective: likelihood, reduction, free bits.
-        output: of the model.
+        objective: The likelihood, the reduction and the free bits.
+        output: What the model returned.
         targets: `[B, H, W, C]` in [0, 1].
         weights: `[B]`, 1 for images and 0 for padding.
-        kl_weight: w in the convention of the reduction, a scalar or `[B]`.
+        kl_weight: The weight w in the convention of the reduction, a scalar or `[B]`.
         z_mask: `[Z]` or `[B, Z]`, 0 for dimensions that do not exist, or None.
 
     Returns:
@@ -124,13 +124,13 @@ def make_update_step(
     were, bit for bit, and is counted.
 
     Args:
-        draw: makes examples of a batch.
+        draw: Makes the examples of a batch.
         loss_fn: `(params, batch_stats, examples, key, step, hyper) -> (loss, (metrics,
             batch_stats))` with the key of this step.
-        tx: optimiser without its learning rate.
+        tx: The optimiser without its learning rate.
         learning_rate_factor: step -> factor of the learning rate.
-        accumulate: micro-batches that the gradient is computed in, see `accumulated`.
-        norm_momentum: of the model's running statistics, which `accumulated` needs to know.
+        accumulate: The number of micro-batches that the gradient is computed in, see `accumulated`.
+        norm_momentum: The momentum of the running statistics, which `accumulated` needs to know.
 
     Returns:
         `train_step(state, batch, run_key, hyper) -> (state, metrics)`, where metrics are those of
@@ -170,7 +170,7 @@ def controlled(step: Step, target_rate: float) -> Step:
     """Returns the step of a run whose KL weight follows its rate, see `kl_controller`.
 
     Args:
-        step: a training step of a VAE; its state has a `control`.
+        step: A training step of a VAE; its state has a `control`.
         target_rate: K to hold, nats per image.
     """
 
@@ -198,9 +198,9 @@ def asked_of(
     """Returns the KL weight of each image and its mask of latent dimensions.
 
     Args:
-        model: the module.
+        model: The module.
         pair: `[B]` each, what it is told; None if it is told nothing.
-        hyper: what holds for all images where nothing is told.
+        hyper: What holds for all images where nothing is told.
 
     Returns:
         Scalar or `[B]`; `[Z]`, `[B, Z]` or None.
@@ -225,14 +225,14 @@ def make_train_step(
     """Builds the pure training step of a VAE; the caller applies `jit`, `scan` or `vmap`.
 
     Args:
-        model: the module.
-        objective: the static part of the objective.
-        tx: optimiser without its learning rate.
+        model: The module.
+        objective: The static part of the objective.
+        tx: The optimiser without its learning rate.
         kl_factor: step -> factor of the KL weight.
         learning_rate_factor: step -> factor of the learning rate.
-        stage: how inputs and targets are made of images; the loss compares with the targets.
-        accumulate: micro-batches to a batch; latent noise and inputs are those of the batch.
-        target_rate: nats per image that a controller of the KL weight holds; 0 for none.
+        stage: How inputs and targets are made of images; the loss compares with the targets.
+        accumulate: The number of micro-batches; latent noise and inputs are those of the batch.
+        target_rate: The rate (nats per image) that a controller of the KL weight holds; 0 for none.
 
     Returns:
         See `make_update_step`; the metrics are `objective_terms` and `kl_weight`.

@@ -100,8 +100,8 @@ class Canvas:
     """A picture under construction, addressed in head coordinates.
 
     Args:
-        factors: gives the pose of the head and the light.
-        size: width and height in pixels.
+        factors: What gives the pose of the head and the light.
+        size: Width and height in pixels.
     """
 
     def __init__(self, factors: FaceFactors, size: tuple[int, int]):
@@ -165,13 +165,13 @@ class Canvas:
         """Paints a polygon.
 
         Args:
-            shape: polygon `[N, 2]`, or its region where that is needed more than once.
-            color: sRGB `[3]`.
-            opacity: share of the new colour where the polygon covers a pixel.
-            lit: whether the light of the head changes the colour.
-            within: bounds the painting, such as an eye around its iris.
-            hole: stays unpainted, such as a lens in its rim.
-            gloss: factor `[H, W]` on the brightness, such as the shine of hair.
+            shape: A polygon `[N, 2]`, or its region where that is needed more than once.
+            color: The colour in sRGB, `[3]`.
+            opacity: The share of the new colour where the polygon covers a pixel.
+            lit: Whether the light of the head changes the colour.
+            within: What bounds the painting, such as an eye around its iris.
+            hole: What stays unpainted, such as a lens in its rim.
+            gloss: A factor `[H, W]` on the brightness, such as the shine of hair.
         """
         region = shape if isinstance(shape, Region) else self.region(shape)
         alpha = region.share if opacity == 1.0 else region.share * np.float32(opacity)

@@ -54,8 +54,8 @@ def render_face(factors: FaceFactors, size: tuple[int, int] = REFERENCE_SIZE) ->
     """Draws one face, placed as in CelebA's aligned pictures.
 
     Args:
-        factors: what the face looks like.
-        size: width and height in pixels; at 178 x 218 the crop box (0, 40, 178, 218) is
+        factors: What the face looks like.
+        size: Width and height in pixels; at 178 x 218 the crop box (0, 40, 178, 218) is
             filled by the face.
 
     Returns:

@@ -98,10 +98,10 @@ def face_factors(seed: int, index: int) -> FaceFactors:
 
     Args:
         seed: 0 or more, below 2**64.
-        index: row of the face, from 0; `write_faces` calls its file `{index + 1:06d}.jpg`.
+        index: The row of the face, from 0; `write_faces` calls its file `{index + 1:06d}.jpg`.
 
     Raises:
-        UserError: if `seed` or `index` is negative or too large.
+        UserError: `seed` or `index` is negative or too large.
     """
     if not (0 <= seed < 2**64 and 0 <= index < 2**64):
         raise UserError(f"seed {seed} and index {index} of a face must lie in 0 .. 2**64 - 1")

@@ -44,17 +44,17 @@ def write_faces(
     (after a power cut, cut-off images are drawn again), and the two text files come last.
 
     Args:
-        directory: made if it is missing.
-        count: number of faces, 1 to 999,999.
-        seed: of `face_factors`; row i is the face `(seed, i)`.
-        workers: processes; all cores by default. The files do not depend on it.
-        splits: shares of training, validation and test faces, in this order of the rows.
+        directory: The folder, which is made if it is missing.
+        count: The number of faces, 1 to 999,999.
+        seed: The seed of `face_factors`; row i is the face `(seed, i)`.
+        workers: The number of processes; all cores by default. The files do not depend on it.
+        splits: The shares of training, validation and test faces, in this order of the rows.
 
     Returns:
         Number of faces drawn by this call: 0 if everything was there already.
 
     Raises:
-        UserError: if the arguments are out of range, or if the directory holds other data.
+        UserError: The arguments are out of range, or the directory holds other data.
     """
     if not 1 <= count <= MAX_COUNT:
         raise UserError(f"count of faces is {count}; choose 1 to {MAX_COUNT:,}")
