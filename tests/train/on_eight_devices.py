@@ -78,8 +78,18 @@ def compute_in_chunks(monkeypatch):
     monkeypatch.setattr(convolution, "_CHUNK_BYTES", 2**15)
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_gradients_statistics_and_noise_are_those_of_one_device(experiment, chunked, monkeypatch):
+@pytest.mark.parametrize(
+    ("chunked", "counts"),
+    [
+        (False, (2, 8)),
+        (True, (4,)),
+        pytest.param(False, (4,), marks=pytest.mark.slow),
+        pytest.param(True, (2, 8), marks=pytest.mark.slow),
+    ],
+)
+def test_gradients_statistics_and_noise_are_those_of_one_device(
+    experiment, chunked, counts, monkeypatch
+):
     """To 1e-6 of the largest gradient, with batch norm over the global batch and padding."""
     if chunked:
         compute_in_chunks(monkeypatch)
@@ -88,7 +98,7 @@ def test_gradients_statistics_and_noise_are_those_of_one_device(experiment, chun
     weights[-3:] = 0
     expected, (stats, z) = gradients(experiment, images, weights, None)
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-    for count in COUNTS:
+    for count in counts:
         found, (found_stats, found_z) = gradients(experiment, images, weights, mesh_of(count))
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * largest),
