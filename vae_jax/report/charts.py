@@ -27,7 +27,6 @@ def new_chart(width: float, height: float, rows: int = 1, columns: int = 1):
     """Returns a figure of `width` x `height` inches and its axes `[rows, columns]`."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
         return figure, figure.subplots(rows, columns, squeeze=False)
 
 
@@ -46,6 +45,7 @@ def drawn(figure: Figure) -> Image.Image:
             axis.set_major_formatter(_PlainNumbers())
             axis.set_minor_formatter(_PlainNumbers())
     figure.set_dpi(110)
+    canvas = FigureCanvasAgg(figure)
     with matplotlib.rc_context(STYLE):
-        figure.canvas.draw()
-    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+        canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
