@@ -4,7 +4,8 @@ python -m experiments.prepare_celeba --source=img_align_celeba.zip --out=data/ce
 python -m experiments.train --config=configs/plane_celeba.py --workdir=runs/plane_celeba
 python -m experiments.plane --workdir=runs/plane_celeba
 
-The network of configs/default.py; configs/plane_mnist.py says how it works. Not trained yet.
+The network of configs/default.py; configs/plane_mnist.py says how it works. Not trained yet: what
+the smaller network of configs/plane_faces.py makes of these images is in experiments/README.md.
 """
 
 from ml_collections import ConfigDict

@@ -5,8 +5,8 @@ python -m experiments.plane --workdir=runs/plane_faces
 
 The networks and images of configs/ablation_faces.py; configs/plane_mnist.py says how it works.
 
-Seen after 18 epochs (a minute on two CPU cores): R + beta K of 1,899.7 nats at Z = 64 and weight
-0.5, 1,880.8 at 0.1, where members that were trained alone for 6 epochs have 1,902.3 and 1,875.5.
+Seen after 18 epochs (a minute on two CPU cores): R + beta K of 1,897.8 nats at Z = 64 and weight
+0.5, 1,876.2 at 0.1, where members that were trained alone for 6 epochs have 1,902.3 and 1,875.5.
 """
 
 from ml_collections import ConfigDict
