@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -70,8 +70,9 @@ def _locked(path: Path, busy: str, remedy: str) -> int:
         except OSError as error:  # Some network and FUSE file systems have no locks.
             logging.warning("No lock at %s (%s): start no second process there.", path, error)
         # The previous holder may have removed the file between our open and our lock.
-        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-            return descriptor
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
         os.close(descriptor)
 
 

@@ -24,10 +24,7 @@ from vae_jax.studies.cells import (
     size_table,
     verdict_table,
 )
-from vae_jax.studies.sweep_results import (
-    merge_results,
-    read_results,
-)
+from vae_jax.studies.sweep_results import merge_results, read_results
 from vae_jax.types import UserError
 
 VOID = {"meta", "img", "link", "br", "hr"}

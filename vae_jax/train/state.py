@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -81,7 +80,7 @@ def init_variables(model: VAE, key: jax.Array, label_dim: int = 0) -> dict[str, 
     """
     init, program = _initialisers(model, label_dim)
     key = stream_key(key, "init")
-    shapes = jax.tree.leaves(jax.eval_shape(init, key))
+    shapes = jax.tree.leaves(init.eval_shape(key))
     needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
     # A gradient and the optimiser's two moments for each parameter.
     what = f"training {needed // 4:,} parameters"
@@ -93,16 +92,13 @@ def init_variables(model: VAE, key: jax.Array, label_dim: int = 0) -> dict[str, 
 
 
 @lru_cache(maxsize=32)
-def _initialisers(model: VAE, label_dim: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Returns what makes the variables of `model` from a key, and the program compiled from it."""
+def _initialisers(model: VAE, label_dim: int) -> tuple[Any, Any]:
+    """Returns what makes the variables of `model` from a key, traced once, and as a program."""
     images = np.zeros((1, *model.image_shape), np.float32)
     labels = np.zeros((1, label_dim), np.float32) if label_dim else None
-
-    def init(key: jax.Array) -> Any:
-        return model.init(key, images, False, False, labels)
-
-    # It runs once: without optimisation it compiles in a quarter of the time, and uniform kernels
-    # keep every bit. The logarithms of normal kernels would not.
+    init = jax.jit(lambda key: model.init(key, images, False, False, labels))
+    # The program runs once. Without optimisation it compiles in a quarter of the time, and uniform
+    # kernels keep every bit. The logarithms of normal kernels would not.
     quick = model.style.kernel_init.endswith("uniform")
     options = {"xla_backend_optimization_level": 0} if quick else None
     return init, jax.jit(init, compiler_options=options)
