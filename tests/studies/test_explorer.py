@@ -23,6 +23,7 @@ from configs import faces, tiny
 from vae_jax.config import what_is_told
 from vae_jax.data.latents import read_latents
 from vae_jax.metrics.densities import normal
+from vae_jax.metrics.latent_paths import linear, spherical
 from vae_jax.models.told import Pair
 from vae_jax.models.vae import at_pair, make_vae
 from vae_jax.priors import learned
@@ -31,7 +32,6 @@ from vae_jax.priors.fitted import draw as draw_points
 from vae_jax.priors.kept import keep_prior
 from vae_jax.run import decode, network_shapes, open_plane, open_run, prior_latents, run_at
 from vae_jax.streams import make_key
-from vae_jax.studies import paths
 from vae_jax.studies.explorer import explorer, network
 from vae_jax.studies.explorer.network import plain_network
 from vae_jax.train.trainer import fit
@@ -240,7 +240,7 @@ def test_ways_are_those_of_the_paths():
     from_, to = np.random.default_rng(1).normal(size=(2, 9))
     shares = np.linspace(0, 1, 7)
     ends = {"from": from_.tolist(), "to": to.tolist(), "shares": shares.tolist()}
-    for found, way in zip(in_node(WAYS, ends), (paths.linear, paths.spherical), strict=True):
+    for found, way in zip(in_node(WAYS, ends), (linear, spherical), strict=True):
         np.testing.assert_allclose(found, way(from_, to, len(shares)), atol=1e-12)
 
 
@@ -444,7 +444,7 @@ def test_a_browser_moves_what_the_sliders_say(result, tmp_path):
     step = np.eye(4)[strongest] * space["deviations"][strongest]
     np.testing.assert_allclose(found["component"], drawn + step, rtol=1e-5)
     np.testing.assert_allclose(found["sum"], drawn + codes[0] - codes[1], rtol=1e-4, atol=1e-6)
-    quarter = paths.spherical(codes[2], codes[3], 5)[1]
+    quarter = spherical(codes[2], codes[3], 5)[1]
     np.testing.assert_allclose(found["quarter"], quarter, rtol=1e-5)
     assert found["shelf"] == len(codes) and found["walking"] == "true"
     assert found["loaded"] == [] and "Walking" in found["status"]

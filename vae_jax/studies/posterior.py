@@ -17,13 +17,13 @@ from PIL import Image
 from scipy import stats
 
 from vae_jax.metrics import posterior
+from vae_jax.metrics.attribute_directions import halves, label_table, separation
 from vae_jax.models.vae import VAE
 from vae_jax.report.charts import COLOURS, drawn, new_chart
 from vae_jax.report.page import Page, Picture, Section, Table, plus_minus
 from vae_jax.report.pictures import image_grid
 from vae_jax.run import Run
 from vae_jax.streams import make_key
-from vae_jax.studies.paths import halves, label_table, separation
 from vae_jax.subject import decode_points, encode_subject, open_subject
 from vae_jax.types import ImageSet
 

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from vae_jax.files import json_bytes, write_file
 from vae_jax.metrics import posterior
+from vae_jax.metrics.attribute_directions import attribute_vectors, halves, label_table, separation
 from vae_jax.models.told import Pair
 from vae_jax.models.vae import VAE, at_pair
 from vae_jax.priors.fitted import TITLES, Prior, fit_to_run
@@ -28,7 +29,6 @@ from vae_jax.priors.learned import BLOCKS, FREQUENCIES, ODE_STEPS, WIDTH, Learne
 from vae_jax.report.page import templates
 from vae_jax.run import Run, decode, prior_latents
 from vae_jax.studies.explorer.network import Network, plain_network
-from vae_jax.studies.paths import attribute_vectors, halves, label_table, separation
 from vae_jax.subject import Subject, chosen_images, encode_subject, open_subject
 from vae_jax.types import UserError
 
