@@ -1,4 +1,4 @@
-"""The page of a told model: its cells are members of a sweep, and gaps are what they are called."""
+"""The page of a told model, whose cells are members of a sweep."""
 
 import csv
 import io
@@ -12,8 +12,7 @@ from vae_jax.models.told import Pair
 from vae_jax.report.page import write_study
 from vae_jax.run import decode, open_plane, prior_latents, run_at, run_splits
 from vae_jax.studies import ablation, plane
-from vae_jax.studies.cells import make_cells
-from vae_jax.studies.plane import Options, chosen_pairs, find_gaps, gap_sentence, recon_at_rate
+from vae_jax.studies.plane import Options, chosen_pairs
 from vae_jax.studies.sweep_results import read_results, results_csv
 from vae_jax.subject import encode_subject, make_subject
 from vae_jax.types import UserError
@@ -68,32 +67,6 @@ def test_the_page_and_its_numbers_stand_beside_sweeps(measured, told_run, tmp_pa
                    "test_sliced_wasserstein", "test_sliced_wasserstein_floor"):  # fmt: skip
         assert column in first
     assert "four pairs" not in page.lead and "4 pairs" in page.lead and "1 seed" in page.lead
-
-
-def test_the_gap_is_in_the_objective_of_the_members():
-    """R = 100 + 5 w + seed and K = 40 / (1 + w), so at w = 1 the plane is better by 10 nats."""
-    alone = [member(w, 8, seed) for w in (0.0, 1.0) for seed in (0, 1, 2)]
-    better = [replace(m, test=m.test | {"recon": m.test["recon"] - 10}) for m in alone]
-    ours = sweep_of([m for m in better if m.kl_weight == 1.0 and m.seed == 1])
-    outside, inside = find_gaps(ours, sweep_of(alone))
-    assert (inside.z_dim, inside.kl_weight, inside.asked, inside.inside) == (8, 1.0, 1.0, True)
-    assert inside.objective.alone == pytest.approx(106 + 3 * 20)  # beta is 3 w
-    assert inside.objective.ours == pytest.approx(106 - 10 + 3 * 20)
-    assert inside.objective.spread == pytest.approx(1.0) and inside.objective.seeds == 3
-    assert inside.objective.share == pytest.approx(-10 / 166)
-    assert inside.recon is not None and inside.recon.ours - inside.recon.alone == pytest.approx(-10)
-    # Weight 0 was not trained for: the nearest one answers, and counts in no summary.
-    assert (outside.kl_weight, outside.asked, outside.inside) == (0.0, 1.0, False)
-    assert outside.objective.ours == pytest.approx(96) and outside.recon is None
-    assert "-6.02% at worst" in gap_sentence([outside, inside])
-    assert "1 of 1 cells" in gap_sentence([outside, inside])
-
-
-def test_r_at_equal_k_lies_on_the_line_between_cells():
-    cells = make_cells([member(w, 8, 0) for w in (0.0, 1.0, 3.0)])  # K 40, 20, 10; R 100, 105, 115
-    assert recon_at_rate(cells, 30.0) == pytest.approx(102.5)
-    assert recon_at_rate(cells, 10.0) == pytest.approx(115.0)
-    assert recon_at_rate(cells, 41.0) is None
 
 
 def test_pairs_are_those_of_the_range_or_of_the_sweep(told_run):

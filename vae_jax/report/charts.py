@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -21,6 +22,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 COLOURS = ("#1f6fb4", "#d9542b", "#3a9457", "#8659b5", "#b08a1e", "#5b5b5b")
+STAR = "★"
 
 
 def new_chart(width: float, height: float, rows: int = 1, columns: int = 1):
@@ -49,3 +51,40 @@ def drawn(figure: Figure) -> Image.Image:
     with matplotlib.rc_context(STYLE):
         canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def heat_map(
+    values: Mapping[tuple[Any, Any], float],
+    title: str,
+    form: str,
+    labels: tuple[str, str],
+    best: tuple[Any, Any] | None = None,
+    centred: bool = False,
+) -> Image.Image:
+    """Draws values over two quantities as coloured cells, with the values written into them.
+
+    Args:
+        values: Values by row and column, the numbers that rows and columns are ordered by; cells
+            without a finite value stay empty.
+        title: Title of the chart.
+        form: Format of the values.
+        labels: What rows and columns are.
+        best: Row and column of the cell that gets a `STAR`.
+        centred: Whether the colours show both signs around zero.
+    """
+    rows, columns = (sorted(set(places)) for places in zip(*values, strict=True))
+    table = np.array([[values.get((row, column), np.nan) for column in columns] for row in rows])
+    figure, ((axes,),) = new_chart(5.2, 3.6)
+    axes.grid(False)
+    cmap, reach = ("RdBu_r", np.nanmax(np.abs(table))) if centred else ("viridis", None)
+    lowest = None if reach is None else -reach
+    axes.imshow(table, aspect="auto", alpha=0.45, cmap=cmap, vmin=lowest, vmax=reach)
+    for (i, j), value in np.ndenumerate(table):
+        if np.isfinite(value):
+            star = f"{STAR} " if best == (rows[i], columns[j]) else ""
+            text = axes.text(j, i, star + form.format(value), ha="center", va="center")
+            text.set(fontsize=7.5, fontweight="bold" if star else "normal")
+    axes.set_yticks(range(len(rows)), [f"{row:g}" for row in rows])
+    axes.set_xticks(range(len(columns)), [f"{column:g}" for column in columns])
+    axes.set(title=title, xlabel=labels[1], ylabel=labels[0])
+    return drawn(figure)

@@ -2,13 +2,12 @@
 
 A model that is told KL weight and latent size takes the place of a whole sweep. Its cells are
 measured as the members of a sweep are, with the same draws, and have the same figures, so that both
-can be shown in one report. If a sweep is given, the page also shows the gap to each of its cells:
-in the objective R + beta K, in R at equal K, and in the quality of samples.
+can be shown in one report. If a sweep is given, the page also shows the gap to each of its cells,
+see `plane_gaps`.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +29,8 @@ from vae_jax.models.told import Pair
 from vae_jax.models.vae import VAE
 from vae_jax.priors.fitted import normal_prior
 from vae_jax.progress import track
-from vae_jax.report.charts import drawn, new_chart
-from vae_jax.report.page import Page, Picture, Section, Table, counted, plus_minus
+from vae_jax.report.charts import STAR, heat_map
+from vae_jax.report.page import Page, Picture, Section, counted
 from vae_jax.report.pictures import labelled_sheet
 from vae_jax.run import Run, run_at, run_splits
 from vae_jax.run_folder import read_rows
@@ -39,7 +38,6 @@ from vae_jax.streams import make_key, stream_key
 from vae_jax.studies import ablation
 from vae_jax.studies.cells import (
     FIGURES,
-    NO_BREAK,
     OBJECTIVE,
     QUALITY,
     Cell,
@@ -47,6 +45,13 @@ from vae_jax.studies.cells import (
     figures_table,
     make_cells,
     verdict_table,
+)
+from vae_jax.studies.plane_gaps import (
+    CellGap,
+    check_comparable,
+    find_gaps,
+    gap_sections,
+    gap_sentence,
 )
 from vae_jax.studies.sweep_measurement import (
     floor_figures,
@@ -77,8 +82,6 @@ SPACES = {"pixels": small_pixels}
 BLOCK = 2  # images along a side of a cell of a sheet
 SHOWN_HEIGHT = 64  # pixels at least, of an image of a sheet
 HEAT_MAPS = ("kl", "active_units", "psnr", "sliced_wasserstein")
-BEST = "★"
-SIZE = (5.2, 3.6)  # inches
 
 
 @dataclass(frozen=True)
@@ -112,54 +115,6 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A figure of the plane beside that of members that were trained for one cell alone.
-
-    Attributes:
-        ours: Mean over the seeds of the plane.
-        alone: Mean over the seeds of the members.
-        spread: Standard deviation over the members' seeds; NaN for one seed.
-        seeds: Number of the members' seeds.
-    """
-
-    ours: float
-    alone: float
-    spread: float
-    seeds: int
-
-    @property
-    def share(self) -> float:
-        """By how much the figure of the plane is larger, as a share of that of the members."""
-        return self.ours / self.alone - 1
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A cell of a sweep beside the told model at the same latent size and KL weight.
-
-    Attributes:
-        z_dim: Latent size.
-        kl_weight: KL weight that the members were trained with.
-        asked: KL weight that the told model was given: the nearest one of its range.
-        objective: R + beta K in nats per image, with the members' beta.
-        recon: R in nats per image where the told model has the members' K; None if it never has.
-        sliced_wasserstein: Sliced Wasserstein distance of samples.
-    """
-
-    z_dim: int
-    kl_weight: float
-    asked: float
-    objective: Compared
-    recon: Compared | None
-    sliced_wasserstein: Compared | None
-
-    @property
-    def inside(self) -> bool:
-        """Whether the told model was trained for the members' KL weight."""
-        return self.asked == self.kl_weight
-
-
-@dataclass(frozen=True)
 class Result:
     """What was found.
 
@@ -172,7 +127,7 @@ class Result:
     """
 
     cells: MeasuredSweep
-    gaps: tuple[Gap, ...]
+    gaps: tuple[CellGap, ...]
     samples: dict[Pair, np.ndarray] = field(repr=False)
     reconstructions: dict[Pair, np.ndarray] = field(repr=False)
     originals: np.ndarray = field(repr=False)
@@ -205,7 +160,7 @@ def measure(planes: Sequence[Run[VAE]], options: Options) -> Result:
     feeds = make_feeds(first.config, splits).held_out
     images = image_counts(splits)
     if sweep is not None:
-        _check_comparable(first, sweep, images)
+        check_comparable(first, sweep, images)
     cells, samples, back = [], {}, {}
     originals = np.zeros(0)
     for plane in planes:
@@ -251,22 +206,6 @@ def _check(planes: Sequence[Run[VAE]]) -> None:
             raise UserError(
                 f"the models in {str(first.workdir)!r} and {str(plane.workdir)!r} differ in "
                 f"config.{min(differing)}: only seeds of one model become one page"
-            )
-
-
-def _check_comparable(plane: Run[VAE], sweep: MeasuredSweep, images: Mapping[str, int]) -> None:
-    ours, theirs = plane.config, sweep.config
-    for name, one, other in (
-        ("data.digest", ours.data.digest, theirs.data.digest or ours.data.digest),
-        ("data.image_shape", tuple(ours.data.image_shape), tuple(theirs.data.image_shape)),
-        ("loss.likelihood", ours.loss.likelihood, theirs.loss.likelihood),
-        ("loss.reduction", ours.loss.reduction, theirs.loss.reduction),
-        ("the numbers of images", dict(images), dict(sweep.images)),
-    ):
-        if one != other:
-            raise UserError(
-                f"--against={sweep.workdirs[0]} is a sweep with other images or another objective "
-                f"({name}: {other} there, {one} here); compare with one of the same"
             )
 
 
@@ -398,66 +337,6 @@ def _training_seconds(plane: Run[VAE]) -> float:
     return sum(row["images"] / row["images_per_second"] for row in rows)
 
 
-# The gap to models that were trained for one pair alone.
-
-
-def find_gaps(plane: MeasuredSweep, sweep: MeasuredSweep) -> list[Gap]:
-    """Compares a plane with every cell of a sweep that has one of its latent sizes.
-
-    Args:
-        plane: Results of the plane.
-        sweep: Results of members that were trained for one pair alone.
-    """
-    ours = {(cell.z_dim, cell.kl_weight): cell for cell in make_cells(plane.members)}
-    weights = sorted({weight for _, weight in ours})
-    gaps = []
-    for alone in make_cells(sweep.members):
-        asked = min(max(alone.kl_weight, weights[0]), weights[-1])
-        cell = ours.get((alone.z_dim, asked))
-        if cell is None or not alone.by_seed("recon"):
-            continue
-        beta = alone.members[0].test["beta"]
-        assert beta is not None
-        same_size = [other for other in ours.values() if other.z_dim == alone.z_dim]
-        at_rate = recon_at_rate(same_size, alone.mean("kl"))
-        recon = None if at_rate is None else _compared([at_rate], _values(alone, "recon"))
-        objective = _compared(_objective(cell, beta), _objective(alone, beta))
-        distance = None
-        if alone.by_seed("sliced_wasserstein"):
-            distance = _compared(*(_values(c, "sliced_wasserstein") for c in (cell, alone)))
-        gaps.append(Gap(alone.z_dim, alone.kl_weight, asked, objective, recon, distance))
-    return gaps
-
-
-def _values(cell: Cell, name: str) -> list[float]:
-    return list(cell.by_seed(name).values())
-
-
-def _objective(cell: Cell, beta: float) -> list[float]:
-    recon, rate = cell.by_seed("recon"), cell.by_seed("kl")
-    return [recon[seed] + beta * rate[seed] for seed in recon]
-
-
-def _compared(ours: Sequence[float], alone: Sequence[float]) -> Compared:
-    spread = float(np.std(alone, ddof=1)) if len(alone) > 1 else math.nan
-    return Compared(float(np.mean(ours)), float(np.mean(alone)), spread, len(alone))
-
-
-def recon_at_rate(cells: Sequence[Cell], rate: float) -> float | None:
-    """Returns R at a given K, by linear interpolation between cells.
-
-    Args:
-        cells: Cells of one latent size.
-        rate: K in nats per image.
-
-    Returns:
-        R in nats per image; None beyond the smallest and the largest K.
-    """
-    points = sorted((cell.mean("kl"), cell.mean("recon")) for cell in cells)
-    rates, recons = zip(*points, strict=True)
-    return float(np.interp(rate, rates, recons)) if rates[0] <= rate <= rates[-1] else None
-
-
 # The page.
 
 
@@ -483,7 +362,7 @@ def page(result: Result) -> Page:
             [Picture("rate-distortion", ablation.rate_distortion(cells), "R against KL.")],
         ),
         _heat_section(cells),
-        *_gap_sections(result.gaps),
+        *gap_sections(result.gaps),
         Section(
             "Samples",
             "Decoded points of N(0, I) of one seed: the same points in every cell, of which a "
@@ -529,115 +408,25 @@ def _best_sentence(cells: Sequence[Cell]) -> str:
     return text + ("." if floor is None else f", where real to real is {floor.mean:.4f}.")
 
 
-def gap_sentence(gaps: Sequence[Gap]) -> str:
-    """Returns a sentence on how far the plane is from members that were trained alone."""
-    inside = [gap for gap in gaps if gap.inside]
-    if not inside:
-        return ""
-    worst = max(inside, key=lambda gap: gap.objective.share)
-    below = sum(gap.objective.share <= 0 for gap in inside)
-    mean = np.mean([gap.objective.share for gap in inside])
-    return (
-        f" Against members that were trained for one pair alone, R + beta K is {mean:+.2%} on "
-        f"average and {worst.objective.share:+.2%} at worst (Z = {worst.z_dim}, KL weight "
-        f"{worst.kl_weight:g}); {below} of {len(inside)} cells are at or below their members."
-    )
-
-
-def heat_map(
-    cells: Sequence[Cell], values: Mapping[tuple[int, float], float], title: str, form: str,
-    best: tuple[int, float] | None = None, centred: bool = False,
-) -> Image.Image:  # fmt: skip
-    """Draws a figure over the plane, its values written into the cells.
-
-    Args:
-        cells: Cells of the plane.
-        values: Values by latent size and KL weight.
-        title: Title of the chart.
-        form: Format of the values.
-        best: Latent size and KL weight of the cell that gets a star.
-        centred: Whether the colours show both signs around zero.
-    """
-    sizes = sorted({cell.z_dim for cell in cells})
-    weights = sorted({cell.kl_weight for cell in cells})
-    table = np.array([[values.get((size, w), np.nan) for w in weights] for size in sizes])
-    figure, ((axes,),) = new_chart(*SIZE)
-    axes.grid(False)
-    reach = np.nanmax(np.abs(table)) if centred else None
-    axes.imshow(
-        table, aspect="auto", cmap="RdBu_r" if centred else "viridis", alpha=0.45,
-        vmin=None if reach is None else -reach, vmax=reach,
-    )  # fmt: skip
-    for (row, column), value in np.ndenumerate(table):
-        if np.isfinite(value):
-            star = f"{BEST} " if best == (sizes[row], weights[column]) else ""
-            axes.text(
-                column, row, f"{star}{form.format(value)}", ha="center", va="center", fontsize=7.5,
-                fontweight="bold" if star else "normal",
-            )  # fmt: skip
-    axes.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
-    axes.set_yticks(range(len(sizes)), [str(size) for size in sizes])
-    axes.set(title=title, xlabel="KL weight", ylabel="Z")
-    return drawn(figure)
-
-
 def _heat_section(cells: Sequence[Cell]) -> Section:
     pictures = []
     for name in HEAT_MAPS:
-        values = {(c.z_dim, c.kl_weight): i.mean for c in cells if (i := c.interval(name))}
-        if not values:
+        found = {(cell.z_dim, cell.kl_weight): cell.interval(name) for cell in cells}
+        if not any(found.values()):
             continue
+        values = {pair: each.mean if each else np.nan for pair, each in found.items()}
         figure = FIGURES[name]
         choice = choose(cells, name) if figure.better else None
         best = None if choice is None else (choice.best.z_dim, choice.best.kl_weight)
         caption = f"{figure.title}."
         if best is not None:
-            caption += f" {BEST}: best on validation, or on test without validation images."
+            caption += f" {STAR}: best on validation, or on test without validation images."
         floor = cells[0].interval(f"{name}_floor")
         if floor is not None:
             caption += f" Real to real: {figure.form.format(floor.mean)}."
-        chart = heat_map(cells, values, figure.title, figure.form, best)
+        chart = heat_map(values, figure.title, figure.form, ("Z", "KL weight"), best)
         pictures.append(Picture(f"heat-{name.replace('_', '-')}", chart, caption))
     return Section("Over the plane", "Means over seeds, on test images.", pictures)
-
-
-def _gap_sections(gaps: Sequence[Gap]) -> list[Section]:
-    if not gaps:
-        return []
-    rows = []
-    for gap in gaps:
-        where = f"Z = {gap.z_dim}, w = {gap.kl_weight:g}"
-        if not gap.inside:
-            where += f" (asked for {gap.asked:g})"
-        row = [where.replace(" ", NO_BREAK), *_compared_texts(gap.objective, 1)]
-        row += [*_compared_texts(gap.recon, 1), *_compared_texts(gap.sliced_wasserstein, 4)]
-        rows.append(row)
-    header = ["", "R + beta K", "alone", "gap", "R at equal K", "alone", "gap",
-              "sliced Wasserstein", "alone", "gap"]  # fmt: skip
-    caption = (
-        "The told model beside members that were trained for one cell alone: mean ± standard "
-        "deviation over their seeds, on test images, in nats per image except for the distance. "
-        "R at equal K: R on the line of the told model at this latent size, where it has the "
-        "members' K. Members whose KL weight lies outside of what the model was trained for are "
-        "compared with the nearest one, and enter no summary."
-    )
-    inside = [gap for gap in gaps if gap.inside]
-    pictures = []
-    if inside:
-        shares = {(gap.z_dim, gap.kl_weight): 100 * gap.objective.share for gap in inside}
-        cells = [Cell(gap.z_dim, gap.kl_weight, 0.0, ()) for gap in inside]
-        chart = heat_map(cells, shares, "Gap in R + beta K [%]", "{:+.1f}", centred=True)
-        text = "Gap to the members in R + beta K: below zero the told model is better."
-        pictures.append(Picture("gap", chart, text))
-    return [Section("Gap to a sweep", "", pictures, [Table(header, rows, caption)])]
-
-
-def _compared_texts(compared: Compared | None, digits: int) -> list[str]:
-    if compared is None:
-        return ["–", "–", "–"]
-    form = f"{{:,.{digits}f}}"
-    alone = plus_minus(compared.alone, compared.spread, form).replace(" ", NO_BREAK)
-    return [form.format(compared.ours), alone, f"{compared.share:+.1%}"]
 
 
 def _sheet(images: Mapping[Pair, np.ndarray], originals: np.ndarray | None = None) -> Image.Image:
