@@ -19,7 +19,7 @@ from absl import flags
 from experiments import app, command_line, publish
 
 _WORKDIR = flags.DEFINE_multi_string(
-    "workdir", None, "Folder of a told run; give it again for other seeds.", required=True
+    "workdir", None, "Run folder of a told model; give it again for other seeds.", required=True
 )
 _STEP = command_line.step()
 _DATA = command_line.data()

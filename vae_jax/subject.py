@@ -44,6 +44,18 @@ class Subject(NamedTuple):
     split: ImageSet
 
 
+class LabelledImages(NamedTuple):
+    """Real or generated images, with the condition of each.
+
+    Attributes:
+        images: `[N, H, W, C]`, uint8 or in [0, 1].
+        labels: `[N, L]` condition, or None.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+
+
 def open_subject(run: Run[VAE], split: str = "test", count: int = 0) -> Subject:
     """Returns the model of a run with the first images of a split.
 

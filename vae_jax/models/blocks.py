@@ -211,14 +211,14 @@ class ConvBlock(nn.Module):
         if self.plain:
             return x
         style = self.style
-        told = None if code is None else gate_and_shift(code, self.features, "")
+        modulation = None if code is None else gate_and_shift(code, self.features, "")
         if style.norm == "batch":
             norm = BatchNorm(
                 style.norm_momentum, style.norm_epsilon, style.compute_dtype, name="norm"
             )
-            x = norm(x, train, mask, told)
-        elif told is not None:
-            factors, shifts = (values.astype(x.dtype)[:, None, None, :] for values in told)
+            x = norm(x, train, mask, modulation)
+        elif modulation is not None:
+            factors, shifts = (values.astype(x.dtype)[:, None, None, :] for values in modulation)
             x = x * factors + shifts
         x = style.activate(x)
         dropout = Dropout(style.dropout, style.activation == "selu", name="dropout")

@@ -142,7 +142,7 @@ class BatchNorm(nn.Module):
         x: jax.Array,
         train: bool,
         mask: jax.Array | None = None,
-        told: tuple[jax.Array, jax.Array] | None = None,
+        modulation: tuple[jax.Array, jax.Array] | None = None,
     ) -> jax.Array:
         """Normalises each channel.
 
@@ -151,7 +151,8 @@ class BatchNorm(nn.Module):
             train: Whether to use the statistics of this batch, and to move the running ones
                 towards them.
             mask: `[B]` bool, images that count for the statistics, or None for all.
-            told: `[B, C]` each, what the result is multiplied by, and what is added then; or None.
+            modulation: `[B, C]` each, what the result is multiplied by, and what is added then;
+                None for neither.
 
         Returns:
             `[B, H, W, C]`.
@@ -162,8 +163,8 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         dtype = self.dtype or jnp.result_type(x, scale)
-        if told is not None:
-            factors, shifts = told
+        if modulation is not None:
+            factors, shifts = modulation
             scale, bias = scale[None, :] * factors, bias[None, :] * factors + shifts
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if not train:

@@ -105,21 +105,21 @@ class Told:
         Returns:
             `[B, T]` float32.
         """
-        told = []
+        numbers = []
         if self.kl_weight:
             # A size that is not told is the same for all, and falls out.
             sizes, z_dim = (self.z_dim, pair.z_dim) if self.z_dim else ((1,), 1)
             ends = [self._log_beta(weight, size) for weight in self.kl_weight for size in sizes]
             b = _scaled(self._log_beta(pair.kl_weight, z_dim), min(ends), max(ends))
-            told = [b, jnp.square(b)]
+            numbers = [b, jnp.square(b)]
         if self.z_dim:
             knots = np.log(np.asarray(self.z_dim, np.float32))
             log_size = jnp.log(pair.z_dim)
             s = _scaled(log_size, float(knots[0]), float(knots[-1]))
             hats = [jnp.interp(log_size, knots, hat) for hat in np.eye(len(knots))]
             of_size = [s, *hats]
-            told += of_size + [told[0] * values for values in of_size if self.kl_weight]
-        return jnp.stack(told, axis=-1).astype(jnp.float32)
+            numbers += of_size + [numbers[0] * values for values in of_size if self.kl_weight]
+        return jnp.stack(numbers, axis=-1).astype(jnp.float32)
 
     def _log_beta(self, kl_weight: Any, z_dim: Any) -> Any:
         recon_scale, kl_scale = term_scales(self.reduction, kl_weight, self.image_shape, z_dim)

@@ -104,18 +104,18 @@ def find_gaps(plane: MeasuredSweep, sweep: MeasuredSweep) -> list[CellGap]:
         plane: Results of the plane.
         sweep: Results of members that were trained for one pair alone.
     """
-    told = {(cell.z_dim, cell.kl_weight): cell for cell in make_cells(plane.members)}
-    weights = sorted({weight for _, weight in told})
+    plane_cells = {(cell.z_dim, cell.kl_weight): cell for cell in make_cells(plane.members)}
+    weights = sorted({weight for _, weight in plane_cells})
     gaps = []
     for alone in make_cells(sweep.members):
         asked = min(max(alone.kl_weight, weights[0]), weights[-1])
-        cell = told.get((alone.z_dim, asked))
+        cell = plane_cells.get((alone.z_dim, asked))
         if cell is None or not alone.by_seed("recon"):
             continue
         beta = alone.members[0].test["beta"]
         assert beta is not None
         objective = _gap_between(_objective(cell, beta), _objective(alone, beta))
-        same_size = [other for other in told.values() if other.z_dim == alone.z_dim]
+        same_size = [other for other in plane_cells.values() if other.z_dim == alone.z_dim]
         at_rate = recon_at_rate(same_size, alone.mean("kl"))
         recon = None if at_rate is None else _gap_between([at_rate], _values(alone, "recon"))
         distance = None

@@ -6,7 +6,7 @@ N(0, I). The page shows how far the two are apart, and in which directions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -289,81 +289,104 @@ def _with_error(numbers: dict[str, float], key: str) -> str:
 
 def _shape_pictures(result: Result) -> list[Picture]:
     """Draws six views of q(z)."""
-    numbers, z_dim = result.numbers, result.numbers["z_dim"]
-    order = np.argsort(numbers["kl_per_dimension"])[::-1]
-    ranks = np.arange(1, z_dim + 1)
-
-    def radius(axis: Any) -> None:
-        far = max(result.radii.max(), 1.3 * z_dim**0.5)
-        places = np.linspace(0, far, 400)
-        axis.hist(result.radii, BINS, density=True, color=BLUE, alpha=0.6, label="draws of q(z)")
-        means = result.radii_of_means
-        axis.hist(means, BINS, density=True, color=GREEN, alpha=0.6, label="means E[z|x]")
-        axis.plot(places, stats.chi.pdf(places, z_dim), color=RED, label="N(0, I): chi law")
-        axis.set(title="Radius |z|", xlabel="|z|", ylabel="probability density")
-
-    def spectrum(axis: Any) -> None:
-        axis.plot(ranks, numbers["spectrum"], ".-", color=BLUE, label="q(z)")
-        axis.plot(ranks, numbers["spectrum_of_means"], ".-", color=GREEN, label="means E[z|x]")
-        axis.axhline(1, color=RED, lw=1, label="N(0, I)")
-        axis.set(title="Eigenvalues of the covariance", xlabel="rank", yscale="log")
-
-    def kl(axis: Any) -> None:
-        active = np.array(numbers["active_mask"])[order]
-        heights = np.array(numbers["kl_per_dimension"])[order]
-        for mask, colour, name in ((active, BLUE, "active"), (~active, GREY, "not active")):
-            if mask.any():
-                axis.bar(ranks[mask], heights[mask], 1.0, color=colour, label=name)
-        count = f"{numbers['active_units']} of {z_dim} active"
-        axis.set(title=f"KL by dimension ({count})", xlabel="rank", ylabel="nats per image")
-
-    def marginals(axis: Any) -> None:
-        axis.plot(numbers["skewness"], numbers["excess_kurtosis"], "o", color=BLUE, ms=4)
-        axis.plot([0], [0], "+", color=RED, ms=12, mew=2, label="a Gaussian")
-        axis.set(title="Marginals of q(z)", xlabel="skewness", ylabel="excess kurtosis")
-
-    def quantiles(axis: Any) -> None:
-        qq = numbers["mahalanobis"]
-        axis.plot(qq["chi_square"], qq["observed"], ".", color=BLUE, label="draws of q(z)")
-        axis.plot(qq["chi_square"], qq["chi_square"], color=RED, lw=1, label="any Gaussian")
-        axis.set(
-            title="Squared Mahalanobis distance", xlabel="chi-square quantile", ylabel="observed"
-        )
-
-    def variance(axis: Any) -> None:
-        for key, colour, marker, name in (
-            ("variance_of_means", GREEN, ".", "variance of the means"),
-            ("mean_variance", BLUE, ".", "mean variance of q(z|x)"),
-        ):
-            axis.plot(ranks, np.array(numbers[key])[order], marker, color=colour, label=name)
-        squares = np.array(numbers["offset"])[order] ** 2
-        axis.plot(ranks, squares, "x", color=RED, ms=4, label="squared mean offset")
-        axis.set(title="Where the variance is, by dimension", xlabel="rank of the KL")
-
-    few = "" if numbers["images"] >= 10 * z_dim else " With so few images per dimension it bends."
-    views: list[tuple[str, Callable[[Any], None], str]] = [
-        ("radius", radius, "Do draws of q(z) have the radii of the prior?"),
-        ("spectrum", spectrum, "A flat line at 1 would be the prior: how round is q(z)?"),
-        ("kl-by-dimension", kl, "How many dimensions carry the information, and how evenly?"),
-        ("marginals", marginals, "One point per dimension; far from the cross it is not Gaussian."),
+    many = result.numbers["images"] >= 10 * result.numbers["z_dim"]
+    few = "" if many else " With so few images per dimension it bends."
+    views = (
+        ("radius", _draw_radii, "Do draws of q(z) have the radii of the prior?"),
+        ("spectrum", _draw_spectrum, "A flat line at 1 would be the prior: how round is q(z)?"),
+        (
+            "kl-by-dimension",
+            _draw_kl,
+            "How many dimensions carry the information, and how evenly?",
+        ),
+        (
+            "marginals",
+            _draw_marginals,
+            "One point per dimension; far from the cross it is not Gaussian.",
+        ),
         (
             "mahalanobis",
-            quantiles,
+            _draw_mahalanobis,
             f"On the line, q(z) is one Gaussian, whatever its place and shape.{few}",
         ),
         (
             "variance-by-dimension",
-            variance,
+            _draw_variance,
             "In a dimension that is in use the means vary; in another one q(z|x) is the prior.",
         ),
-    ]
+    )
     pictures = []
     for name, draw, caption in views:
         figure, axes = new_chart(5, 3.5)
-        draw(axes[0, 0])
+        draw(axes[0, 0], result)
         axes[0, 0].legend(fontsize=8)
         pictures.append(Picture(name, drawn(figure), caption))
     return pictures
+
+
+def _draw_radii(axis: Any, result: Result) -> None:
+    z_dim = result.numbers["z_dim"]
+    places = np.linspace(0, max(result.radii.max(), 1.3 * z_dim**0.5), 400)
+    axis.hist(result.radii, BINS, density=True, color=BLUE, alpha=0.6, label="draws of q(z)")
+    means = result.radii_of_means
+    axis.hist(means, BINS, density=True, color=GREEN, alpha=0.6, label="means E[z|x]")
+    axis.plot(places, stats.chi.pdf(places, z_dim), color=RED, label="N(0, I): chi law")
+    axis.set(title="Radius |z|", xlabel="|z|", ylabel="probability density")
+
+
+def _draw_spectrum(axis: Any, result: Result) -> None:
+    numbers, ranks = result.numbers, _ranks(result)
+    axis.plot(ranks, numbers["spectrum"], ".-", color=BLUE, label="q(z)")
+    axis.plot(ranks, numbers["spectrum_of_means"], ".-", color=GREEN, label="means E[z|x]")
+    axis.axhline(1, color=RED, lw=1, label="N(0, I)")
+    axis.set(title="Eigenvalues of the covariance", xlabel="rank", yscale="log")
+
+
+def _draw_kl(axis: Any, result: Result) -> None:
+    numbers, ranks = result.numbers, _ranks(result)
+    active, heights = _by_kl(result, "active_mask"), _by_kl(result, "kl_per_dimension")
+    for mask, colour, name in ((active, BLUE, "active"), (~active, GREY, "not active")):
+        if mask.any():
+            axis.bar(ranks[mask], heights[mask], 1.0, color=colour, label=name)
+    count = f"{numbers['active_units']} of {numbers['z_dim']} active"
+    axis.set(title=f"KL by dimension ({count})", xlabel="rank", ylabel="nats per image")
+
+
+def _draw_marginals(axis: Any, result: Result) -> None:
+    numbers = result.numbers
+    axis.plot(numbers["skewness"], numbers["excess_kurtosis"], "o", color=BLUE, ms=4)
+    axis.plot([0], [0], "+", color=RED, ms=12, mew=2, label="a Gaussian")
+    axis.set(title="Marginals of q(z)", xlabel="skewness", ylabel="excess kurtosis")
+
+
+def _draw_mahalanobis(axis: Any, result: Result) -> None:
+    quantiles = result.numbers["mahalanobis"]
+    expected, observed = quantiles["chi_square"], quantiles["observed"]
+    axis.plot(expected, observed, ".", color=BLUE, label="draws of q(z)")
+    axis.plot(expected, expected, color=RED, lw=1, label="any Gaussian")
+    title = "Squared Mahalanobis distance"
+    axis.set(title=title, xlabel="chi-square quantile", ylabel="observed")
+
+
+def _draw_variance(axis: Any, result: Result) -> None:
+    ranks = _ranks(result)
+    for key, colour, name in (
+        ("variance_of_means", GREEN, "variance of the means"),
+        ("mean_variance", BLUE, "mean variance of q(z|x)"),
+    ):
+        axis.plot(ranks, _by_kl(result, key), ".", color=colour, label=name)
+    squares = _by_kl(result, "offset") ** 2
+    axis.plot(ranks, squares, "x", color=RED, ms=4, label="squared mean offset")
+    axis.set(title="Where the variance is, by dimension", xlabel="rank of the KL")
+
+
+def _ranks(result: Result) -> np.ndarray:
+    return np.arange(1, result.numbers["z_dim"] + 1)
+
+
+def _by_kl(result: Result, key: str) -> np.ndarray:
+    """Returns a number of every dimension, in order of their KL, the largest first."""
+    return np.array(result.numbers[key])[np.argsort(result.numbers["kl_per_dimension"])[::-1]]
 
 
 def _scatter(result: Result) -> Image.Image:

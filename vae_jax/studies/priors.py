@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,7 +32,7 @@ from vae_jax.streams import make_key
 from vae_jax.studies.evaluation import SPACE_NAMES, Space, feature_spaces
 from vae_jax.studies.evaluation import Options as EvaluationOptions
 from vae_jax.studies.random_latents import cell, over_seeds, split_images
-from vae_jax.subject import open_subject
+from vae_jax.subject import LabelledImages, open_subject
 from vae_jax.types import UserError
 
 CODES, REAL = "decoded codes", "real images"
@@ -105,7 +105,8 @@ def measure(run: Run[VAE], priors: Sequence[Prior], options: Options) -> Result:
         for seed in seeds:
             own, others = split_images(len(subject.images), count, seed)
             real, same = (
-                _Part(subject.images[rows], _at(subject.labels, rows)) for rows in (others, own)
+                LabelledImages(subject.images[rows], _at(subject.labels, rows))
+                for rows in (others, own)
             )
             seen = np.sort(np.random.default_rng(seed).permutation(len(train))[:count])
             some = Codes(codes.z[seen], _at(codes.labels, seen))
@@ -141,14 +142,9 @@ def measure(run: Run[VAE], priors: Sequence[Prior], options: Options) -> Result:
     return Result(facts, numbers, shown)
 
 
-class _Part(NamedTuple):
-    images: np.ndarray
-    labels: np.ndarray | None
-
-
 def _rows(
-    run: Run[VAE], priors: Sequence[Prior], seed: int, codes: Codes, real: _Part
-) -> Iterator[tuple[str, np.ndarray | None, _Part, float | None]]:
+    run: Run[VAE], priors: Sequence[Prior], seed: int, codes: Codes, real: LabelledImages
+) -> Iterator[tuple[str, np.ndarray | None, LabelledImages, float | None]]:
     """Yields name, points, images and seconds of drawing of every row; None where there are none.
 
     Args:
@@ -163,9 +159,9 @@ def _rows(
         z = draw(prior, seed, len(real.images), real.labels)
         seconds = time.perf_counter() - began
         images = decode(run.model, run.variables, z, real.labels)
-        yield prior.name, z, _Part(images, real.labels), seconds
+        yield prior.name, z, LabelledImages(images, real.labels), seconds
     images = decode(run.model, run.variables, codes.z, codes.labels)
-    yield CODES, codes.z, _Part(images, codes.labels), None
+    yield CODES, codes.z, LabelledImages(images, codes.labels), None
     yield REAL, None, real, None
 
 
@@ -173,7 +169,9 @@ def _at(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
     return None if labels is None else labels[rows]
 
 
-def compared(real: _Part, fake: _Part, seed: int, spaces: Mapping[str, Space]) -> dict[str, float]:
+def compared(
+    real: LabelledImages, fake: LabelledImages, seed: int, spaces: Mapping[str, Space]
+) -> dict[str, float]:
     """Returns `sliced_wasserstein`, by level too, and SPACE_FIGURE of `compare_features`."""
     key = make_key(seed)
     distance = sliced_wasserstein(real.images, fake.images, key, keep_contrast=False, **FEWER)

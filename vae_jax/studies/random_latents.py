@@ -31,7 +31,7 @@ from vae_jax.report.page import Page, Picture, Section, Table, counted, plus_min
 from vae_jax.report.pictures import labelled_sheet
 from vae_jax.run import Run, decode, encode
 from vae_jax.streams import make_key
-from vae_jax.subject import Subject, encode_subject, open_subject
+from vae_jax.subject import Seen, Subject, encode_subject, open_subject
 from vae_jax.types import UserError
 
 ORTHANT = (0.5, 2.5, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0)
@@ -162,34 +162,23 @@ def measure(run: Run[VAE], options: Options) -> Result:
         UserError: Fewer than 16 real images.
     """
     subject = open_subject(run, options.split)
-    count = min(options.points, len(subject.images) // 2)
-    if count < FEWEST:
-        raise UserError(
-            f"Judging random points needs {2 * FEWEST} real images or more, but the "
-            f"{options.split} split has {len(subject.images)}"
-        )
+    count = _points_per_row(subject, options)
     priors = [open_prior(run, name) for name in options.priors]
     codes = encode_subject(subject).mean
     fit_to = encode_subject(open_subject(run, options.fit_split, options.fit_count))
     seeds = range(options.seed, options.seed + options.seeds)
-    z_dim, number = run.model.z_dim, len(ORTHANT) + len(CUBE) + len(SPHERE) + 4 + len(priors)
+    number = len(ORTHANT) + len(CUBE) + len(SPHERE) + 4 + len(priors)
     measured: dict[str, list[dict[str, float]]] = {}
     kinds, floors, shown, choices = {}, [], [], {}
     with progress(number * len(seeds), f"Random points of {run.workdir.name}", "rows") as advance:
         for seed in seeds:
             key, distance_key = jax.random.split(make_key(seed))
-            reference_key, fitted_key = jax.random.split(key)
             own, others = split_images(len(codes), count, seed)
-            fitted, choices[seed] = fitted_rows(fitted_key, count, fit_to.mean, fit_to.log_var)
             labels = None if subject.labels is None else subject.labels[own]
-            rows = [
-                Row("encoded images", "codes", codes[own]),
-                *reference_rows(reference_key, count, z_dim),
-                *fitted,
-                *(
-                    Row(f"prior {prior.name}", "fitted", draw(prior, seed, count, labels))
-                    for prior in priors
-                ),
+            rows, choices[seed] = _rows_of_seed(key, codes[own], fit_to)
+            rows += [
+                Row(f"prior {prior.name}", "fitted", draw(prior, seed, count, labels))
+                for prior in priors
             ]
             real = subject.images[others]
             floors.append(distances(real, subject.images[own], distance_key))
@@ -203,7 +192,7 @@ def measure(run: Run[VAE], options: Options) -> Result:
     numbers = {
         "points": count,
         "seeds": list(seeds),
-        "z_dim": z_dim,
+        "z_dim": run.model.z_dim,
         "kl_weight": float(run.config.loss.kl_weight),
         "rows": [
             {"name": name, "kind": kinds[name], **over_seeds(found)}
@@ -222,6 +211,26 @@ def measure(run: Run[VAE], options: Options) -> Result:
         "densities fitted to": f"{len(fit_to.mean):,} images of the {options.fit_split} split",
     }
     return Result(facts, numbers, shown)
+
+
+def _points_per_row(subject: Subject, options: Options) -> int:
+    count = min(options.points, len(subject.images) // 2)
+    if count < FEWEST:
+        raise UserError(
+            f"Judging random points needs {2 * FEWEST} real images or more, but the "
+            f"{options.split} split has {len(subject.images)}"
+        )
+    return count
+
+
+def _rows_of_seed(
+    key: jax.Array, codes: np.ndarray, fit_to: Seen
+) -> tuple[list[Row], densities.MixtureChoice]:
+    """Returns codes `[N, Z]` of images and as many random points of every kind."""
+    reference_key, fitted_key = jax.random.split(key)
+    reference = reference_rows(reference_key, *codes.shape)
+    fitted, choice = fitted_rows(fitted_key, len(codes), fit_to.mean, fit_to.log_var)
+    return [Row("encoded images", "codes", codes), *reference, *fitted], choice
 
 
 def split_images(images: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

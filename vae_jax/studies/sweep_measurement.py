@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ from vae_jax.studies.sweep_results import (
     checked,
     in_order,
 )
-from vae_jax.subject import encode_subject, make_subject
+from vae_jax.subject import LabelledImages, encode_subject, make_subject
 from vae_jax.train.sweep import Member, SweepResult, member_folder, read_record
 from vae_jax.types import ImageSet, UserError
 
@@ -269,22 +269,10 @@ def measure_member(
     return figures | {"kl_per_dimension": posterior.kl_per_dimension(mean, log_var).tolist()}
 
 
-class RealImages(NamedTuple):
-    """Images of a split that samples are compared with.
-
-    Attributes:
-        images: `[N, H, W, C]` uint8.
-        labels: `[N, L]`, what the model is told about them, or None.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray | None
-
-
-def _real_images(run: Run[VAE], split: ImageSet, train: ImageSet) -> RealImages:
+def _real_images(run: Run[VAE], split: ImageSet, train: ImageSet) -> LabelledImages:
     rows = chosen_rows(split, _compared_count(split, train), run.config.seed)
     labels = condition_labels(run.config.data, split)
-    return RealImages(split.take(rows), None if labels is None else labels[rows])
+    return LabelledImages(split.take(rows), None if labels is None else labels[rows])
 
 
 def _last_row(run: Run[VAE], name: str) -> dict[str, Any]:
@@ -299,7 +287,7 @@ TwoArrays = tuple[np.ndarray, np.ndarray]
 
 def held_out_figures(
     run: Run[VAE], splits: Splits, rows: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, Figures], dict[str, RealImages], TwoArrays, TwoArrays]:
+) -> tuple[dict[str, Figures], dict[str, LabelledImages], TwoArrays, TwoArrays]:
     """Returns the figures of a model on test and validation images that need no samples.
 
     Args:
@@ -381,7 +369,9 @@ def chosen_rows(split: ImageSet, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(len(split))[:count])
 
 
-def prior_samples(run: Run[VAE], prior: Prior, real: Mapping[str, RealImages]) -> dict[str, Any]:
+def prior_samples(
+    run: Run[VAE], prior: Prior, real: Mapping[str, LabelledImages]
+) -> dict[str, Any]:
     """Decodes points of a prior.
 
     Args:
@@ -399,9 +389,9 @@ def prior_samples(run: Run[VAE], prior: Prior, real: Mapping[str, RealImages]) -
         parts[name] = slice(count, count + len(images))
         count += len(images)
     count, labels = max(count, SHOWN_SAMPLES), None
-    told = [labels for _, labels in real.values() if labels is not None]
-    if told:
-        labels = np.resize(np.concatenate(told), (count, len(run.label_names)))
+    conditions = [labels for _, labels in real.values() if labels is not None]
+    if conditions:
+        labels = np.resize(np.concatenate(conditions), (count, len(run.label_names)))
     z = draw(prior, run.config.seed, count, labels=labels)
     return {
         name: decode(run.model, run.variables, z[part], None if labels is None else labels[part])

@@ -21,7 +21,7 @@ from vae_jax.report.page import RESULTS
 from vae_jax.types import UserError
 
 STUDY = "ablation"  # folder of the page in that of the sweep
-PLANE = "plane"  # folder of the page in that of a told run, whose cells take the place of members
+PLANE = "plane"  # the same for a told model, whose cells take the place of members
 SCHEMA = 3
 CURVES = ("loss", "recon_nats", "kl")
 LARGEST_FILE = 2**28  # bytes of a results file; 100 members take about one MiB
