@@ -103,6 +103,34 @@ class BadFiles:
         raise UserError(f"{root}: more than {self.limit} bad files (max_bad): {named}; ...")
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What a store is to be made of, where, and how.
+
+    Attributes:
+        source: The files.
+        out: The store's directory.
+        job: How to decode a file.
+        settings: All that the store's bytes depend on besides the files.
+        listing: A digest of names, sizes and times of all files that are read.
+        bad_files: What to do about files that cannot be used.
+        workers: The number of processes.
+    """
+
+    source: Source
+    out: Path
+    job: Job
+    settings: dict[str, Any]
+    listing: str
+    bad_files: BadFiles
+    workers: int
+
+    @property
+    def partial(self) -> Path:
+        """The directory in which the store is built."""
+        return partial_of(self.out)
+
+
 def build_store(
     source: Source,
     out: Path,
@@ -147,28 +175,32 @@ def build_store(
     }
     try:
         listing = _listing_digest(source, tables)
+        workers = workers or available_cores()
+        preparation = Preparation(source, out, job, settings, listing, bad_files, workers)
         if (out / MANIFEST).exists():
-            return _reopened(out, source, settings, listing)
+            return _reopened(preparation)
         with exclusive(out):
             if move_into_place(out) or (out / MANIFEST).exists():
-                return _reopened(out, source, settings, listing)
+                return _reopened(preparation)
             refuse_existing(out)
-            _write(source, out, job, settings, listing, annotate(), bad_files, workers)
+            _write(preparation, annotate())
     except OSError as error:
         raise UserError(f"{out} cannot be written: {reason_of(error)}") from error
     return open_store(out)
 
 
-def _reopened(out: Path, source: Source, settings: dict[str, Any], listing: str) -> Store:
+def _reopened(preparation: Preparation) -> Store:
+    """Opens the finished store; refuses one that was made of other files or in another way."""
+    out, settings = preparation.out, preparation.settings
     store = open_store(out)
     made = store.manifest["settings"]
     remedy = "delete it to prepare it anew, or name another place"
     if changed := _differences(made, {**settings, "pillow": made.get("pillow")}):
         raise UserError(f"{out} holds a store with other settings ({changed}): {remedy}")
-    if store.manifest["source"].get("listing") != listing:
+    if store.manifest["source"].get("listing") != preparation.listing:
         raise UserError(
-            f"{out} holds a store of other files than {source.root} has now (names, sizes or "
-            f"times differ): {remedy}, or give {out} itself as the data"
+            f"{out} holds a store of other files than {preparation.source.root} has now (names, "
+            f"sizes or times differ): {remedy}, or give {out} itself as the data"
         )
     return store
 
@@ -179,28 +211,19 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     return ", ".join(f"{key} {found.get(key)}, now {wanted[key]}" for key in changed)
 
 
-def _write(
-    source: Source,
-    out: Path,
-    job: Job,
-    settings: dict[str, Any],
-    listing: str,
-    annotations: Annotations,
-    bad_files: BadFiles,
-    workers: int | None,
-) -> None:
+def _write(preparation: Preparation, annotations: Annotations) -> None:
+    source, partial = preparation.source, preparation.partial
     members = source.members
-    partial = partial_of(out)
     partial.mkdir(parents=True, exist_ok=True)
     for path in partial.iterdir():
         if path.name not in (DECODED, PROGRESS):  # of a store that was nearly whole
             path.unlink()
     chunks = [members[start : start + CHUNK_FILES] for start in range(0, len(members), CHUNK_FILES)]
-    earlier = _finished(partial / PROGRESS, settings, chunks)
-    shape = (len(members), job.size, job.size, 3)
-    if not reserve(partial / DECODED, shape):
+    earlier = _finished(preparation, chunks)
+    size = preparation.job.size
+    if not reserve(partial / DECODED, (len(members), size, size, 3)):
         earlier = []
-    done = _decode(source, partial, job, settings, chunks, earlier, bad_files, workers)
+    done = _decode(preparation, chunks, earlier)
     bad = [pair for chunk in done for pair in chunk.bad]
     kept = _kept(members, bad)
     if not kept.any():
@@ -208,7 +231,7 @@ def _write(
     about_source = {
         "name": source.root.name,
         "files": len(members),
-        "listing": listing,
+        "listing": preparation.listing,
         "sha256": hashlib.sha256("".join(chunk.digest for chunk in done).encode()).hexdigest(),
         "partition": annotations.rule,
         "skipped": bad,
@@ -218,29 +241,23 @@ def _write(
         None if annotations.labels is None else annotations.labels[kept],
         annotations.label_names,
         [member.name for member, keep in zip(members, kept, strict=True) if keep],
-        settings,
+        preparation.settings,
         about_source,
     )
-    seal(out, kept, contents)
+    seal(preparation.out, kept, contents)
 
 
 def _decode(
-    source: Source,
-    partial: Path,
-    job: Job,
-    settings: dict[str, Any],
-    chunks: Sequence[Sequence[Member]],
-    earlier: Sequence[Finished],
-    bad_files: BadFiles,
-    workers: int | None,
+    preparation: Preparation, chunks: Sequence[Sequence[Member]], earlier: Sequence[Finished]
 ) -> list[Finished]:
     """Decodes the chunks that are not done yet; records them even if it is stopped early."""
+    root, bad_files = preparation.source.root, preparation.bad_files
     done = list(earlier)
     bad = [pair for chunk in done for pair in chunk.bad]
-    bad_files.check(source.root, bad)
-    decode = functools.partial(decode_chunk, job, partial / DECODED)
+    bad_files.check(root, bad)
+    decode = functools.partial(decode_chunk, preparation.job, preparation.partial / DECODED)
     tasks = [(i * CHUNK_FILES, chunks[i]) for i in range(len(done), len(chunks))]
-    results = in_processes(decode, tasks, workers or available_cores())
+    results = in_processes(decode, tasks, preparation.workers)
     total, begun = sum(map(len, chunks)), sum(map(len, chunks[: len(done)]))
     committed = time.monotonic()
     with closing(results), progress(total, "Preparing", "images", begun) as advance:
@@ -250,37 +267,36 @@ def _decode(
                 done.append(Finished(_stamp(files), named, digest))
                 bad += named
                 if named:
-                    bad_files.check(source.root, bad)
+                    bad_files.check(root, bad)
                 if time.monotonic() - committed >= COMMIT_SECONDS:
-                    _commit(partial, settings, done)
+                    _commit(preparation, done)
                     committed = time.monotonic()
                 advance(len(files))
         finally:
-            _commit(partial, settings, done)
+            _commit(preparation, done)
     return done
 
 
-def _commit(partial: Path, settings: dict[str, Any], done: Sequence[Finished]) -> None:
+def _commit(preparation: Preparation, done: Sequence[Finished]) -> None:
     """Makes everything decoded so far survive a kill or a power failure."""
-    sync(partial / DECODED)
-    found = {"settings": settings, "chunks": done}
-    replace_synced(partial / PROGRESS, json.dumps(found).encode())
+    sync(preparation.partial / DECODED)
+    found = {"settings": preparation.settings, "chunks": done}
+    replace_synced(preparation.partial / PROGRESS, json.dumps(found).encode())
 
 
-def _finished(
-    path: Path, settings: dict[str, Any], chunks: Sequence[Sequence[Member]]
-) -> list[Finished]:
+def _finished(preparation: Preparation, chunks: Sequence[Sequence[Member]]) -> list[Finished]:
     """Returns the chunks that earlier work has done, up to the first whose files have changed."""
+    partial = preparation.partial
+    path = partial / PROGRESS
     if not path.exists():
         return []
-    partial = path.parent
     try:
         found = json.loads(path.read_bytes())
         done = [Finished(*chunk) for chunk in found["chunks"]]
         before = dict(found["settings"])
     except (ValueError, TypeError, LookupError) as error:
         raise UserError(f"{path} is damaged ({error!r}): delete {partial}") from error
-    if differences := _differences(before, settings):
+    if differences := _differences(before, preparation.settings):
         raise UserError(
             f"{partial} holds unfinished work with other settings ({differences}): "
             "use the same ones, or delete that directory"
