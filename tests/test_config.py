@@ -177,34 +177,6 @@ def test_strides_that_cannot_meet_the_image_are_refused():
         make_vae(config.model, config.data.image_shape)
 
 
-def test_resuming_refuses_another_trajectory_and_shows_both_values():
-    saved, now = default.get_config(), default.get_config()
-    now.train.epochs, now.eval.batch_size = 99, 3
-    vae_config.check_resumable(saved, now)
-    now.loss.kl_weight = 7.0
-    with pytest.raises(UserError, match="config.loss.kl_weight is 7.0.*trained with 3.0"):
-        vae_config.check_resumable(saved, now)
-
-
-def test_a_run_that_is_trained_on_keeps_its_schedule_unless_told_otherwise():
-    first = default.get_config()
-    first.optimizer.schedule, first.train.epochs = "cosine", 12
-    saved = vae_config.resolved(first)
-    assert saved.optimizer.schedule_epochs == 12 and first.optimizer.schedule_epochs == 0
-    assert vae_config.resolved(first, first).optimizer.schedule_epochs == 12  # not begun yet
-    first.train.epochs = 8
-    assert vae_config.resolved(first, saved).optimizer.schedule_epochs == 12
-    first.train.epochs = 18
-    with pytest.raises(UserError, match=r"falls to 0 in 12 epochs.*schedule_epochs=18 raises"):
-        vae_config.resolved(first, saved)
-    first.optimizer.schedule_epochs = 18
-    vae_config.check_resumable(saved, first)
-    assert vae_config.resolved(first, saved).optimizer.schedule_epochs == 18
-    first.optimizer.schedule = "constant"
-    with pytest.raises(UserError, match="'constant', which has no length"):
-        vae_config.validate(first)
-
-
 def test_digest_changes_with_any_field():
     config = default.get_config()
     before = vae_config.digest(config)

@@ -32,6 +32,7 @@ from vae_jax.models.vae import VAE
 from vae_jax.run import network_shapes
 from vae_jax.run_folder import CHECKPOINTS, CONFIG_FILE, run_lock, write_config
 from vae_jax.train import persistence
+from vae_jax.train.resuming import resolved
 from vae_jax.train.setup import make_experiment
 from vae_jax.types import UserError
 
@@ -158,7 +159,7 @@ def import_run(config: ConfigDict, encoder: str, decoder: str, workdir: str | Pa
     experiment = make_experiment(config, config.train.epochs)
     variables = load_keras(encoder, decoder, experiment.model)
     state = dataclasses.replace(experiment.init_state(), **variables)
-    config = configs.resolved(config)
+    config = resolved(config)
     facts = persistence.Facts(configs.digest(config), (), {})
     with run_lock(workdir), Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         persistence.save(checkpoints, state, state.batch_stats, float("nan"), facts)

@@ -37,6 +37,7 @@ from vae_jax.train import persistence
 from vae_jax.train.engine import Engine, Mapped, Plain
 from vae_jax.train.epoch import MAX_STEPS_A_CALL
 from vae_jax.train.interruption import StopSignals
+from vae_jax.train.resuming import check_resumable, resolved
 from vae_jax.train.task import Task, steps_per_epoch, vae_task
 from vae_jax.train.trainer import Outcome, Say, train
 from vae_jax.train.validation import Feeds, make_feeds, order_seed
@@ -323,7 +324,7 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
             another config.
     """
     saved = folders.saved_config(workdir, "sweep")
-    config = configs.resolved(config, saved)  # One schedule, also for members that come later.
+    config = resolved(config, saved)  # One schedule, also for members that come later.
     members = sweep_members(config)
     per_epoch = steps_per_epoch(config, splits)
     steps = per_epoch * config.train.epochs
@@ -331,7 +332,7 @@ def make_plan(config: ConfigDict, workdir: str | Path, splits: Splits) -> Plan:
     for member in members:
         folder = member_folder(workdir, member)
         if (own := folders.saved_config(folder, "run")) is not None:
-            configs.check_resumable(own, member.config)
+            check_resumable(own, member.config)
         step, untested = _position(folder, per_epoch)
         positions[member.name] = step - 0.5 * untested  # put together with its like only
         record = read_record(folder)

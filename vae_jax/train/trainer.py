@@ -29,6 +29,7 @@ from vae_jax.train.classification import classifier_task
 from vae_jax.train.engine import Engine, Plain
 from vae_jax.train.epoch import EpochMeans, Pace, run_epoch
 from vae_jax.train.interruption import StopSignals
+from vae_jax.train.resuming import resumed
 from vae_jax.train.rows import schedule_length
 from vae_jax.train.task import Row, Task, run_summary, vae_task
 from vae_jax.train.validation import Feeds, Validator, make_feeds, order_seed
@@ -107,19 +108,6 @@ def fit(
             "config.optimizer.clip_norm, and resume from the last checkpoint"
         )
     return FitResult(outcome.step, stop.received)
-
-
-def resumed(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """Returns the config as the run in `workdir` keeps it, see `config.resolved`.
-
-    Raises:
-        UserError: It would change the trajectory of the run that is there, or the folder holds
-            something of another kind.
-    """
-    saved = folders.saved_config(workdir, configs.kind_of(config))
-    if saved is not None:
-        configs.check_resumable(saved, config)
-    return configs.resolved(config, saved)
 
 
 def make_task(config: ConfigDict, splits: Splits) -> Task:
