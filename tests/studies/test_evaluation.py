@@ -56,12 +56,6 @@ def test_no_likelihood_no_bound(likelihood):
         evaluation.image_bounds(subject._replace(objective=Objective()), 0)
 
 
-def test_unknown_spaces_are_refused():
-    for features in (("inception",), ("classifier",)):
-        with pytest.raises(UserError, match="--features"):
-            evaluation.feature_spaces(None, evaluation.Options(features=features))
-
-
 FIGURES = {"precision": 0.5, "recall": 0.25, "density": 0.75, "coverage": 0.6,
            "frechet_distance": 12.5}  # fmt: skip
 NUMBERS = {

@@ -6,7 +6,7 @@ Every figure follows from (checkpoint, seed, counts).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from vae_jax.metrics.feature_distances import (
     FEWEST,
     compare_features,
     frechet_distance,
-    pixels,
-    small_pixels,
 )
 from vae_jax.metrics.image_quality import WINDOW, mse, psnr, ssim
 from vae_jax.metrics.posterior import active_units, kl_per_dimension
@@ -32,8 +30,9 @@ from vae_jax.priors.fitted import Prior, draw
 from vae_jax.progress import progress
 from vae_jax.report.page import Page, Picture, Section, Table, plus_minus
 from vae_jax.report.pictures import image_grid, paired_rows
-from vae_jax.run import BATCH, Run, classifier_features, decode, encode, in_batches, open_judge
+from vae_jax.run import BATCH, Run, decode, in_batches
 from vae_jax.streams import make_key
+from vae_jax.studies.feature_spaces import SPACES, USUAL, Space, feature_spaces
 from vae_jax.subject import (
     Seen,
     Subject,
@@ -45,7 +44,6 @@ from vae_jax.subject import (
 )
 from vae_jax.types import UserError
 
-SPACES = ("encoder_mean", "pixels_8x8", "pixels", "classifier")
 INCEPTION_FEATURES = 2048
 COLUMNS, SAMPLES_SHOWN = 8, 32
 
@@ -60,7 +58,7 @@ class Options:
         seed: Seed of samples and choices.
         importance_samples: k of the importance-weighted bound.
         generated: Prior samples, at most; and at most half as many as there are images.
-        features: Names of `SPACES` in which samples are compared with images.
+        features: Names of `feature_spaces.SPACES` in which samples are compared with images.
         classifier: Run folder of the classifier of the space 'classifier'; empty for none.
         inception: File with Inception activations; empty for none.
         decoded: What reconstructions decode, 'mean' or 'sample'.
@@ -73,7 +71,7 @@ class Options:
     seed: int = 0
     importance_samples: int = 50
     generated: int = 1000
-    features: tuple[str, ...] = ("encoder_mean", "pixels_8x8")
+    features: tuple[str, ...] = USUAL
     classifier: str = ""
     inception: str = ""
     decoded: str = "mean"
@@ -115,7 +113,7 @@ def measure(run: Run[VAE], options: Options, prior: Prior) -> Result:
     Raises:
         UserError: Too few images, an unknown space, or a file or classifier that does not fit.
     """
-    spaces = feature_spaces(run, options)
+    spaces = feature_spaces(run, options.features, options.classifier)
     fid = fid_of_file(options.inception) if options.inception else {}
     subject = open_subject(run, options.split, options.count)
     seed, seen = options.seed, encode_subject(subject)
@@ -254,38 +252,6 @@ def reconstruction_quality(targets: np.ndarray, images: np.ndarray) -> dict[str,
     return result
 
 
-Space = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-
-
-def feature_spaces(run: Run[VAE], options: Options) -> dict[str, Space]:
-    """Returns feature spaces by name: functions of images `[N, H, W, C]` and labels.
-
-    `encoder_mean` belongs to the model that is judged: directions that its encoder ignores do not
-    count, so that models cannot be ranked by it. The others are the same for every model of the
-    same data.
-
-    Raises:
-        UserError: An unknown space, or 'classifier' without the run folder of a classifier.
-    """
-    names = options.features + (("classifier",) if options.classifier else ())
-    unknown = [name for name in names if name not in SPACES]
-    if unknown or ("classifier" in names and not options.classifier):
-        raise UserError(
-            f"--features has {unknown[0]!r}; valid are {', '.join(SPACES)}"
-            if unknown
-            else "--features=classifier needs the run folder of a classifier: --classifier=FOLDER"
-        )
-    spaces: dict[str, Space] = {
-        "encoder_mean": lambda images, labels: encode(run.model, run.variables, images, labels)[0],
-        "pixels_8x8": lambda images, labels: small_pixels(images),
-        "pixels": lambda images, labels: pixels(images),
-    }
-    if options.classifier:
-        judge = open_judge(options.classifier, run.config.data)
-        spaces["classifier"] = lambda images, labels: classifier_features(judge, images)
-    return {name: spaces[name] for name in dict.fromkeys(names)}
-
-
 def sample_quality(
     subject: Subject, prior: Prior, seed: int, count: int, spaces: dict[str, Space]
 ) -> tuple[dict[str, Any], np.ndarray]:
@@ -405,12 +371,6 @@ SHARES = (
     ("coverage", "coverage: real balls that hold a sample", "{:.3f}"),
     ("frechet_distance", "Frechet distance, squared (this is not FID)", "{:.4g}"),
 )
-SPACE_NAMES = {
-    "encoder_mean": "this model's encoder",
-    "pixels_8x8": "8 x 8 pixels",
-    "pixels": "all pixels",
-    "classifier": "classifier",
-}
 
 
 def page(result: Result) -> Page:
@@ -518,7 +478,7 @@ def _sample_sections(result: Result) -> list[Section]:
     table = Table(("sliced Wasserstein distance", "samples", "floor"), rows)
     sections.append(Section("Distance of samples and images", text, tables=[table]))
     spaces = numbers["spaces"]
-    header = ["", *(f"{SPACE_NAMES[s]}{end}" for s in spaces for end in ("", ": floor"))]
+    header = ["", *(f"{SPACES[s]}{end}" for s in spaces for end in ("", ": floor"))]
     body = [
         [meaning]
         + [form.format(of[key]) for found in spaces.values() for of in (found, found["floor"])]

@@ -29,8 +29,7 @@ from vae_jax.report.page import Page, Picture, Section, Table, counted
 from vae_jax.report.pictures import labelled_sheet
 from vae_jax.run import Run, decode, run_splits
 from vae_jax.streams import make_key
-from vae_jax.studies.evaluation import SPACE_NAMES, Space, feature_spaces
-from vae_jax.studies.evaluation import Options as EvaluationOptions
+from vae_jax.studies.feature_spaces import SPACES, Space, feature_spaces
 from vae_jax.studies.random_latents import cell, over_seeds, split_images
 from vae_jax.subject import LabelledImages, open_subject
 from vae_jax.types import UserError
@@ -88,8 +87,7 @@ def measure(run: Run[VAE], priors: Sequence[Prior], options: Options) -> Result:
     Raises:
         UserError: Fewer than 16 test images, or a classifier of other images.
     """
-    wanted = EvaluationOptions(classifier=options.classifier)
-    spaces = feature_spaces(run, wanted)
+    spaces = feature_spaces(run, classifier=options.classifier)
     subject, train = open_subject(run), run_splits(run).train
     count = min(options.points, len(subject.images) // 2, len(train))
     if count < FEWEST:
@@ -219,7 +217,7 @@ def page(result: Result) -> Page:
     numbers = result.numbers
     rows = {row["name"]: row for row in numbers["rows"]}
     distances = DISTANCES | {
-        f"{space}_frechet_distance": f"Frechet, {SPACE_NAMES[space]}" for space in numbers["spaces"]
+        f"{space}_frechet_distance": f"Frechet, {SPACES[space]}" for space in numbers["spaces"]
     }
     look = (
         "Column i of every prior is drawn with the same key. Decoded codes are draws of the "
@@ -247,7 +245,7 @@ def page(result: Result) -> Page:
             text += " This is the model's own encoder: models cannot be ranked by it."
         sections.append(
             Section(
-                f"Features: {SPACE_NAMES[space]}",
+                f"Features: {SPACES[space]}",
                 text,
                 tables=[_table(rows, titles, "{:.3f}")],
             )
