@@ -447,18 +447,20 @@ def _likelihood_section(numbers: dict[str, Any]) -> Section:
 
 
 def _sample_sections(result: Result) -> list[Section]:
-    numbers, count = result.numbers, f"{result.numbers['generated']:,}"
     last = len(result.samples) - 1
     caption = (
         f"Points 0 to {last} of seed {result.facts['seed']} and prior {result.facts['prior']}, as "
         "experiments.sample draws them: are they sharp, varied, and images of the data?"
     )
-    sections = [
-        Section(
-            "Prior samples",
-            pictures=[Picture("samples", image_grid(result.samples, COLUMNS), caption)],
-        )
+    picture = Picture("samples", image_grid(result.samples, COLUMNS), caption)
+    return [
+        Section("Prior samples", pictures=[picture]),
+        _distance_section(result.numbers),
+        _neighbour_section(result.numbers),
     ]
+
+
+def _distance_section(numbers: dict[str, Any]) -> Section:
     rows = []
     for key, kind in (
         ("sliced_wasserstein", "each set normalised: texture alone"),
@@ -472,11 +474,14 @@ def _sample_sections(result: Result) -> list[Section]:
                 for level, value in found.items()
             ]
     text = (
-        f"{count} prior samples against as many images. The floor is the distance between as many "
-        "real images and other real images: what a perfect model would reach."
+        f"{numbers['generated']:,} prior samples against as many images. The floor is the distance "
+        "between as many real images and other real images: what a perfect model would reach."
     )
     table = Table(("sliced Wasserstein distance", "samples", "floor"), rows)
-    sections.append(Section("Distance of samples and images", text, tables=[table]))
+    return Section("Distance of samples and images", text, tables=[table])
+
+
+def _neighbour_section(numbers: dict[str, Any]) -> Section:
     spaces = numbers["spaces"]
     header = ["", *(f"{SPACES[s]}{end}" for s in spaces for end in ("", ": floor"))]
     body = [
@@ -491,5 +496,4 @@ def _sample_sections(result: Result) -> list[Section]:
     )
     if "fid" in numbers:
         note += f" FID of the Inception activations given: {numbers['fid']:.2f}."
-    section = Section("Neighbours in feature space", note, tables=[Table(header, body)])
-    return [*sections, section]
+    return Section("Neighbours in feature space", note, tables=[Table(header, body)])

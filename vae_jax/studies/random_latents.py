@@ -168,8 +168,8 @@ def measure(run: Run[VAE], options: Options) -> Result:
     fit_to = encode_subject(open_subject(run, options.fit_split, options.fit_count))
     seeds = range(options.seed, options.seed + options.seeds)
     number = len(ORTHANT) + len(CUBE) + len(SPHERE) + 4 + len(priors)
-    measured: dict[str, list[dict[str, float]]] = {}
-    kinds, floors, shown, choices = {}, [], [], {}
+    measured: dict[tuple[str, str], list[dict[str, float]]] = {}  # by name and kind of the row
+    floors, shown, choices = [], [], {}
     with progress(number * len(seeds), f"Random points of {run.workdir.name}", "rows") as advance:
         for seed in seeds:
             key, distance_key = jax.random.split(make_key(seed))
@@ -184,8 +184,7 @@ def measure(run: Run[VAE], options: Options) -> Result:
             floors.append(distances(real, subject.images[own], distance_key))
             for row in rows:
                 figures, images = measure_points(subject, row.z, labels, real, distance_key)
-                measured.setdefault(row.name, []).append(figures)
-                kinds[row.name] = row.kind
+                measured.setdefault((row.name, row.kind), []).append(figures)
                 if seed == options.seed:
                     shown.append((row.name, images[: options.columns]))
                 advance(1, row.name)
@@ -195,8 +194,8 @@ def measure(run: Run[VAE], options: Options) -> Result:
         "z_dim": run.model.z_dim,
         "kl_weight": float(run.config.loss.kl_weight),
         "rows": [
-            {"name": name, "kind": kinds[name], **over_seeds(found)}
-            for name, found in measured.items()
+            {"name": name, "kind": kind, **over_seeds(found)}
+            for (name, kind), found in measured.items()
         ],
         "floor": over_seeds(floors),
         "held_out": [
