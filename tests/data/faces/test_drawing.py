@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from vae_jax.data.faces.canvas import HEAD_CENTRE, REFERENCE_SIZE, WHITE, Canvas
 from vae_jax.data.faces.drawing import render_face
 from vae_jax.data.faces.factors import ATTRIBUTES, FaceFactors, face_attributes, face_factors
 from vae_jax.types import UserError
@@ -60,6 +61,32 @@ def test_faces_of_a_seed_are_those_of_always():
         golden = np.asarray(picture, int)  # [54, 4 * 44, 3]
     drawn = np.concatenate([np.asarray(render_face(face, (44, 54)), int) for face in faces], 1)
     assert np.abs(drawn - golden).max() <= 1
+    assert np.mean(drawn != golden) < 0.001
+
+
+def test_shapes_drawn_together_are_those_drawn_alone():
+    """White polygons on black, also across every border, against one picture of Pillow each."""
+    width, height = REFERENCE_SIZE
+    turns = 0.8 * np.pi * np.arange(5)  # A star, whose outline crosses itself.
+    middles = [(30, 30), (80, 33), (171, 40), (3, 90), (100, 80), (89, 150), (60, 211), (300, 90)]
+    canvas = Canvas(plain_face(), REFERENCE_SIZE)
+    expected = np.zeros((height, width), int)
+    for x, y in middles:
+        star_x, star_y = x + 21.3 * np.sin(turns), y - 20.7 * np.cos(turns)
+        canvas.fill(star_x - HEAD_CENTRE[0] + 1j * (star_y - HEAD_CENTRE[1]), WHITE, lit=False)
+        alone = Image.new("L", (4 * width, 4 * height))
+        corners = np.stack([star_x, star_y], axis=1) * 4 - 0.5
+        ImageDraw.Draw(alone).polygon(corners.ravel().tolist(), fill=255)
+        expected = np.maximum(expected, np.asarray(alone.reduce(4), int))
+    drawn = np.asarray(canvas.image(np.add), int)
+    assert (expected > 0).mean() > 0.05
+    np.testing.assert_array_equal(drawn, np.repeat(expected[:, :, None], 3, axis=2))
+
+
+def test_head_outside_the_picture_leaves_the_background():
+    away = pixels(plain_face(shift_x=900.0, background_hue_step=0.0, background_saturation=0.0))
+    across = np.diff(away, axis=1)
+    assert np.abs(across).max() <= 2
 
 
 def test_every_number_varies_and_is_its_own_degree_of_freedom():

@@ -1,14 +1,17 @@
 """Shaded, antialiased shapes in head coordinates: what procedural faces are drawn with.
 
 Head coordinates are pixels of a 178 x 218 picture, origin at the middle of the head, y down.
-Every shape is a closed polygon `[N, 2]`; its coverage is drawn at four times the size and
-averaged down, and its colour is multiplied by one light field over the head.
+Points are complex numbers, x + iy, so that NumPy moves and measures them in one step. Every shape
+is a closed polygon `[N]`; its coverage is drawn at four times the size and averaged down, and its
+colour is multiplied by one light field over the head.
 """
 
 from __future__ import annotations
 
 import colorsys
+import functools
 import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -42,12 +45,22 @@ def mix(first: Color, second: ArrayLike, share: float) -> Color:
     return first + np.float32(share) * (np.asarray(second, np.float32) - first)
 
 
-def curve(x: np.ndarray, y: np.ndarray | float) -> np.ndarray:
-    """Returns points `[N, 2]` of `x` `[N]` and of `y`, `[N]` or one number."""
-    points = np.empty((len(x), 2))
-    points[:, 0] = x
-    points[:, 1] = y
-    return points
+@functools.cache
+def steps(first: float, last: float, count: int) -> np.ndarray:
+    """Returns `count` equal steps from `first` to `last`, computed once for all faces."""
+    values = np.linspace(first, last, count)
+    values.setflags(write=False)
+    return values
+
+
+def curve(x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
+    """Returns the points of `x` and `y`, which broadcast against each other."""
+    return np.add(x, 1j * y)
+
+
+def band(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns the outline of what lies between two lines of points `[..., N]`."""
+    return np.concatenate([first, second[..., ::-1]], axis=-1)
 
 
 WHITE = np.array((255, 255, 255), np.float32)
@@ -55,8 +68,10 @@ ROUND = np.linspace(0, 2 * np.pi, 32, endpoint=False)
 COS, SIN = np.cos(ROUND), np.sin(ROUND)
 
 
-def ellipse(x: float, y: float, rx: float, ry: float, power: float = 1.0) -> np.ndarray:
-    """Returns a superellipse `[32, 2]`; `power` below 1 squares the corners."""
+def ellipse(
+    x: np.ndarray | float, y: np.ndarray | float, rx: float, ry: float, power: float = 1.0
+) -> np.ndarray:
+    """Returns a superellipse `[..., 32]`; `power` below 1 squares the corners."""
     cos, sin = COS, SIN
     if power != 1.0:
         cos, sin = np.sign(COS) * np.abs(COS) ** power, np.sign(SIN) * np.abs(SIN) ** power
@@ -64,16 +79,28 @@ def ellipse(x: float, y: float, rx: float, ry: float, power: float = 1.0) -> np.
 
 
 def ribbon(points: np.ndarray, width: np.ndarray | float) -> np.ndarray:
-    """Outlines a stroke of the given width (a number or `[N]`) along `points` `[N, 2]`."""
+    """Outlines a stroke of the given width (a number or `[N]`) along `points` `[..., N]`."""
     along = np.empty_like(points)
-    along[1:-1] = points[2:] - points[:-2]
-    along[0], along[-1] = points[1] - points[0], points[-1] - points[-2]
-    half = 0.5 * width / (np.hypot(along[:, 0], along[:, 1]) + 1e-9)
-    across = curve(-half * along[:, 1], half * along[:, 0])
-    return np.concatenate([points + across, (points - across)[::-1]])
+    along[..., 1:-1] = points[..., 2:] - points[..., :-2]
+    along[..., 0] = points[..., 1] - points[..., 0]
+    along[..., -1] = points[..., -1] - points[..., -2]
+    across = 0.5 * width / (np.abs(along) + 1e-9) * (1j * along)
+    return band(points + across, points - across)
 
 
 Window = tuple[int, int, int, int]  # Left, top, right, bottom in pixels.
+
+
+def overlap(first: Window, second: Window) -> Window:
+    """Returns what two windows share; one without pixels if they share nothing."""
+    left, top = max(first[0], second[0]), max(first[1], second[1])
+    right, bottom = min(first[2], second[2]), min(first[3], second[3])
+    return left, top, max(right, left), max(bottom, top)
+
+
+def is_empty(window: Window) -> bool:
+    """Returns whether a window has no pixels."""
+    return window[0] == window[2] or window[1] == window[3]
 
 
 class Region(NamedTuple):
@@ -82,22 +109,29 @@ class Region(NamedTuple):
     window: Window
     share: np.ndarray
 
-    def seen_through(self, window: Window) -> np.ndarray:
-        """Returns the share of each pixel of another window, 0 outside the region's own."""
-        left, top = max(window[0], self.window[0]), max(window[1], self.window[1])
-        right, bottom = min(window[2], self.window[2]), min(window[3], self.window[3])
-        seen = np.zeros((window[3] - window[1], window[2] - window[0]), np.float32)
-        if left < right and top < bottom:
-            inner = np.s_[top - self.window[1] : bottom - self.window[1]]
-            across = np.s_[left - self.window[0] : right - self.window[0]]
-            seen[top - window[1] : bottom - window[1], left - window[0] : right - window[0]] = (
-                self.share[inner, across]
-            )
-        return seen
+    def inside(self, window: Window) -> np.ndarray:
+        """Returns the share of each pixel of a window that lies in the region's own."""
+        left, top, _, _ = self.window
+        return self.share[window[1] - top : window[3] - top, window[0] - left : window[2] - left]
+
+
+class Paint(NamedTuple):
+    """What `Canvas.fill` and `Canvas.glow` record; shapes are indices into `Canvas.shapes`."""
+
+    shape: int | None  # None for a glow.
+    color: Color
+    opacity: float
+    lit: bool = True
+    glossy: bool = False
+    within: int | None = None
+    hole: int | None = None
 
 
 class Canvas:
     """A picture under construction, addressed in head coordinates.
+
+    Shapes and paints are recorded, and `image` draws them all: NumPy and Pillow take little longer
+    for the points of forty shapes than for those of one.
 
     Args:
         factors: What gives the pose of the head and the light.
@@ -114,72 +148,52 @@ class Canvas:
         back = np.linalg.inv(self.rotation).astype(np.float32)
         column = ((np.arange(width) + 0.5) / self.scale[0] - self.origin[0]).astype(np.float32)
         row = ((np.arange(height) + 0.5) / self.scale[1] - self.origin[1]).astype(np.float32)
-        self.x = column[None, :] * back[0, 0] + row[:, None] * back[1, 0]  # [H, W]
-        self.y = column[None, :] * back[0, 1] + row[:, None] * back[1, 1]  # [H, W]
+        self.grid = np.empty((2, height, width), np.float32)  # Head coordinates x and y.
+        np.add(column * back[0, 0], row[:, None] * back[1, 0], out=self.grid[0])
+        np.add(column * back[0, 1], row[:, None] * back[1, 1], out=self.grid[1])
         self.light = self._light(factors)
-        self.scratch = Image.new("L", (width * OVERSAMPLING, height * OVERSAMPLING))
-        self.pen = ImageDraw.Draw(self.scratch)
         self.pixels = np.zeros((3, height, width), np.float32)  # Planes: numpy is faster there.
+        self.shapes: list[np.ndarray] = []
+        self.spots: list[tuple[float, float, float, float]] = []  # x, y and radii of the glows.
+        self.paints: list[Paint] = []
 
     def _light(self, factors: FaceFactors) -> np.ndarray:
         """Returns the brightness `[H, W]` of a head-sized ellipsoid under a distant light."""
-        across, down = self.x * np.float32(1 / 60), self.y * np.float32(1 / 78)
+        across, down = self.grid[0] * np.float32(1 / 60), self.grid[1] * np.float32(1 / 78)
         edge = np.minimum(across * across + down * down, 1.2)
         lit = factors.light_x * across + factors.light_y * down
         light = factors.exposure * (1.03 + factors.light_strength * lit - 0.17 * edge * edge)
         return np.clip(light, 0.45, 1.35)
 
-    def _to_pixels(self, points: np.ndarray) -> np.ndarray:
-        return (points @ self.rotation + self.origin) * self.scale
-
-    def _window(self, placed: np.ndarray) -> Window:
-        low_x, low_y = np.minimum.reduce(placed).tolist()
-        high_x, high_y = np.maximum.reduce(placed).tolist()
-        left, top = max(int(low_x) - 1, 0), max(int(low_y) - 1, 0)
-        right, bottom = min(int(high_x) + 2, self.size[0]), min(int(high_y) + 2, self.size[1])
-        return left, top, max(right, left), max(bottom, top)
-
-    def region(self, points: np.ndarray) -> Region:
-        """Returns the coverage of a polygon `[N, 2]`."""
-        placed = self._to_pixels(points)
-        window = left, top, right, bottom = self._window(placed)
-        if left == right or top == bottom:
-            return Region(window, np.zeros((bottom - top, right - left), np.float32))
-        box = (left * OVERSAMPLING, top * OVERSAMPLING, right * OVERSAMPLING, bottom * OVERSAMPLING)
-        self.pen.polygon((placed * OVERSAMPLING - 0.5).ravel().tolist(), fill=255)
-        share = np.asarray(self.scratch.reduce(OVERSAMPLING, box)) * np.float32(1 / 255)
-        self.pen.rectangle(box, fill=0)
-        return Region(window, share)
+    def shape(self, points: np.ndarray) -> int:
+        """Records a polygon `[N]` that is needed more than once, and returns its handle."""
+        self.shapes.append(points)
+        return len(self.shapes) - 1
 
     def fill(
         self,
-        shape: np.ndarray | Region,
+        shape: np.ndarray | int,
         color: Color,
         opacity: float = 1.0,
         *,
         lit: bool = True,
-        within: Region | None = None,
-        hole: Region | None = None,
-        gloss: np.ndarray | None = None,
+        glossy: bool = False,
+        within: int | None = None,
+        hole: int | None = None,
     ) -> None:
         """Paints a polygon.
 
         Args:
-            shape: A polygon `[N, 2]`, or its region where that is needed more than once.
+            shape: A polygon `[N]`, or the handle of one.
             color: The colour in sRGB, `[3]`.
             opacity: The share of the new colour where the polygon covers a pixel.
             lit: Whether the light of the head changes the colour.
+            glossy: Whether the gloss of hair changes the light.
             within: What bounds the painting, such as an eye around its iris.
             hole: What stays unpainted, such as a lens in its rim.
-            gloss: A factor `[H, W]` on the brightness, such as the shine of hair.
         """
-        region = shape if isinstance(shape, Region) else self.region(shape)
-        alpha = region.share if opacity == 1.0 else region.share * np.float32(opacity)
-        if within is not None:
-            alpha = alpha * within.seen_through(region.window)
-        if hole is not None:
-            alpha = alpha * (1 - hole.seen_through(region.window))
-        self._blend(region.window, color, alpha, lit, gloss)
+        handle = shape if isinstance(shape, int) else self.shape(shape)
+        self.paints.append(Paint(handle, color, opacity, lit, glossy, within, hole))
 
     def glow(
         self,
@@ -189,40 +203,140 @@ class Canvas:
         ry: float,
         color: Color,
         opacity: float,
-        within: Region | None = None,
+        within: int | None = None,
     ) -> None:
         """Blends in a soft Gaussian spot of radii `rx`, `ry` (1/e) at `(x, y)`."""
-        placed = self._to_pixels(ellipse(x, y, rx * GLOW_REACH, ry * GLOW_REACH))
-        window = left, top, right, bottom = self._window(placed)
-        area = np.s_[top:bottom, left:right]
-        across = (self.x[area] - np.float32(x)) * np.float32(1 / rx)
-        down = (self.y[area] - np.float32(y)) * np.float32(1 / ry)
-        alpha = np.float32(opacity) * np.exp(-(across * across + down * down))
-        if within is not None:
-            alpha *= within.seen_through(window)
-        self._blend(window, color, alpha)
+        self.spots.append((x, y, rx, ry))
+        self.paints.append(Paint(None, color, opacity, within=within))
+
+    def image(self, gloss: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Image.Image:
+        """Draws everything and returns the picture, rounded to 8 bits.
+
+        Args:
+            gloss: The factor `[h, w]` on the brightness of what is glossy, as a function of head
+                coordinates `x` and `y`, each `[h, w]`.
+        """
+        regions, spots = self._draw_shapes(), self._draw_spots()
+        shine = self._shine(gloss, regions)
+        colors = np.array([paint.color for paint in self.paints], np.float32)[:, :, None, None]
+        for paint, color in zip(self.paints, colors, strict=True):
+            region = next(spots) if paint.shape is None else regions[paint.shape]
+            self._blend(paint, color, region, regions, shine)
+        self.pixels += np.float32(0.5)
+        levels = np.minimum(self.pixels, np.float32(255), out=self.pixels).astype(np.uint8)
+        return Image.merge("RGB", [Image.fromarray(plane) for plane in levels])
 
     def _blend(
-        self,
-        window: Window,
-        color: Color,
-        alpha: np.ndarray,
-        lit: bool = True,
-        gloss: np.ndarray | None = None,
+        self, paint: Paint, color: np.ndarray, region: Region, regions: list[Region], shine: Region
     ) -> None:
+        """Blends one paint of colour `[3, 1, 1]` into the pixels where its region covers them."""
+        window, alpha = region
+        if paint.within is not None:
+            window = overlap(window, regions[paint.within].window)
+        if is_empty(window):
+            return
+        if paint.opacity != 1.0:
+            alpha = alpha * np.float32(paint.opacity)
+        if paint.within is not None:
+            alpha = Region(region.window, alpha).inside(window)
+            alpha = alpha * regions[paint.within].inside(window)
+        if paint.hole is not None:
+            hole, alpha = regions[paint.hole], alpha.copy()
+            shared = overlap(window, hole.window)
+            left_over = Region(window, alpha).inside(shared)
+            left_over *= 1 - hole.inside(shared)
         left, top, right, bottom = window
-        area = np.s_[top:bottom, left:right]
         below = self.pixels[:, top:bottom, left:right]
-        change = np.asarray(color, np.float32)[:, None, None]
-        if lit:
-            change = change * self.light[area]
-        if gloss is not None:
-            change = change * gloss[area]
-        change = change - below
+        if paint.lit:
+            change = color * self.light[top:bottom, left:right]
+            if paint.glossy:
+                change *= shine.inside(window)
+            change -= below
+        else:
+            change = color - below
         change *= alpha
         below += change
 
-    def image(self) -> Image.Image:
-        """Returns the picture, rounded to 8 bits."""
-        levels = np.minimum(self.pixels + np.float32(0.5), 255).astype(np.uint8)
-        return Image.merge("RGB", [Image.fromarray(plane) for plane in levels])
+    def _to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """Returns where points `[N]` lie in the picture, `[2, N]`."""
+        pairs = points.view(np.float64).reshape(-1, 2)
+        return (self.rotation.T @ pairs.T + self.origin[:, None]) * self.scale[:, None]
+
+    def _windows(self, low: np.ndarray, high: np.ndarray) -> list[Window]:
+        """Returns the part of the picture from corner `low` to corner `high`, each `[2, N]`."""
+        size = np.array(self.size)[:, None]
+        low = np.minimum(np.maximum(low, 0), size)
+        high = np.maximum(np.minimum(high, size), low)
+        return np.concatenate([low, high]).T.tolist()
+
+    def _draw_shapes(self) -> list[Region]:
+        """Returns the coverage of every shape; all are drawn and averaged down in one picture."""
+        lengths = np.array([len(points) for points in self.shapes])
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        # Pillow cuts coordinates off: done here, so that moving a shape does not change it.
+        corners = (self._to_pixels(np.concatenate(self.shapes)) * OVERSAMPLING - 0.5).astype(int)
+        low = np.minimum.reduceat(corners, starts, axis=1) // OVERSAMPLING
+        high = np.maximum.reduceat(corners, starts, axis=1) // OVERSAMPLING + 1
+        windows = self._windows(low, high)
+        moves, height = _stacked(windows, low[1].tolist(), high[1].tolist(), self.size[0])
+        corners[1] += np.repeat(moves, lengths) * OVERSAMPLING
+        # Pillow reads 32-bit arrays from memory, though its types name lists only.
+        corners = corners.T.astype(np.float32, order="C")
+        picture = Image.new("L", (self.size[0] * OVERSAMPLING, height * OVERSAMPLING))
+        pen = ImageDraw.Draw(picture)
+        for start, end, window in zip(starts.tolist(), ends.tolist(), windows, strict=True):
+            if not is_empty(window):
+                pen.polygon(corners[start:end], fill=255)  # pyright: ignore[reportArgumentType]
+        share = np.asarray(picture.reduce(OVERSAMPLING)) * np.float32(1 / 255)
+        return [
+            Region((left, top, right, bottom), share[top + move : bottom + move, left:right])
+            for (left, top, right, bottom), move in zip(windows, moves, strict=True)
+        ]
+
+    def _draw_spots(self) -> Iterator[Region]:
+        """Yields the Gaussian of every glow."""
+        if not self.spots:
+            return
+        spots = np.array(self.spots)  # [N, 4]
+        x, y, rx, ry = spots.T[:, :, None]
+        outlines = ellipse(x, y, rx * GLOW_REACH, ry * GLOW_REACH)  # [N, 32]
+        placed = self._to_pixels(outlines.ravel()).reshape(2, *outlines.shape)
+        low, high = placed.min(axis=2).astype(int) - 1, placed.max(axis=2).astype(int) + 2
+        middles = spots[:, :2, None, None].astype(np.float32)
+        factors = (1 / spots[:, 2:, None, None]).astype(np.float32)
+        for middle, factor, window in zip(middles, factors, self._windows(low, high), strict=True):
+            left, top, right, bottom = window
+            square = self.grid[:, top:bottom, left:right] - middle
+            square *= factor
+            square *= square
+            yield Region(window, np.exp(-(square[0] + square[1])))
+
+    def _shine(
+        self, gloss: Callable[[np.ndarray, np.ndarray], np.ndarray], regions: list[Region]
+    ) -> Region:
+        """Returns the gloss in the smallest window around everything glossy."""
+        glossy = [regions[p.shape].window for p in self.paints if p.glossy and p.shape is not None]
+        lefts, tops, rights, bottoms = zip(*glossy or [(0, 0, 0, 0)], strict=True)
+        window = left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
+        return Region(window, gloss(*self.grid[:, top:bottom, left:right]))
+
+
+def _stacked(
+    windows: list[Window], firsts: list[int], ends: list[int], width: int
+) -> tuple[list[int], int]:
+    """Stacks shapes without overlap: returns the rows each moves down, and the total height.
+
+    Nothing moves sideways: where a polygon of Pillow rounds depends on the column, but not on
+    the row. Rows outside the picture, from `firsts` to `ends`, count: they are drawn as well.
+    """
+    skyline = [0] * (width // 8 + 1)  # The first free row of every eight columns.
+    moves = [0] * len(windows)
+    widest_first = sorted(range(len(windows)), key=lambda i: windows[i][0] - windows[i][2])
+    for i in widest_first:
+        if not is_empty(windows[i]):
+            columns = slice(windows[i][0] // 8, windows[i][2] // 8 + 1)
+            row = max(skyline[columns])
+            skyline[columns] = [row + ends[i] - firsts[i]] * len(skyline[columns])
+            moves[i] = row - firsts[i]
+    return moves, max(*skyline, 1)
