@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import optax
 
 LIKELIHOODS = ("bernoulli", "squared_error", "gaussian", "optimal_sigma")
 REDUCTIONS = ("sum", "channel_mean", "mean")
@@ -60,7 +59,9 @@ def bernoulli_nll(logits: jax.Array, targets: jax.Array) -> jax.Array:
         `[B]`, nats per image.
     """
     check_same_shape(logits, targets)
-    return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=(1, 2, 3))
+    # One logarithm per pixel, where -t log sigmoid(l) - (1 - t) log sigmoid(-l) takes two.
+    softplus = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return jnp.sum(softplus - logits * targets, axis=(1, 2, 3))
 
 
 def squared_error(logits: jax.Array, targets: jax.Array) -> jax.Array:

@@ -81,6 +81,29 @@ def test_a_constant_channel_passes_no_gradient_on():
     np.testing.assert_array_equal(gradient, np.zeros_like(x))
 
 
+def test_the_bias_of_a_convolution_moves_the_running_mean_alone():
+    """The mean of the batch takes it away: in training neither the result nor it can change."""
+    x, shift = jnp.asarray(draw()), jnp.array([3.0, -1.0, 0.5])
+    biased = x + shift[None, None, None, :]
+    norm = BatchNorm(momentum=0.0, epsilon=1e-3)
+    variables = norm.init(jax.random.key(0), x, True)
+
+    def apply(x, shift=0.0):
+        return norm.apply(variables, x, True, shift=shift, mutable=["batch_stats"])
+
+    (y, moved), (plain, other), (exact, added) = apply(x, shift), apply(x), apply(biased)
+    np.testing.assert_array_equal(y, plain)
+    np.testing.assert_allclose(y, exact, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), moved, added)
+    assert np.abs(moved["batch_stats"]["mean"] - other["batch_stats"]["mean"]).min() > 0.4
+    gradient = jax.grad(lambda shift: jnp.sum(jnp.sin(apply(x, shift)[0])))(shift)
+    np.testing.assert_array_equal(gradient, np.zeros(3))
+    used = {"params": variables["params"], **moved}
+    np.testing.assert_allclose(
+        norm.apply(used, x, False, shift=shift), norm.apply(used, biased, False), atol=1e-5
+    )
+
+
 def test_running_statistics_are_used_and_kept_outside_of_training():
     x, norm = jnp.asarray(draw()), BatchNorm(momentum=0.9, epsilon=0.0)
     variables = norm.init(jax.random.key(0), x, False)

@@ -207,16 +207,18 @@ class ConvBlock(nn.Module):
         Returns:
             `[B, H', W', features]`.
         """
-        x = self._convolve(x)
+        x, bias = self._convolve(x)
+        style = self.style
+        if bias is not None and (self.plain or style.norm == "none"):
+            x = x + bias[None, None, None, :]
         if self.plain:
             return x
-        style = self.style
         modulation = None if code is None else gate_and_shift(code, self.features, "")
         if style.norm == "batch":
             norm = BatchNorm(
                 style.norm_momentum, style.norm_epsilon, style.compute_dtype, name="norm"
             )
-            x = norm(x, train, mask, modulation)
+            x = norm(x, train, mask, modulation, 0.0 if bias is None else bias)
         elif modulation is not None:
             factors, shifts = (values.astype(x.dtype)[:, None, None, :] for values in modulation)
             x = x * factors + shifts
@@ -224,7 +226,8 @@ class ConvBlock(nn.Module):
         dropout = Dropout(style.dropout, style.activation == "selu", name="dropout")
         return dropout(x, deterministic=not train)
 
-    def _convolve(self, x: jax.Array) -> jax.Array:
+    def _convolve(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Returns the convolution, and the bias `[features]` that is still to be added, if any."""
         style, size = self.style, (self.kernel_size, self.kernel_size)
         if self.transpose:
             shape = (*size, self.features, x.shape[-1])
@@ -246,8 +249,7 @@ class ConvBlock(nn.Module):
             convolve = partial(conv_transpose, **settings)
         else:
             convolve = partial(conv, input_gradient=not self.first, **settings)
-        x = on_own_images(convolve)(x, kernel)
-        return x if bias is None else x + bias[None, None, None, :]
+        return on_own_images(convolve)(x, kernel), bias
 
 
 def layer_names(stack: Stack) -> tuple[str, ...]:

@@ -315,10 +315,8 @@ def _with_correlation(
         patches = _patches_of(geometry, large)
         pixels = small.reshape(-1, filters)
         if narrow:
-            term = _dot(patches, pixels, (1 - _taps_axis(channels), 0))
-        else:  # XLA's matrix product is fastest on a row-major left side: transpose the small one
-            term = _dot(lax.optimization_barrier(pixels.T), patches, (1, 0))
-        return gather(patches), term
+            return gather(patches), _dot(patches, pixels, (1 - _taps_axis(channels), 0))
+        return gather(patches), _dot(pixels, patches, (0, 0))
 
     shape = (rows.kernel * columns.kernel * channels, filters)
     zeros = jnp.zeros(shape if narrow else shape[::-1], _wide(large.dtype))

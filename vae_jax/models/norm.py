@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+_LINE = 1024  # numbers that are added to as many others at once: a CPU sums narrow arrays slowly
+
 
 def _counted(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """Returns the weights `[B]` of the images, 0 or 1, and the number of pixels that count."""
@@ -32,10 +34,20 @@ def batch_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.
     weights, pixels = _counted(x, mask)
 
     def mean_of(values: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.sum(values, axis=(1, 2)) * weights[:, None], axis=0) / pixels
+        return jnp.sum(_over_pixels(values) * weights[:, None], axis=0) / pixels
 
     mean = mean_of(x)
     return mean, jnp.maximum(mean_of(jnp.square(x)) - jnp.square(mean), 0.0)
+
+
+def _over_pixels(values: jax.Array) -> jax.Array:
+    """Sums the pixels of each image, `[B, H, W, C]` -> `[B, C]`, long lines of them first."""
+    batch, height, width, channels = values.shape
+    pixels = height * width
+    most = max(1, _LINE // channels)
+    line = next(n for n in range(most, 0, -1) if pixels % n == 0)
+    lines = values.reshape(batch, pixels // line, line * channels)
+    return jnp.sum(jnp.sum(lines, axis=1).reshape(batch, line, channels), axis=1)
 
 
 def _of_channels(values: jax.Array) -> jax.Array:
@@ -97,7 +109,7 @@ def _normalise_backward(epsilon: float, residuals: Any, cotangents: Any):
         return jnp.sum(values, axis=0) if values.ndim == 2 else values
 
     # Sums over images come last: those of an image are smaller, and so is what is rounded off.
-    bias_gradient, products = jnp.sum(dy, axis=(1, 2)), jnp.sum(dy * x, axis=(1, 2))
+    bias_gradient, products = _over_pixels(dy), _over_pixels(dy * x)
     scale_gradient = products - mean[None, :] * bias_gradient
     if scale.ndim == 1:
         bias_gradient, scale_gradient = over_images(bias_gradient), over_images(scale_gradient)
@@ -143,6 +155,7 @@ class BatchNorm(nn.Module):
         train: bool,
         mask: jax.Array | None = None,
         modulation: tuple[jax.Array, jax.Array] | None = None,
+        shift: jax.Array | float = 0.0,
     ) -> jax.Array:
         """Normalises each channel.
 
@@ -153,6 +166,8 @@ class BatchNorm(nn.Module):
             mask: `[B]` bool, images that count for the statistics, or None for all.
             modulation: `[B, C]` each, what the result is multiplied by, and what is added then;
                 None for neither.
+            shift: `[C]`, what is added to `x` first: the bias of a convolution. In training the
+                mean of the batch takes it away again, so that its gradient is 0.
 
         Returns:
             `[B, H, W, C]`.
@@ -168,10 +183,10 @@ class BatchNorm(nn.Module):
             scale, bias = scale[None, :] * factors, bias[None, :] * factors + shifts
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if not train:
-            moments = (running_mean.value, running_var.value)
+            moments = (running_mean.value - shift, running_var.value)
             return _standardised(x, moments, scale, bias, self.epsilon).astype(dtype)
         y, mean, var = normalise(x, mask, scale, bias, self.epsilon)
         if not self.is_initializing():
-            for running, batch in ((running_mean, mean), (running_var, var)):
+            for running, batch in ((running_mean, mean + shift), (running_var, var)):
                 running.value = self.momentum * running.value + (1 - self.momentum) * batch
         return y.astype(dtype)
