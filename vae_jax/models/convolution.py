@@ -499,8 +499,16 @@ def _over_chunks(
         result, term = part(*images)
         return result, jax.tree.map(jnp.add, total, term)
 
+    # A loop's counter is never below 0; JAX would compile a test for it into every step.
+    slice_of = functools.partial(
+        lax.dynamic_slice_in_dim, slice_size=size, allow_negative_indices=False
+    )
+    put_into = functools.partial(
+        lax.dynamic_update_slice_in_dim, axis=0, allow_negative_indices=False
+    )
+
     def take(at, begin):
-        *others, last = (lax.dynamic_slice_in_dim(x, begin, size) for x in images)
+        *others, last = (slice_of(x, begin) for x in images)
         if batch % chunk and total is not None:
             new = begin + jnp.arange(size) >= at * size
             last = jnp.where(new[:, None, None, None], last, 0)
@@ -509,10 +517,9 @@ def _over_chunks(
     def step(index, carry):
         results, total = carry
         for at in (index * lanes + lane for lane in range(lanes)):
-            begin = jnp.minimum(at * size, batch - size)
+            begin = jnp.minimum(at * size, batch - size) if batch % chunk else at * size
             result, term = take(at, begin)
-            put = functools.partial(lax.dynamic_update_slice_in_dim, start_index=begin, axis=0)
-            results = jax.tree.map(put, results, result)
+            results = jax.tree.map(functools.partial(put_into, start_index=begin), results, result)
             total = jax.tree.map(jnp.add, total, term)
         return results, total
 
