@@ -52,6 +52,14 @@ def test_bernoulli_nll_is_the_cross_entropy_of_probabilities():
     )
 
 
+def test_bernoulli_gradient_is_the_error_of_the_probability():
+    """Also at logits of exactly 0, where a decoder of dead units starts."""
+    logits = jnp.array([-30.0, -1.0, -0.0, 0.0, 1e-30, 1.0, 30.0]).reshape(1, 7, 1, 1)
+    targets = jnp.full_like(logits, 0.25)
+    gradient = jax.grad(lambda logits: losses.bernoulli_nll(logits, targets).sum())(logits)
+    np.testing.assert_allclose(gradient, jax.nn.sigmoid(logits) - targets, atol=1e-7)
+
+
 def test_squared_error_and_gaussian_nll_match_float64():
     logits, targets, _, _ = draw()
     error = np.square(sigmoid(logits) - targets).sum(axis=(1, 2, 3))

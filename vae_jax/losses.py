@@ -60,8 +60,7 @@ def bernoulli_nll(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """
     check_same_shape(logits, targets)
     # One logarithm per pixel, where -t log sigmoid(l) - (1 - t) log sigmoid(-l) takes two.
-    softplus = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    return jnp.sum(softplus - logits * targets, axis=(1, 2, 3))
+    return jnp.sum(jax.nn.softplus(logits) - logits * targets, axis=(1, 2, 3))
 
 
 def squared_error(logits: jax.Array, targets: jax.Array) -> jax.Array:

@@ -29,7 +29,7 @@ def test_against_plain_flax_from_the_command_line(command, tmp_path):
     out = tmp_path / "result.json"
     shown = command(
         "speed", "--config=configs/tiny.py", "--config.train.batch_size=4", "--against=flax",
-        "--rounds=1", "--seconds=0.2", f"--json={out}", timeout=900,
+        "--rounds=1", "--seconds=0.2", f"--json={out}",
     )  # fmt: skip
     result = json.loads(out.read_text())
     speed, other = result["images_per_second"], result["peers"]["flax"]
