@@ -187,12 +187,19 @@ def against_prior(cells: Sequence[Cell], name: str) -> Image.Image:
                 _plot(axes, k, places, means, bars, color=colour, label=source)
         floors = [v for cell in own for v in cell.by_seed(f"{name}_floor").values()]
         if floors:
-            axes.axhline(np.mean(floors), color="0.4", linestyle="--", linewidth=1)
+            axes.axhline(
+                np.mean(floors), color="0.4", linestyle="--", linewidth=1, label="real to real"
+            )
         if name.endswith("frechet"):
             axes.set_yscale("log")
         _mark_weights(axes, weights)
         axes.set(title=title, xlabel="KL weight", ylabel=FIGURES[name].title)
-        axes.legend(loc="best", fontsize=8)
+    shown = {
+        label: line
+        for axes in panels.flat
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=3, fontsize=8)
     return drawn(figure)
 
 
