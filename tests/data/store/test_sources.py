@@ -60,6 +60,15 @@ def test_nested_folder_and_links(tmp_path):
     assert read_all(list_source(tmp_path, JPEG_NAMES, True)) == {"a/b/1.jpg": b"1", "2.JPG": b"2"}
 
 
+@pytest.mark.parametrize("data", [b"", b"longer than it was"])
+def test_a_file_that_has_changed_since_it_was_listed_is_refused(tmp_path, data):
+    (tmp_path / "1.jpg").write_bytes(b"as it was")
+    source = list_source(tmp_path, JPEG_NAMES, nested=False)
+    (tmp_path / "1.jpg").write_bytes(data)
+    with pytest.raises(UserError, match="changed while the images were being prepared"):
+        read_all(source)
+
+
 def test_missing_and_empty(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         list_source(tmp_path / "x", JPEG_NAMES, nested=False)

@@ -100,7 +100,8 @@ def read_member(root: str, archive: BinaryIO | None, member: Member) -> bytes:
     """Returns the bytes of one file.
 
     Raises:
-        UserError: It cannot be read, is too large, or is damaged in the archive.
+        UserError: It cannot be read, is too large, is damaged in the archive, or has become longer
+            or shorter since it was listed.
     """
     if member.size > MAX_FILE_BYTES:
         raise UserError(f"is larger than {MAX_FILE_BYTES} bytes")
@@ -108,11 +109,11 @@ def read_member(root: str, archive: BinaryIO | None, member: Member) -> bytes:
         if archive is not None:
             return _read_zip_member(archive, member)
         with open(os.path.join(root, member.path), "rb", buffering=0) as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = file.read(member.size + 1)  # memory for so much is reserved first
     except (OSError, zlib.error) as error:
         raise UserError(f"cannot be read ({error})") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise UserError(f"is larger than {MAX_FILE_BYTES} bytes")
+    if len(data) != member.size:
+        raise UserError("has changed while the images were being prepared: run again")
     return data
 
 
