@@ -443,10 +443,9 @@ def _add_windows(geometry: Geometry, products: jax.Array) -> jax.Array:
 
 def _place(x: jax.Array, top: int, left: int, tall: int, wide: int) -> jax.Array:
     """Puts `x` `[B, h, w, L]` into a `tall` by `wide` field of zeros."""
-    return jnp.pad(
-        x,
-        ((0, 0), (top, tall - top - x.shape[1]), (left, wide - left - x.shape[2]), (0, 0)),
-    )
+    below, right = tall - top - x.shape[1], wide - left - x.shape[2]
+    edges = [(0, 0, 0), (top, below, 0), (left, right, 0), (0, 0, 0)]
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
 def _chunk(geometry: Geometry, batch: int, channels: int, dtype: jnp.dtype) -> tuple[int, int]:
@@ -495,6 +494,7 @@ def _over_chunks(
         The results `[B, ...]` or None, and the total.
     """
     batch, size = len(images[0]), chunk // lanes
+    part = jax.jit(part)  # is traced once for all lanes
     if size == batch:
         result, term = part(*images)
         return result, jax.tree.map(jnp.add, total, term)

@@ -40,6 +40,8 @@ def make_run_steps(step: Step) -> RunSteps:
         metric is `[MAX_STEPS_A_CALL]` and holds its first `count` entries.
     """
 
+    traced_once = jax.jit(step)
+
     def run_steps(
         carry: Any,
         segment: Segment,
@@ -55,10 +57,10 @@ def make_run_steps(step: Step) -> RunSteps:
 
         def body(i: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
             carry, buffer = loop
-            carry, metrics = step(carry, batch_at(start + i), key, hyper)
+            carry, metrics = traced_once(carry, batch_at(start + i), key, hyper)
             return carry, jax.tree.map(lambda b, m: b.at[i].set(m), buffer, metrics)
 
-        shapes = jax.eval_shape(lambda c: step(c, batch_at(start), key, hyper)[1], carry)
+        shapes = jax.eval_shape(lambda c: traced_once(c, batch_at(start), key, hyper)[1], carry)
         buffer = jax.tree.map(lambda s: jnp.zeros((MAX_STEPS_A_CALL, *s.shape), s.dtype), shapes)
         return whole(jax.lax.fori_loop(0, count, body, (carry, buffer)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -117,6 +117,7 @@ def init_state(
     return replace(state, control=start_control()) if controlled else state
 
 
+@partial(jax.jit, static_argnames="tx")  # one program in place of one for every array of zeros
 def start_state(params: Any, batch_stats: Any, tx: optax.GradientTransformation) -> TrainState:
     """Makes the state at step 0 of networks with these parameters and statistics."""
     return TrainState(
