@@ -24,6 +24,7 @@ from absl import flags
 
 from experiments import command_line, config_file, console
 from vae_jax.files import reason_of
+from vae_jax.memory import keep_freed_memory
 from vae_jax.types import UserError
 
 USER_ERROR_CODE = 2
@@ -61,6 +62,7 @@ def _guarded(main: Callable[[], int | None], arguments: list[str]) -> int:
             return 0
         command_line.read(config_file.take_overrides(arguments))
         _keep_programs(_COMPILATION_CACHE.value)
+        keep_freed_memory()
         if sys.stderr.isatty():
             print("starting", file=sys.stderr)  # What computes takes seconds to import.
         return main() or 0

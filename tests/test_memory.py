@@ -1,4 +1,8 @@
-"""What the machine cannot hold is refused before it is made."""
+"""What the machine cannot hold is refused before it is made; what is freed is kept."""
+
+import os
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -9,6 +13,37 @@ from vae_jax.models.vae import make_vae
 from vae_jax.run import prior_latents
 from vae_jax.train.state import init_variables
 from vae_jax.types import UserError
+
+AGAIN = """
+import resource, sys, threading
+import numpy as np
+from vae_jax import memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def touch():
+    for megabytes in (48, 96):
+        np.full(megabytes << 18, 1.0, np.float32)
+
+if sys.argv[1] == "keep":
+    memory.keep_freed_memory()
+for _ in range(3):
+    before = faults()
+    thread = threading.Thread(target=touch)
+    thread.start()
+    thread.join()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="needs glibc")
+def test_freed_memory_is_used_again_in_every_thread():
+    def faults(how):
+        command = [sys.executable, "-c", AGAIN, how]
+        return int(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    assert faults("give back") > 60 and faults("keep") < 20  # pages may have 2 MiB
 
 
 @pytest.mark.parametrize(

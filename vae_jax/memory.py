@@ -1,7 +1,8 @@
-"""Refuses what the machine cannot hold, before anything large is made."""
+"""Refuses what the machine cannot hold, before anything large is made; keeps what is freed."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 from pathlib import Path
@@ -12,6 +13,25 @@ CONTROL_GROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+
+
+def keep_freed_memory() -> None:
+    """Lets this process use the memory that it frees again, rather than give it to the kernel.
+
+    XLA allocates what a step computes with anew in every call. glibc's malloc gives pieces of that
+    size back when they are freed, and the kernel clears each page of the next ones: a quarter to a
+    third of a training step on a CPU. With another C library than glibc this does nothing.
+
+    To be called before other threads begin: those that have allocated already go on as they did.
+    """
+    if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(M_MMAP_MAX, 0)  # large pieces come from the heap, too,
+    mallopt(M_TRIM_THRESHOLD, -1)  # which never shrinks,
+    mallopt(M_ARENA_MAX, 1)  # and of which there is one for all threads
 
 
 def machine_bytes() -> int:

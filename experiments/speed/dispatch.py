@@ -12,12 +12,15 @@ import sys
 from pathlib import Path
 
 from experiments.speed.side import RESULT, Call
+from vae_jax.memory import keep_freed_memory
 
 
 def main() -> None:
     """Calls the side and hands its result to the process that started this one."""
     entry, folder, action, started, variant = sys.argv[1:]
     module, function = entry.split(":")
+    if ".peers." not in module:
+        keep_freed_memory()  # as every command of ours does
     call = Call(Path(folder), action, float(started), variant)
     result = getattr(importlib.import_module(module), function)(call)
     print(RESULT + json.dumps(result), flush=True)
