@@ -43,7 +43,7 @@ def test_freed_memory_is_used_again_in_every_thread():
         command = [sys.executable, "-c", AGAIN, how]
         return int(subprocess.run(command, check=True, capture_output=True).stdout)
 
-    assert faults("give back") > 60 and faults("keep") < 20  # pages may have 2 MiB
+    assert faults("keep") < faults("give back") - 60  # pages have 2 MiB or less, 72 in all
 
 
 @pytest.mark.parametrize(
