@@ -24,16 +24,17 @@ def keep_freed_memory() -> None:
     size back when they are freed, and the kernel clears each page of the next ones: a quarter to a
     third of a training step on a CPU. With another C library than glibc this does nothing.
 
-    To be called before other threads begin: those that have allocated already go on as they did.
+    To be called before other threads begin. Of large pieces, those that a thread with a heap of its
+    own asks for are still given back.
     """
     if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
         return
     mallopt = ctypes.CDLL(None).mallopt
-    mallopt(M_MMAP_MAX, 0)  # large pieces come from the heap, too,
+    mallopt(M_MMAP_MAX, 0)  # large pieces come from the first heap, too,
     mallopt(M_TRIM_THRESHOLD, -1)  # which never shrinks
-    # and serves all threads; a second one takes small pieces, since XLA's compiler would spend a
-    # quarter of its time waiting for a single one.
-    mallopt(M_ARENA_MAX, 2)
+    # and which more threads share the fewer heaps there are. With a single one, those of XLA's
+    # compiler would wait for each other a quarter of their time.
+    mallopt(M_ARENA_MAX, max(2, os.cpu_count() or 1))
 
 
 def machine_bytes() -> int:
