@@ -22,7 +22,8 @@ def keep_freed_memory() -> None:
 
     XLA allocates what a step computes with anew in every call. glibc's malloc gives pieces of that
     size back when they are freed, and the kernel clears each page of the next ones: a quarter to a
-    third of a training step on a CPU. With another C library than glibc this does nothing.
+    third of the time of a call that takes one training step. With another C library than glibc
+    this does nothing.
 
     To be called before other threads begin. Of large pieces, those that a thread with a heap of its
     own asks for are still given back.
