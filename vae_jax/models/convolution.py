@@ -494,10 +494,10 @@ def _over_chunks(
         The results `[B, ...]` or None, and the total.
     """
     batch, size = len(images[0]), chunk // lanes
-    part = jax.jit(part)  # is traced once for all lanes
     if size == batch:
         result, term = part(*images)
         return result, jax.tree.map(jnp.add, total, term)
+    part = jax.jit(part)  # is traced once for all lanes
 
     # A loop's counter is never below 0; JAX would compile a test for it into every step.
     slice_of = functools.partial(
